@@ -1,0 +1,1 @@
+"""What every family stands on: the array door, kernels, monitor, results, certificates."""

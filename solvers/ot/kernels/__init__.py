@@ -1,0 +1,1 @@
+"""Kernels of optimal transport: Numba (`cpu`) and CUDA (`gpu`) twins."""
