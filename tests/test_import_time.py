@@ -9,8 +9,8 @@ import solvers
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {
-    "numpy", "scipy", "numba", "llvmlite", "sklearn", "cupy", "torch", "jax", "matplotlib", "pandas",
-    "tqdm",
+    "numpy", "scipy", "numba", "llvmlite", "sklearn", "cupy", "torch", "jax", "matplotlib",
+    "pandas", "tqdm",
 }  # fmt: skip
 PACKAGES = [m.name for m in pkgutil.iter_modules(solvers.__path__) if m.ispkg and m.name[0] != "_"]
 
