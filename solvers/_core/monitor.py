@@ -204,7 +204,7 @@ class Monitor:
             An instance of `kind`.
         """
         self._leave_stage()
-        if self._bar:
+        if self._bar is not None:
             self._bar.close()
         status, reason = self._verdict(certificate)
         result = kind(
@@ -255,7 +255,7 @@ class Monitor:
     def _keep(self, row: dict[str, float]) -> None:
         value = row[self.kind]
         _logger.debug("%s: iteration %d, %s %.6e", self.method, self.nit, self.kind, value)
-        if self._bar:
+        if self._bar is not None:
             self._bar.set_postfix_str(f"{self.kind} {value:.2e}", refresh=False)
             self._bar.update(self.nit - self._bar.n)
         self._last_row = row
