@@ -52,6 +52,11 @@ class Backend:
         """
         return import_module("scipy.linalg" if self.name == "numpy" else "cupyx.scipy.linalg")
 
+    @cached_property
+    def sparse(self):
+        """`scipy.sparse`, or its CuPy counterpart."""
+        return import_module("scipy.sparse" if self.name == "numpy" else "cupyx.scipy.sparse")
+
     def kernels(self, package):
         """Return the kernel module of a package, such as "solvers.ot", for these arrays."""
         return import_module(f"{package}.kernels.{'cpu' if self.name == 'numpy' else 'gpu'}")
