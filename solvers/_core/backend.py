@@ -129,8 +129,8 @@ def _from_device(cupy, values):
     pieces = np.split(packed, np.cumsum([piece.size for piece in flat])[:-1])
     values = list(values)
     for k, piece in zip(where, pieces, strict=True):
-        # The copy is aligned and owned, which a slice of `packed` need not be.
-        values[k] = piece.copy().view(values[k].dtype).reshape(values[k].shape)
+        # The copy is aligned, and does not keep the other pieces in memory.
+        values[k] = piece.view(values[k].dtype).reshape(values[k].shape).copy()
     return tuple(values)
 
 
