@@ -280,8 +280,8 @@ class RawModule:
         return launch
 
 
-class _CudaDevice:
-    """`cupy.cuda.Device` and `cupy.cuda.Stream`: there is one of each."""
+class _OnlyDevice:
+    """`cupy.cuda.Device`: there is one."""
 
     def __init__(self, number=0):
         self.id = number
@@ -292,9 +292,6 @@ class _CudaDevice:
     def __exit__(self, *_):
         pass
 
-    def synchronize(self):
-        device.syncs += 1
-
 
 def _module(name, **contents):
     module = types.ModuleType(name)
@@ -304,13 +301,7 @@ def _module(name, **contents):
 
 def install():
     """Put the stand-in where CuPy is imported from."""
-    cuda = _module(
-        "cupy.cuda",
-        is_available=lambda: True,
-        Device=_CudaDevice,
-        Stream=_CudaDevice,
-        get_current_stream=_CudaDevice,
-    )
+    cuda = _module("cupy.cuda", is_available=lambda: True, Device=_OnlyDevice)
     linalg = _module("cupy.linalg", **{n: _forward(getattr(np.linalg, n)) for n in LINALG.split()})
     for name in ("cholesky", "inv", "solve"):
         setattr(linalg, name, _unchecked(getattr(np.linalg, name)))
