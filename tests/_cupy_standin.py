@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.linalg
-from _cuda_on_cpu import CpuRawModule
+from _cuda_on_cpu import CpuRawModule, instances
 
 TESTS = Path(__file__).parent
 
@@ -265,8 +265,10 @@ def _unchecked(function):
 class RawModule:
     """`cupy.RawModule`, with the CPU in place of the device."""
 
-    def __init__(self, *, code, options=(), name_expressions=None):
-        self._module = CpuRawModule(code=code, options=options, name_expressions=name_expressions)
+    def __init__(self, *, code, options=(), name_expressions=()):
+        # All kernels of a source at once: g++ takes its time to begin with.
+        names = tuple(dict.fromkeys((*instances(code), *name_expressions)))
+        self._module = CpuRawModule(code=code, options=options, name_expressions=names)
 
     def get_function(self, name):
         kernel = self._module.get_function(name)

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -34,6 +35,11 @@ _KERNEL_FLAGS = (
     *("-O1", "-g", "-w", "-ffp-contract=off"),
     *("-fsanitize=thread,undefined", "-fno-sanitize-recover=all"),
 )
+_TEMPLATE = re.compile(
+    r"^template <((?:(?:class|typename) [A-Z](?:, )?)+)>\s+__global__\s+void\s+"
+    r"(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(",
+    re.MULTILINE,
+)
 _DYNAMIC_SHARED = re.compile(r"extern __shared__ (\w+) (\w+)\[\];")
 _C_NAMES = {"f4": "float", "f8": "double", "i4": "int", "i8": "long long", "u4": "unsigned"}
 
@@ -53,6 +59,19 @@ def missing():
     if not shutil.which(_COMPILER):
         return f"running CUDA kernels on the CPU needs a C++ compiler; {_COMPILER} is not here"
     return None
+
+
+def instances(code):
+    """Return the name expressions of all kernels in a source, for float and double.
+
+    A template parameter of one letter is an element type; kernels with others, such as a loss,
+    are left out.
+    """
+    return tuple(
+        f"{name}<{', '.join(types)}>"
+        for parameters, name in _TEMPLATE.findall(code)
+        for types in itertools.product(("float", "double"), repeat=len(parameters.split(",")))
+    )
 
 
 @contextlib.contextmanager

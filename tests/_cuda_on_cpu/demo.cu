@@ -69,3 +69,15 @@ __global__ void votes(const T* __restrict__ x, T limit, unsigned* __restrict__ o
     mine[0] = all, mine[1] = even, mine[2] = count, mine[3] = any, mine[4] = every;
   }
 }
+
+template <class T>
+struct Twice {
+  __device__ T operator()(T x) const { return 2 * x; }
+};
+
+// out = map(x): what is done to each entry is a template argument.
+template <class T, class Map>
+__global__ void apply(const T* __restrict__ x, T* __restrict__ out, long long n) {
+  const long long start = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+  for (long long i = start; i < n; i += (long long)gridDim.x * blockDim.x) out[i] = Map()(x[i]);
+}

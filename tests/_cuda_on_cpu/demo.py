@@ -8,10 +8,15 @@ _cuda = CudaSource(__file__)
 def row_lse(C, g, s, out):
     n, m = C.shape
     args = (C, m, g, float(s), out, n, m)
-    _cuda.launch("row_lse<T>", C.dtype, blocks(n), 128, args)
+    _cuda.launch("row_lse", C.dtype, blocks(n), 128, args)
 
 
 def weighted_histogram(label, weight, counts):
     args = (label, weight, counts, label.size, counts.size)
     grid, shared = blocks(label.size, 256), counts.size * counts.itemsize
-    _cuda.launch("weighted_histogram<T>", weight.dtype, grid, 256, args, shared=shared)
+    _cuda.launch("weighted_histogram", weight.dtype, grid, 256, args, shared=shared)
+
+
+def twice(x, out):
+    types, args = (x.dtype, "Twice<T>"), (x, out, x.size)
+    _cuda.launch("apply", types, blocks(x.size, 256), 256, args)

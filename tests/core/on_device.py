@@ -54,6 +54,13 @@ def test_a_launcher_passes_shared_memory_and_integers():
     np.testing.assert_allclose(be.host(counts), np.bincount(label, weight), rtol=1e-12)
 
 
+def test_a_template_argument_may_be_a_class_on_the_element_type(device):
+    x, out = cupy.arange(1000.0), cupy.empty(1000)
+    demo.twice(x, out)
+    assert device.launches == ["apply<double, Twice<double>>"]
+    np.testing.assert_array_equal(be.host(out), 2 * np.arange(1000.0))
+
+
 def test_a_wrong_array_type_is_refused_at_the_launch():
     C = cupy.zeros((2, 2))
     with pytest.raises(CudaError, match="argument 2 came as float32 array"):

@@ -105,26 +105,6 @@ def test_a_header_is_put_in_once_and_lines_keep_their_numbers(tmp_path):
     ]
 
 
-def test_templates_on_the_element_type_are_found_by_name(tmp_path):
-    (tmp_path / "gpu.cu").write_text("""
-template <class T>
-__device__ T twice(T x) { return 2 * x; }
-
-template <class T>
-__global__ void first(const T* x) {}
-
-template <typename T>
-__global__ void __launch_bounds__(256)
-    second(const T* x) {}
-
-template <class T, class Loss>
-__global__ void epoch(const T* x, Loss loss) {}
-""")
-    source = CudaSource(tmp_path / "gpu.py")
-    assert source.templates == ("first", "second")
-    assert source.names(np.float32) == ("first<float>", "second<float>")
-
-
 @has_compiler
 def test_the_cupy_back_end_passes_its_tests_on_the_stand_in():
     run_with_standin(Path(__file__).parent / "on_device.py")
