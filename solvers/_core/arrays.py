@@ -178,8 +178,9 @@ class Outlet:
     home: tuple | str = ""
 
     def __call__(self, v):
-        """Return `v` in the caller's kind: C-contiguous, writable, owning its memory.
+        """Return `v`, an array of the back end, in the caller's kind.
 
+        It is C-contiguous, writable and owns its memory, copied only where it must be.
         Floating-point values get the precision of the call, other types stay. JAX keeps float64
         only with ``jax_enable_x64``. None stays None.
         """
@@ -279,6 +280,8 @@ def _refuse_unsharable(name, x, kind):
         )
     if not hasattr(x, "__dlpack__"):
         raise TypeError(f"{came}; expected a dense array of numbers")
+    if kind == "jax" and x.is_deleted():
+        raise TypeError(f"{came} that was deleted or donated; expected an array with data")
     if kind == "torch":
         if str(x.layout) != "torch.strided":
             raise TypeError(f"{came} and layout {x.layout}; expected a dense tensor")

@@ -101,6 +101,11 @@ class Monitor:
         """Seconds since the run began, without compilation."""
         return time.perf_counter() - self._started - self.compile_seconds
 
+    @property
+    def late(self) -> bool:
+        """Whether the time limit has passed; for long loops between two records."""
+        return time.perf_counter() - self._started > self._time_limit
+
     def stage(self, name: str) -> None:
         """Begin, or come back to, a named part of the run."""
         self._leave_stage()
@@ -111,7 +116,7 @@ class Monitor:
     def __iter__(self) -> Iterator[int]:
         """Yield 0, 1, 2, ... as long as the run goes on."""
         for turn in itertools.count():
-            if self.status is None and self._out_of_time():
+            if self.status is None and self.late:
                 self.end(Status.TIME_LIMIT)
             if self.status is not None:
                 return
@@ -167,7 +172,7 @@ class Monitor:
             self.end(Status.CALLBACK)
         elif self.nit >= self._maxiter:
             self.end(Status.MAXITER)
-        elif self._out_of_time():
+        elif self.late:
             self.end(Status.TIME_LIMIT)
         elif judge and self._no_progress(value):
             self.end(Status.STALLED, f"It fell by less than 1 % in {self._stall} iterations.")
@@ -199,7 +204,7 @@ class Monitor:
             An instance of `kind`.
         """
         self._leave_stage()
-        if self._bar:
+        if self._bar is not None:
             self._bar.close()
         status, reason = self._verdict(certificate)
         result = kind(
@@ -246,13 +251,11 @@ class Monitor:
             self._best, self._best_nit = value, self.nit
         return self.nit - self._best_nit >= self._stall
 
-    def _out_of_time(self) -> bool:
-        return time.perf_counter() - self._started > self._time_limit
 
     def _keep(self, row: dict[str, float]) -> None:
         value = row[self.kind]
         _logger.debug("%s: iteration %d, %s %.6e", self.method, self.nit, self.kind, value)
-        if self._bar:
+        if self._bar is not None:
             self._bar.set_postfix_str(f"{self.kind} {value:.2e}", refresh=False)
             self._bar.update(self.nit - self._bar.n)
         self._last_row = row

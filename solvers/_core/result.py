@@ -14,7 +14,14 @@ __all__ = ["ConvergenceWarning", "Result", "Status", "explain"]
 
 
 class Status(IntEnum):
-    """Why a run ended; the same numbers in every family."""
+    """Why a run ended; the same numbers in every family.
+
+    ``CONVERGED``: the certificate holds. ``MAXITER``, ``TIME_LIMIT``: a limit came first.
+    ``STALLED``: rounding, or no progress, kept the certificate above its tolerance.
+    ``NUMERICAL``: a value was not finite or a factorisation failed; the last finite iterate is
+    returned. ``CALLBACK``: ended as the caller asked. ``INFEASIBLE``: no point satisfies the
+    constraints. ``UNBOUNDED``: the objective has no lower bound.
+    """
 
     CONVERGED = 0
     MAXITER = 1
@@ -58,7 +65,10 @@ _SENTENCES = {
 
 
 class ConvergenceWarning(RuntimeWarning):
-    """A solver returned an answer whose certificate does not hold."""
+    """A solver returned an answer whose certificate does not hold.
+
+    ``warnings.simplefilter("error", solvers.ConvergenceWarning)`` turns it into an exception.
+    """
 
 
 def explain(status: Status, certificate: Certificate, nit: int, reason: str | None = None) -> str:
@@ -83,6 +93,29 @@ class Result(OptimizeResult):
 
     A dictionary whose keys are attributes too. Keys that start with an underscore are private:
     families keep there what their lazy properties need.
+
+    Attributes
+    ----------
+    success : bool
+        Whether the certificate holds.
+    status : Status
+        Why the run ended.
+    message : str
+        The same in a sentence, with the value reached, the tolerance and what to do.
+    method : str
+        The algorithm that ran.
+    nit : int
+        Iterations.
+    fun : float
+        The objective.
+    certificate : Certificate
+        How good the answer is, computed from the caller's data.
+    stages : list of (str, int, float)
+        Name, iterations and seconds of each part of the run.
+    seconds, compile_seconds : float
+        Time of the run without compilation, and of compilation.
+    history : dict of str to 1-D numpy.ndarray
+        Columns of equal length: ``nit``, ``seconds``, the residual, then the others.
     """
 
     success: bool

@@ -176,10 +176,8 @@ def check_array(
     given = io.raw(name).shape
     legal = (ndim,) if isinstance(ndim, int) else ndim
     if legal is not None and len(given) not in legal:
-        expected = " or ".join(map(str, legal))
-        raise ValueError(
-            f"`{name}` came with {len(given)} dimensions, shape {given}; expected {expected}"
-        )
+        expected = " or ".join(f"{k}-D" for k in legal)
+        raise ValueError(f"`{name}` came {len(given)}-D, with shape {given}; expected {expected}")
     if shape is not None and not _fits(given, shape):
         wanted = str(shape).replace("None", "any")
         expected = wanted if means is None else f"{means} = {wanted}"

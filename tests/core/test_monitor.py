@@ -333,8 +333,9 @@ def test_compilation_is_reported_apart(monkeypatch):
     assert 50.0 <= res.history["seconds"][0] <= res.seconds
 
 
+@pytest.mark.parametrize("maxiter", [100, None])
 @pytest.mark.parametrize("installed", [True, False])
-def test_progress_goes_to_stderr_and_leaves_stdout_clean(installed, monkeypatch, capsys):
+def test_progress_goes_to_stderr_and_leaves_stdout_clean(installed, maxiter, monkeypatch, capsys):
     if installed:
         pytest.importorskip("tqdm")
     else:
@@ -346,7 +347,7 @@ def test_progress_goes_to_stderr_and_leaves_stdout_clean(installed, monkeypatch,
             return load(name, *rest)
 
         monkeypatch.setattr(builtins, "__import__", refuse)
-    mon = monitor(progress=True)
+    mon = monitor(progress=True, maxiter=maxiter)
     halve(mon)
     finish(mon, 0.0)
     out, err = capsys.readouterr()

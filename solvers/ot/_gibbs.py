@@ -1,0 +1,272 @@
+"""Passes over the cost, and the Gibbs kernel between two of them in three ways of holding it.
+
+``K`` is that of `kernels.cpu`: row-normalised for the column factors it was made with. Scaling it
+by other column factors ``v`` costs a fraction of computing its exponentials anew, so everything
+between two passes happens on it. The three kernel classes have the same methods.
+"""
+
+import numpy as np
+
+from .._core.validation import check_memory
+
+# Up to this many entries a dense kernel in float64 costs next to nothing.
+SMALL = 250_000
+# A compressed entry costs about eight times a dense one, and takes twelve bytes instead of four.
+MOST_DENSE = 0.15
+# The next temperature is lower: a kernel up to this dense will probably compress there.
+PROMISING = 0.3
+# Column sums, relative to their targets, beyond which a kernel has lost a column.
+LOST = 1e20
+
+
+class Passes:
+    """Runs passes over the cost and holds the kernels that they make.
+
+    Parameters
+    ----------
+    problem : Transport
+        Without weights of zero.
+    store_plan : {"auto", True, False}
+        Whether a dense kernel is stored.
+
+    Attributes
+    ----------
+    f : array
+        Row potentials of the last pass.
+    density : float
+        Of the last kernel: the fraction of entries that matter.
+    """
+
+    def __init__(self, problem, store_plan):
+        self.problem, self._store_plan = problem, store_plan
+        self._xp, self._kernels = problem.be.xp, problem.kernels
+        self._none = self._xp.empty((0, problem.b.size))
+        self._dense = self._csr = None
+        self._shift = self._xp.empty_like(problem.a)
+        self.f, self.density = None, 1.0
+
+    def run(self, h, reg, cutoff=None):
+        """Make the rows exact for column potentials `h`, which may be mended in place.
+
+        Parameters
+        ----------
+        h : array
+            Column potentials.
+        reg : float
+            Temperature.
+        cutoff : float, optional
+            Store the kernel; entries below this fraction of their row may be left out.
+
+        Returns
+        -------
+        array
+            The plan's column sums.
+        kernel or None
+            What was stored.
+        """
+        problem, xp = self.problem, self._xp
+        for _ in range(2):
+            sums, kernel = self._once(h, reg, cutoff)
+            lost = xp.flatnonzero(~((sums > 1 / LOST) & (sums < LOST)))
+            if lost.size == 0:
+                break
+            # Their potentials are so far off that the kernel underflowed: set them directly.
+            self._kernels.column_potential(problem.C, self._shift, problem.a, reg, lost, h)
+        self.f = -reg * self._shift
+        return problem.b * sums, kernel
+
+    def dual(self, h):
+        """Return the dual value at the last pass: exact rows leave only the linear part."""
+        return self.problem.a @ self.f + self.problem.b @ h
+
+    def _once(self, h, reg, cutoff):
+        if cutoff is None:
+            return self._row_pass(h, reg, self._none), None
+        if self.problem.C.size > SMALL and self.density < PROMISING:
+            sums, kernel = self._compressed(h, reg, cutoff)
+            if kernel is not None:
+                return sums, kernel
+        return self._stored(h, reg, cutoff)
+
+    def _row_pass(self, h, reg, K):
+        p = self.problem
+        return self._kernels.row_pass(p.C, h, p.b, reg, p.a, self._shift, K)
+
+    def _compressed(self, h, reg, cutoff):
+        p, xp = self.problem, self._xp
+        if self._csr is None:
+            self._dense = None
+            n, room = p.a.size, int(MOST_DENSE * p.C.size) + p.b.size
+            check_memory(12 * room, "The compressed plan")
+            starts, ends = xp.zeros(n, np.int64), xp.zeros(n, np.int64)
+            self._csr = starts, ends, xp.empty(room, np.int32), xp.empty(room)
+        starts, ends, indices, values = self._csr
+        sums, fitted = self._kernels.sparse_row_pass(
+            p.C, h, p.b, reg, p.a, self._shift, cutoff, indices, values, starts, ends
+        )
+        if not fitted:
+            self._csr, self.density = None, 1.0
+            return sums, None
+        kernel = SparseKernel(self._csr, p)
+        self.density = kernel.density
+        return sums, kernel
+
+    def _stored(self, h, reg, cutoff):
+        p = self.problem
+        if not self._holds_dense():
+            sums = self._row_pass(h, reg, self._none)
+            return sums, CostKernel(h.copy(), reg, self._shift.copy(), p)
+        if self._dense is None:
+            number = np.float64 if p.C.size <= SMALL else np.float32
+            self._dense = self._xp.empty(p.C.shape, number)
+        sums = self._row_pass(h, reg, self._dense)
+        kernel = DenseKernel(self._dense, p)
+        if p.C.size > SMALL:
+            self.density = kernel.density_above(cutoff)
+        return sums, kernel
+
+    def _holds_dense(self):
+        if self._store_plan != "auto" or self._dense is not None:
+            return bool(self._store_plan)
+        try:
+            check_memory(4 * self.problem.C.size, "The dense plan")
+        except MemoryError:
+            self._store_plan = False
+        return bool(self._store_plan)
+
+
+class DenseKernel:
+    """Every entry stored: in float32 where the problem is big, so that half the cost fits."""
+
+    def __init__(self, K, problem):
+        self._K, self._a, self._kernels = K, problem.a, problem.kernels
+        self._xp, self._problem = problem.be.xp, problem
+        # The error below which the rounding of the entries shows.
+        self.floor = 1e-7 if K.dtype.itemsize == 4 else 0.0
+
+    def density_above(self, cutoff):
+        """Return the fraction of entries above a fraction of their row, from a sample of rows."""
+        sample = self._K[:: max(1, self._K.shape[0] // 64)]
+        return self._problem.be.host((sample * self._problem.b > cutoff).mean())
+
+    def sweep(self, v):
+        """Return ``rho = K v`` and ``K^T (a / rho)``."""
+        rho = self._xp.empty_like(self._a)
+        return rho, self._kernels.sweep(self._K, v, self._a, rho)
+
+    def fix(self, v, rho):
+        """Choose the plan, by its column factors, that the methods below belong to."""
+        peaks = self._kernels.row_peaks(self._K, v)
+        self._plan = self._K, v, rho, self._a, peaks
+
+    def laplacian(self, x):
+        """Return ``(diag(c) - P^T diag(1/a) P) x``."""
+        return self._kernels.laplacian(*self._plan, x)
+
+    def diagonal(self):
+        """Return the diagonal of the Laplacian."""
+        return self._kernels.laplacian_diagonal(*self._plan)
+
+    def gram(self):
+        """Return ``P^T diag(1/a) P``; only its lower triangle counts, without the diagonal."""
+        xp, (K, v, rho, a, _) = self._xp, self._plan
+        W = xp.zeros((v.size, v.size))
+        scale = xp.sqrt(a) / rho
+        for start in range(0, a.size, 512):
+            rows = slice(start, start + 512)
+            P = K[rows] * scale[rows, None]
+            P *= v
+            W += P.T @ P
+        return W
+
+
+class SparseKernel:
+    """Only the entries that matter, in float64."""
+
+    floor = 0.0
+
+    def __init__(self, csr, problem):
+        starts, ends, _, _ = csr
+        self._csr, self._a, self._kernels = csr, problem.a, problem.kernels
+        self._xp = problem.be.xp
+        self.density = problem.be.host((ends - starts).sum()) / problem.C.size
+
+    def sweep(self, v):
+        """Return ``rho = K v`` and ``K^T (a / rho)``."""
+        rho = self._xp.empty_like(self._a)
+        return rho, self._kernels.csr_sweep(*self._csr, v, self._a, rho)
+
+    def fix(self, v, rho):
+        """Choose the plan, by its column factors, that the methods below belong to."""
+        peaks = self._kernels.csr_row_peaks(*self._csr, v)
+        self._plan = *self._csr, v, rho, self._a, peaks
+
+    def laplacian(self, x):
+        """Return ``(diag(c) - P^T diag(1/a) P) x``."""
+        return self._kernels.csr_laplacian(*self._plan, x)
+
+    def diagonal(self):
+        """Return the diagonal of the Laplacian."""
+        return self._kernels.csr_laplacian_diagonal(*self._plan)
+
+    def gram(self):
+        """Return ``P^T diag(1/a) P``; only its lower triangle counts, without the diagonal."""
+        m = self._plan[4].size
+        W = self._xp.zeros((m, m))
+        self._kernels.csr_gram(*self._plan[:7], W)
+        return W
+
+
+class CostKernel:
+    """Nothing stored: blocks of rows are computed anew for every product."""
+
+    floor = 0.0
+
+    def __init__(self, h, reg, shift, problem):
+        self._h, self._reg, self._shift, self._problem = h, reg, shift, problem
+        self._xp, self._kernels = problem.be.xp, problem.kernels
+
+    def _blocks(self):
+        C, xp = self._problem.C, self._xp
+        step = max(1, (1 << 22) // C.shape[1])
+        for start in range(0, C.shape[0], step):
+            rows = slice(start, start + step)
+            K = xp.subtract(self._h, C[rows], dtype=np.float64)
+            K /= self._reg
+            K -= self._shift[rows, None]
+            yield rows, xp.exp(K, out=K)
+
+    def sweep(self, v):
+        """Return ``rho = K v`` and ``K^T (a / rho)``."""
+        a = self._problem.a
+        rho, sums = self._xp.empty_like(a), 0.0
+        for rows, K in self._blocks():
+            sums = sums + self._kernels.sweep(K, v, a[rows], rho[rows])
+        return rho, sums
+
+    def fix(self, v, rho):
+        """Choose the plan, by its column factors, that the methods below belong to."""
+        self._v, self._rho = v, rho
+        self._peaks = self._xp.empty(rho.size, np.int64)
+        for rows, K in self._blocks():
+            self._peaks[rows] = self._kernels.row_peaks(K, v)
+
+    def _plans(self):
+        for rows, K in self._blocks():
+            yield K, self._v, self._rho[rows], self._problem.a[rows], self._peaks[rows]
+
+    def laplacian(self, x):
+        """Return ``(diag(c) - P^T diag(1/a) P) x``."""
+        return sum(self._kernels.laplacian(*plan, x) for plan in self._plans())
+
+    def diagonal(self):
+        """Return the diagonal of the Laplacian."""
+        return sum(self._kernels.laplacian_diagonal(*plan) for plan in self._plans())
+
+    def gram(self):
+        """Return ``P^T diag(1/a) P``; only its lower triangle counts, without the diagonal."""
+        W = 0.0
+        for K, v, rho, a, _ in self._plans():
+            P = K * (self._xp.sqrt(a) / rho)[:, None] * v
+            W = W + P.T @ P
+        return W

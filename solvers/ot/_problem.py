@@ -1,0 +1,348 @@
+"""The transport problem: the caller's data, and what remains of them for the solvers."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._core.arrays import Ingest
+from .._core.validation import (
+    check_array,
+    check_callable,
+    check_choice,
+    check_count,
+    check_flag,
+    check_flag_or_stride,
+    check_positive,
+    check_time_limit,
+    describe,
+)
+
+_SPARSE_HINT = {"C": "pass a dense array, with `inf` for edges that do not exist"}
+# Relative difference of the total masses up to which `b` is rescaled without a word.
+_MASS_SLACK = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
+
+
+class Moments(NamedTuple):
+    """What one pass tells about the finite costs; `forbidden` counts the infinite ones."""
+
+    low: float
+    high: float
+    mean: float
+    std: float
+    forbidden: int
+
+
+@dataclass(frozen=True)
+class Transport:
+    """A checked problem of mass one, with the cost's rows contiguous.
+
+    Attributes
+    ----------
+    be : Backend
+    a, b : array, float64
+        Weights with sum one.
+    C : array, shape (a.size, b.size)
+        Cost in the caller's precision; never written to.
+    mass : float
+        Sum of the caller's weights.
+    flipped : bool
+        Whether sources and targets are exchanged, because the caller's cost is in Fortran order.
+    """
+
+    be: Any
+    a: Any
+    b: Any
+    C: Any
+    mass: float
+    flipped: bool
+
+    @property
+    def kernels(self):
+        """The kernels for these arrays."""
+        return self.be.kernels("solvers.ot")
+
+    @cached_property
+    def moments(self):
+        """Moments of the finite costs, found on first use."""
+        return _moments(self.be, self.C)
+
+    @property
+    def range(self):
+        """Largest minus smallest finite cost."""
+        return self.moments.high - self.moments.low
+
+    def without_dust(self, negligible):
+        """Drop the lightest points, up to a total mass of `negligible`.
+
+        Returns
+        -------
+        Transport, array or None, array or None
+            The smaller problem and which rows and columns it kept; None where all of them.
+        """
+        rows, cols = (_heavy(self.be, w, negligible) for w in (self.a, self.b))
+        if rows is None and cols is None:
+            return self, None, None
+        a, b, C = self.a, self.b, self.C
+        if rows is not None:
+            a, C = a[rows] / a[rows].sum(), C[rows]
+        if cols is not None:
+            b, C = b[cols] / b[cols].sum(), C[:, cols]
+        return replace(self, a=a, b=b, C=self.be.xp.ascontiguousarray(C)), rows, cols
+
+
+class BestPotentials:
+    """The best potentials that a run has seen at its last temperature.
+
+    Parameters
+    ----------
+    problem : Transport
+        The caller's problem.
+    reg : float
+        Entropic weight that they belong to.
+    negligible : float
+        Mass of the points that `part`, the problem for the solver, may leave out.
+    """
+
+    def __init__(self, problem, reg, negligible):
+        self._problem, self._reg = problem, reg
+        self.part, self._rows, self._cols = problem.without_dust(negligible)
+        self.error, self._f, self._g = np.inf, None, None
+
+    def restrict(self, g):
+        """Return column potentials of the whole problem at the points that `part` has."""
+        return g if g is None or self._cols is None else g[self._cols]
+
+    def offer(self, error, f, g):
+        """Keep potentials of `part` if they are the best so far; NaN never is."""
+        if error < self.error or self._f is None:
+            self.error, self._f, self._g = error, f.copy(), g.copy()
+
+    @property
+    def found(self):
+        """Whether any were offered."""
+        return self._f is not None
+
+    def state(self, f, g, reg):
+        """Return what a callback sees of potentials of `part`."""
+        f, g = self.whole(f, g, reg)
+        return {"f": g, "g": f} if self._problem.flipped else {"f": f, "g": g}
+
+    def potentials(self):
+        """Return the best, for all points and in the canonical split."""
+        return self.whole(self._f, self._g, self._reg)
+
+    def whole(self, f, g, reg):
+        """Extend potentials of `part` to all points, with ``<a, f> = <b, g>``."""
+        problem, part, xp = self._problem, self.part, self._problem.be.xp
+        if self._cols is not None:
+            # What was left out gets the potentials that make its own marginals exact.
+            every = softmin(part.be, _rows(problem.C, self._rows).T, f, part.a, reg)
+            every[self._cols] = g
+            g = every
+        if self._rows is not None:
+            every = softmin(part.be, problem.C, g, problem.b, reg)
+            every[self._rows] = f
+            f = every
+        shift = 0.5 * (problem.a @ f - problem.b @ g)
+        return f - shift, g + shift
+
+
+def check_transport(a, b, C):
+    """Check the data of a transport problem.
+
+    Returns
+    -------
+    Transport
+        The problem in normal form.
+    Ingest
+        The door back to the caller's kind of array.
+    """
+    if C is None:
+        raise TypeError("`C` came as None; expected a cost matrix")
+    io = Ingest(a=a, b=b, C=C, sparse_hint=_SPARSE_HINT)
+    weights = [check_array(io, name, ndim=1, minimum=0.0) for name in ("a", "b")]
+    if len(io.raw("C").shape) != 2:
+        check_array(io, "C", ndim=2)
+    shape = tuple(
+        size if w is None else w.size for size, w in zip(io.raw("C").shape, weights, strict=True)
+    )
+    flipped = io.is_fortran("C")
+    C = check_array(
+        io, "C", shape=shape, means="(a.size, b.size)", plus_inf=True, transposed=flipped
+    )
+    with io.device:
+        weights = [None if w is None else w.astype(np.float64) for w in weights]
+        totals = [None if w is None else io.be.host(w.sum()) for w in weights]
+        mass = _common_mass(totals, _MASS_SLACK[io.dtype])
+        a, b = (
+            io.xp.full(size, 1.0 / size) if w is None else w / total
+            for w, total, size in zip(weights, totals, shape, strict=True)
+        )
+    if flipped:
+        a, b = b, a
+    return Transport(io.be, a, b, C, mass, flipped), io
+
+
+def check_reg(problem, reg, reg_scale):
+    """Return the entropic weight in the unit of the cost."""
+    check_choice(reg_scale, "reg_scale", (None, "std", "mean", "max", "median"))
+    moments = problem.moments
+    if reg is None:
+        if reg_scale is not None:
+            raise ValueError(f"`reg_scale` came as {reg_scale!r} without `reg`; expected both")
+        # Where the cost is constant every weight gives the same plan.
+        return 0.05 * moments.std or max(abs(moments.high), 1.0)
+    reg = check_positive(reg, "reg")
+    if reg_scale is None:
+        return reg
+    if reg_scale == "median":
+        xp = problem.be.xp
+        scale = problem.be.host(xp.median(problem.C[xp.isfinite(problem.C)]))
+    else:
+        scale = {"std": moments.std, "mean": moments.mean, "max": moments.high}[reg_scale]
+    return check_positive(reg * float(scale), "reg")
+
+
+def check_limits(io, tol, maxiter, time_limit, callback, progress, history):
+    """Check the options that end, watch and record a run.
+
+    Returns
+    -------
+    float
+        The tolerance.
+    dict
+        The others, for `Monitor`.
+    """
+    tol = check_positive(tol, "tol", allow_none=True)
+    if tol is None:
+        # In float32 the potentials that are returned limit what the certificate can show.
+        tol = 1e-8 if io.dtype == np.float64 else 1e-5
+    return tol, {
+        "maxiter": check_count(maxiter, "maxiter", minimum=1),
+        "time_limit": check_time_limit(time_limit),
+        "callback": check_callable(callback, "callback"),
+        "progress": check_flag(progress, "progress"),
+        "history": check_flag_or_stride(history, "history"),
+    }
+
+
+def check_start(problem, reg, C, x0, f0, g0):
+    """Return the column potentials of a warm start, or None.
+
+    They are all that is needed, because the first pass makes the rows exact. Where only row
+    potentials are given, the columns are made exact for them.
+    """
+    names = "f0", "g0"
+    if x0 is not None:
+        if f0 is not None or g0 is not None:
+            raise ValueError("`x0` came together with `f0` or `g0`; expected one or the other")
+        names = "x0", "x0"
+        f0, g0 = _pair(x0)
+    sizes = problem.C.shape[::-1] if problem.flipped else problem.C.shape
+    f, g = (
+        _potential(C, name, potential, size)
+        for name, potential, size in zip(names, (f0, g0), sizes, strict=True)
+    )
+    if problem.flipped:
+        f, g = g, f
+    if g is None and f is not None:
+        return softmin(problem.be, problem.C.T, f, problem.a, reg)
+    return g
+
+
+def softmin(be, C, potential, weights, reg):
+    """Return the potentials of C's rows that make their sums exact, in blocks of rows.
+
+    ``-reg * log(sum_j weights_j exp((potential_j - C_ij) / reg))``; 0 for a row without any edge
+    to a point with mass.
+    """
+    xp = be.xp
+    with np.errstate(divide="ignore"):
+        shift = xp.log(weights)
+    out = xp.zeros(C.shape[0])
+    for rows in row_blocks(be, C):
+        z = (potential - C[rows]) / reg + shift
+        top = z.max(axis=1)
+        top = xp.where(xp.isfinite(top), top, 0.0)
+        total = xp.exp(z - top[:, None]).sum(axis=1)
+        out[rows] = xp.where(total > 0, -reg * (top + xp.log(xp.where(total > 0, total, 1.0))), 0.0)
+    return out
+
+
+def row_blocks(be, C):
+    """Yield slices of rows, small enough to stay in the cache (on a GPU: to fill the device)."""
+    entries = 1 << 16 if be.name == "numpy" else 1 << 24
+    step = max(1, entries // C.shape[1])
+    for start in range(0, C.shape[0], step):
+        yield slice(start, start + step)
+
+
+def _rows(C, rows):
+    return C if rows is None else C[rows]
+
+
+def _pair(x0):
+    """Return (f, g) of a previous result or of a pair."""
+    if isinstance(x0, tuple | list) and len(x0) == 2:
+        return x0
+    try:
+        return x0.f, x0.g
+    except AttributeError:
+        raise TypeError(f"`x0` came as {describe(x0)}; expected a result or (f, g)") from None
+
+
+def _potential(C, name, potential, size):
+    """Return a potential of a warm start in float64, or None."""
+    if potential is None:
+        return None
+    io = Ingest(C=C, **{name: potential})
+    return check_array(io, name, shape=(size,)).astype(np.float64)
+
+
+def _common_mass(totals, slack):
+    """Return the total mass of both sides; None stands for uniform weights."""
+    known = {name: t for name, t in zip(("a", "b"), totals, strict=True) if t is not None}
+    for name, total in known.items():
+        if not 0.0 < total < np.inf:
+            raise ValueError(f"`{name}` sums to {total:g}; expected a positive, finite mass")
+    low, high = min(known.values(), default=1.0), max(known.values(), default=1.0)
+    if high - low > slack * high:
+        raise ValueError(
+            f"`a` sums to {known['a']:.10g} and `b` to {known['b']:.10g}; expected equal masses: "
+            "rescale one of them"
+        )
+    return known.get("a", known.get("b", 1.0))
+
+
+def _heavy(be, weights, negligible):
+    """Indices of all but the lightest entries, whose sum is at most `negligible`."""
+    xp = be.xp
+    order = xp.argsort(weights)
+    count = be.host((xp.cumsum(weights[order]) <= negligible).sum())
+    return None if count == 0 else xp.sort(order[count:])
+
+
+def _moments(be, C):
+    """Minimum, maximum, mean and population standard deviation of the finite entries."""
+    xp = be.xp
+    low, high, count, mean, spread = np.inf, -np.inf, 0, 0.0, 0.0
+    for rows in row_blocks(be, C):
+        block = C[rows].astype(np.float64).ravel()
+        if not np.isfinite(be.host(block.sum())):
+            block = block[xp.isfinite(block)]
+        size = block.size
+        if size == 0:
+            continue
+        centre = block.mean()
+        part = be.host(block.min(), block.max(), centre, xp.square(block - centre).sum())
+        low, high = min(low, part[0]), max(high, part[1])
+        # Chan's update joins the moments of two samples without cancellation.
+        step = part[2] - mean
+        spread += part[3] + step * step * count * size / (count + size)
+        mean += step * size / (count + size)
+        count += size
+    if count == 0:
+        low = high = 0.0
+    return Moments(low, high, mean, float(np.sqrt(spread / max(count, 1))), C.size - count)

@@ -1,0 +1,324 @@
+"""What transport solvers return."""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .._core.arrays import Ingest, to_numpy
+from .._core.result import Result
+from .._core.validation import check_array, check_choice, check_memory, check_nonnegative
+from ._certificate import judge
+from ._problem import check_transport, row_blocks
+from ._rounding import missing, shrink
+
+_SNS = """\
+@inproceedings{tang2024accelerating,
+  title = {Accelerating Sinkhorn algorithm with sparse Newton iterations},
+  author = {Tang, Xun and Shavlovsky, Michael and Rahmanian, Holakou and Tardini, Elisa and
+            Thekumparampil, Kiran Koshy and Xiao, Tesi and Ying, Lexing},
+  booktitle = {International Conference on Learning Representations},
+  year = {2024},
+  eprint = {2401.12253},
+  archiveprefix = {arXiv},
+}"""
+_SINKHORN = """\
+@inproceedings{cuturi2013sinkhorn,
+  title = {Sinkhorn distances: lightspeed computation of optimal transport},
+  author = {Cuturi, Marco},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume = {26},
+  year = {2013},
+}"""
+
+
+@dataclass
+class Answer:
+    """What a method hands back: potentials of the checked problem, and what they took."""
+
+    f: Any
+    g: Any
+    levels: list[float]
+    density: float = 1.0
+    nsinkhorn: int = 0
+    nnewton: int = 0
+    ncg: int = 0
+    nfactor: int = 0
+
+
+class TransportResult(Result):
+    r"""Outcome of a transport solver.
+
+    Potentials are in the KL convention, :math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) /
+    \varepsilon) / M`. The result keeps references to the arrays of the call and computes from
+    them on demand; they must not change meanwhile.
+
+    Attributes
+    ----------
+    f, g : array, shapes (n,) and (m,)
+        Potentials in the unit of `C`, with :math:`\langle a, f \rangle = \langle b, g \rangle`.
+    reg : float
+        The entropic weight used.
+    fun, value : float
+        The entropic transport value (by `reg_type`), from below: the dual at `f` and `g`.
+    dual : float
+        The same in the KL form, whatever `reg_type` was.
+    marginal_error : float
+        L1 norm of both marginal residuals, in the unit of mass.
+    nit : int
+        Passes over the cost.
+    nsinkhorn, nnewton, ncg, nfactor : int
+        Sinkhorn sweeps, Newton steps, conjugate-gradient iterations, factorisations.
+    density : float
+        Fraction of the plan's entries that mattered in the last Newton steps.
+    levels : list of float
+        The entropic weights that were visited.
+    """
+
+    f: Any
+    g: Any
+    reg: float
+    value: float
+    dual: float
+    marginal_error: float
+    nsinkhorn: int
+    nnewton: int
+    ncg: int
+    nfactor: int
+    density: float
+    levels: list[float]
+
+    _bibtex: ClassVar = {"sinkhorn_newton": _SNS, "sinkhorn": _SINKHORN}
+
+    @property
+    def x(self):
+        """The potentials `f` and `g` in one array."""
+        problem, io = check_transport(*self._data)
+        return io.out(problem.be.xp.concatenate(self._potentials(io)))
+
+    @property
+    def plan(self):
+        """The dense plan, shape (n, m); computed once."""
+        return self._plan
+
+    @cached_property
+    def _plan(self):
+        blocks = _PlanBlocks(self)
+        xp, shape = blocks.xp, blocks.C.shape
+        check_memory(
+            blocks.io.dtype.itemsize * blocks.C.size, "`plan`", "Use `apply` or `plan_sparse`."
+        )
+        P = xp.empty(shape, blocks.io.dtype)
+        for rows, block in blocks:
+            P[rows] = block
+        return blocks.io.out(P.T if blocks.flipped else P)
+
+    @property
+    def potentials_counting(self):
+        """Potentials relative to the counting measure: ``P = exp((phi_i + psi_j - C) / reg)``.
+
+        This is the convention of POT, OTT-JAX and RegOT. Points without mass have ``-inf``.
+        """
+        problem, io = check_transport(*self._data)
+        a, b = (problem.b, problem.a) if problem.flipped else (problem.a, problem.b)
+        f, g = self._potentials(io)
+        with np.errstate(divide="ignore"):
+            phi = f + self.reg * problem.be.xp.log(a)
+            psi = g + self.reg * problem.be.xp.log(problem.mass * b)
+        return io.out(phi), io.out(psi)
+
+    def plan_sparse(self, threshold=1e-12):
+        """Return the plan's entries of at least `threshold`, in units of mass.
+
+        Parameters
+        ----------
+        threshold : float
+            Smaller entries are left out.
+
+        Returns
+        -------
+        sparse array, shape (n, m)
+            In CSR format, of SciPy or CuPy.
+        """
+        threshold = check_nonnegative(threshold, "threshold")
+        blocks = _PlanBlocks(self)
+        sparse = blocks.be.sparse
+        parts = []
+        for _, P in blocks:
+            P[threshold > P] = 0.0
+            parts.append(sparse.csr_matrix(P))
+        plan = sparse.vstack(parts, format="csr")
+        return (plan.T if blocks.flipped else plan).tocsr()
+
+    def apply(self, V, axis=1):
+        """Multiply the plan with a vector or matrix, without forming it.
+
+        Parameters
+        ----------
+        V : array, shape (m,), (m, k), (n,) or (n, k)
+            What to multiply.
+        axis : {1, 0}
+            1: ``P @ V``; 0: ``P.T @ V``.
+
+        Returns
+        -------
+        array
+            Of the same kind as the inputs of the call.
+        """
+        check_choice(str(axis), "axis", ("0", "1"))
+        blocks = _PlanBlocks(self)
+        along = bool(axis) != blocks.flipped
+        size = blocks.C.shape[1] if along else blocks.C.shape[0]
+        io = Ingest(C=self._data[2], V=V)
+        V = check_array(io, "V", ndim=(1, 2))
+        if V.shape[0] != size:
+            raise ValueError(f"`V` came with shape {V.shape}; expected {size} rows")
+        V = V.astype(np.float64)
+        if along:
+            return io.out(blocks.xp.concatenate([P @ V for _, P in blocks]))
+        return io.out(sum(P.T @ V[rows] for rows, P in blocks))
+
+    @cached_property
+    def value_linear(self):
+        """Cost of the plan, ``sum(C * P)``; not a bound, since the plan is not quite feasible."""
+        blocks = _PlanBlocks(self)
+        return sum(blocks.host(_inner(blocks.xp, blocks.C[rows], P)) for rows, P in blocks)
+
+    @cached_property
+    def cost_rounded(self):
+        """Cost of the plan after `round_plan`: an upper bound of the linear programme's value."""
+        return _rounded_cost(_PlanBlocks(self))
+
+    def lp_bracket(self):
+        """Return a lower and an upper bound of the unregularised transport cost.
+
+        Returns
+        -------
+        float, float
+            The dual value of c-transformed potentials, and `cost_rounded`.
+        """
+        return _linear_dual(_PlanBlocks(self)), self.cost_rounded
+
+    @property
+    def grad_a(self):
+        """Gradient of the value in `a`, up to a constant: `f`."""
+        return self.f
+
+    @property
+    def grad_b(self):
+        """Gradient of the value in `b`, up to a constant: `g`."""
+        return self.g
+
+    @property
+    def grad_C(self):
+        """Gradient of the value in `C`: the plan."""
+        return self.plan
+
+    def _potentials(self, io):
+        # In float64, as the certificate has judged them.
+        door = Ingest(f=self.f, g=self.g)
+        return door["f"].astype(np.float64), door["g"].astype(np.float64)
+
+
+class _PlanBlocks:
+    """Iterates over (rows, block of the plan) in the orientation of the checked problem."""
+
+    def __init__(self, result):
+        problem, self.io = check_transport(*result._data)
+        f, g = result._potentials(self.io)
+        self.be, self.flipped, self.mass = problem.be, problem.flipped, problem.mass
+        self.xp, self.host = problem.be.xp, problem.be.host
+        self.a, self.b, self.C, self.reg = problem.a, problem.b, problem.C, result.reg
+        self.f, self.g = (g, f) if problem.flipped else (f, g)
+
+    def __iter__(self):
+        xp, reg = self.xp, self.reg
+        # Where there is no mass a potential must not overflow.
+        f = xp.where(self.a > 0, self.f, -np.inf)
+        g = xp.where(self.b > 0, self.g, -np.inf)
+        for rows in row_blocks(self.be, self.C):
+            E = xp.subtract(g, self.C[rows], dtype=np.float64)
+            E += f[rows, None]
+            E /= reg
+            xp.exp(E, out=E)
+            E *= (self.mass * self.a[rows])[:, None]
+            E *= self.b
+            yield rows, E
+
+
+def finish(problem, io, reg, reg_type, tol, answer, run, data):
+    """Judge an answer and turn it into a result."""
+    # The caller's precision first, for that is what the certificate is about.
+    f, g = (io.out(v) for v in ((answer.g, answer.f) if problem.flipped else (answer.f, answer.g)))
+    door = Ingest(f=f, g=g)
+    own = (door["g"], door["f"]) if problem.flipped else (door["f"], door["g"])
+    certificate = judge(problem, *own, reg, tol)
+    dual = certificate.details["dual"]
+    value = dual + _entropy_shift(problem, reg) if reg_type == "entropy" else dual
+    return run.finish(
+        TransportResult,
+        certificate,
+        f=f,
+        g=g,
+        reg=reg,
+        fun=value,
+        value=value,
+        dual=dual,
+        marginal_error=certificate.value * problem.mass,
+        nsinkhorn=answer.nsinkhorn,
+        nnewton=answer.nnewton,
+        ncg=answer.ncg,
+        nfactor=answer.nfactor,
+        density=answer.density,
+        levels=answer.levels,
+        _data=data,
+    )
+
+
+def _entropy_shift(problem, reg):
+    """Return by how much the value with ``sum P (log P - 1)`` exceeds that with KL(P | ab)."""
+    xp, mass = problem.be.xp, problem.mass
+    entropies = [(w[w > 0] * xp.log(w[w > 0])).sum() for w in (problem.a, problem.b)]
+    return reg * mass * (problem.be.host(sum(entropies)) + np.log(mass) - 1.0)
+
+
+def _inner(xp, C, P):
+    """Return ``sum(C * P)``, where edges without mass may have any cost."""
+    return (xp.where(P > 0, C, 0.0) * P).sum()
+
+
+def _rounded_cost(blocks):
+    """Return the cost of the rounded plan, in two passes and without forming it."""
+    xp, C, a, b = blocks.xp, blocks.C, blocks.mass * blocks.a, blocks.mass * blocks.b
+    x, sums = xp.empty_like(a), xp.zeros_like(b)
+    for rows, P in blocks:
+        x[rows] = shrink(xp, a[rows], P.sum(axis=1))
+        sums += x[rows] @ P
+    y = shrink(xp, b, sums)
+    right = missing(xp, b, sums * y)
+    left, cost, bare = xp.empty_like(a), 0.0, xp.empty_like(a)
+    for rows, P in blocks:
+        P *= x[rows, None]
+        P *= y
+        left[rows] = missing(xp, a[rows], P.sum(axis=1))
+        cost = cost + _inner(xp, C[rows], P)
+        # Infinite where the missing mass would have to use a forbidden edge.
+        bare[rows] = xp.where(right > 0, C[rows], 0.0) @ right if C[rows].size else 0.0
+    total = left.sum()
+    extra = xp.where(left > 0, bare, 0.0) @ left / xp.where(total > 0, total, 1.0)
+    return float(blocks.host(cost + extra))
+
+
+def _linear_dual(blocks):
+    """Return a lower bound of the linear programme: both potentials c-transformed."""
+    xp, C = blocks.xp, blocks.C
+    f, g = xp.empty_like(blocks.a), xp.full_like(blocks.b, np.inf)
+    for rows in row_blocks(blocks.be, C):
+        f[rows] = (C[rows] - blocks.g).min(axis=1)
+    for rows in row_blocks(blocks.be, C):
+        g = xp.minimum(g, (C[rows] - f[rows, None]).min(axis=0))
+    heavy_a, heavy_b = blocks.a > 0, blocks.b > 0
+    return float(
+        blocks.host(blocks.mass * (blocks.a[heavy_a] @ f[heavy_a] + blocks.b[heavy_b] @ g[heavy_b]))
+    )

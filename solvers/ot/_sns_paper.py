@@ -1,0 +1,1 @@
+def sns_paper(): pass
