@@ -293,11 +293,15 @@ def _digest(*parts):
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 
-def _compile(*command, output):
+def _compile(*command, output, source=""):
     """Run the compiler; the result appears under its name only when it is whole."""
     partial = output.with_name(f"{output.name}.{os.getpid()}.{threading.get_ident()}")
     done = subprocess.run(
-        [_COMPILER, *command, "-o", partial], capture_output=True, text=True, check=False
+        [_COMPILER, *command, "-o", partial],
+        input=source,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise CompileError(done.stderr[:4000])
@@ -313,12 +317,11 @@ def _runtime():
 
 
 def _build(source, runtime):
-    stem = _folder() / f"kernels-{_digest(source, runtime.name, *_COMMON, *_KERNEL_FLAGS)}"
-    library = stem.with_suffix(".so")
+    name = f"kernels-{_digest(source, runtime.name, *_COMMON, *_KERNEL_FLAGS)}"
+    compiled, library = _folder() / f"{name}.o", _folder() / f"{name}.so"
     if not library.exists():
-        stem.with_suffix(".cpp").write_text(source, encoding="utf-8")
-        compiled = stem.with_suffix(".o")
-        _compile(*_COMMON, *_KERNEL_FLAGS, "-c", stem.with_suffix(".cpp"), output=compiled)
+        command = (*_COMMON, *_KERNEL_FLAGS, "-x", "c++", "-c", "-")
+        _compile(*command, output=compiled, source=source)
         # Linked without -fsanitize: the runtime answers the calls that the flag put in.
         _compile("-shared", compiled, runtime, output=library)
     return library
