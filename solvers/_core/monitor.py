@@ -19,6 +19,7 @@ from solvers._core.result import ConvergenceWarning, Result, Status, explain
 __all__ = ["Monitor"]
 
 R = TypeVar("R", bound=Result)
+State = Callable[[], Mapping[str, Any]]
 
 _logger = logging.getLogger("solvers")
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
@@ -75,12 +76,13 @@ class Monitor:
         self.status: Status | None = None
         self._reason: str | None = None
         self._host = be.host if be else _as_they_are
-        self._tol, self._maxiter, self._stall = tol, maxiter, stall
+        self._tol, self._maxiter = tol, math.inf if maxiter is None else maxiter
         self._time_limit = math.inf if time_limit is None else time_limit
+        self._stall = math.inf if stall is None else stall
         self._callback = callback
         self._stride = int(history)
         self._rows: list[dict[str, float]] = []
-        self._last_row: dict[str, float] | None = None
+        self._last_row: dict[str, float] = {}
         self._best, self._best_nit = math.inf, 0
         self._started, self._compiled_before = time.perf_counter(), _compile_seconds()
         self._stages: dict[str, tuple[int, float]] = {}
@@ -122,7 +124,7 @@ class Monitor:
         *,
         judge: bool = True,
         iterations: int = 1,
-        state: Callable[[], Mapping[str, Any]] | None = None,
+        state: State | None = None,
         **series: Any,
     ) -> bool:
         """Count a finished iteration and tell whether the run must end.
@@ -149,7 +151,9 @@ class Monitor:
         if self.status is not None:
             return True
         self.nit += iterations
-        value, *others = map(float, self._host(value, *series.values()))
+        values = self._host(value, *series.values())
+        # A single value comes back bare.
+        value, *others = map(float, values if series else [values])
         row = {"nit": self.nit, "seconds": self.seconds, self.kind: value}
         row.update(zip(series, others, strict=True))
         self._keep(row)
@@ -161,11 +165,11 @@ class Monitor:
             self.end(Status.CONVERGED)
         elif asked_to_stop:
             self.end(Status.CALLBACK)
-        elif self._maxiter is not None and self.nit >= self._maxiter:
+        elif self.nit >= self._maxiter:
             self.end(Status.MAXITER)
         elif self._out_of_time():
             self.end(Status.TIME_LIMIT)
-        elif judge and self._stall and self._no_progress(value):
+        elif judge and self._no_progress(value):
             self.end(Status.STALLED, f"It fell by less than 1 % in {self._stall} iterations.")
         return self.status is not None
 
@@ -228,7 +232,7 @@ class Monitor:
         # A loop that was left without a verdict had nothing more to do.
         return self.status or Status.STALLED, self._reason
 
-    def _call_back(self, row: dict[str, float], state: Callable[[], Mapping] | None) -> bool:
+    def _call_back(self, row: dict[str, float], state: State | None) -> bool:
         if self._callback is None:
             return False
         answer = {k: _read_only(v) for k, v in state().items()} if state else {}
@@ -301,8 +305,8 @@ def _progress_bar(method: str, maxiter: int | None) -> Any:
     return tqdm(desc=method, total=maxiter, unit="it", file=sys.stderr)
 
 
-def _as_they_are(*values: Any) -> tuple[Any, ...]:
-    return values
+def _as_they_are(*values: Any) -> Any:
+    return values if len(values) > 1 else values[0]
 
 
 def _read_only(value: Any) -> Any:

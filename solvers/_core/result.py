@@ -159,8 +159,10 @@ def _show(value: Any) -> str:
 
 def _ends(array: np.ndarray) -> str:
     """Return the first and last entries of an array of any shape."""
-    flat = array.flat
     if array.size <= 6:
-        return ", ".join(f"{v:.4g}" for v in flat)
-    first, last = list(flat[:3]), list(flat[-2:])
-    return f"{', '.join(f'{v:.4g}' for v in first)}, ..., {', '.join(f'{v:.4g}' for v in last)}"
+        return ", ".join(map(_entry, array.flat))
+    return ", ".join([*map(_entry, array.flat[:3]), "...", *map(_entry, array.flat[-2:])])
+
+
+def _entry(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, np.floating) else str(value)
