@@ -1,0 +1,335 @@
+"""What every comparison needs: equal threads, time limits, interleaving, a store, a table.
+
+The method is the same for every family. A contender is first *tuned*: it runs with ever stricter
+settings of its own stopping rule until an independent recomputation certifies the answer. The
+settings found are then timed in rounds that go through all contenders forwards and backwards in
+turn, so that a drift of the machine hits all of them alike.
+"""
+
+import contextlib
+import gc
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+# Every library that may run below a contender reads one of these when it is loaded.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NPROC",  # XLA
+)
+
+
+class OutOfTimeError(Exception):
+    """A contender did not return within its time limit."""
+
+
+class Attempt(NamedTuple):
+    """One run of one contender, judged."""
+
+    seconds: float
+    cores: float
+    error: float
+    iterations: int
+
+
+class Tuned(NamedTuple):
+    """The last attempt of a contender, and the settings that belong to it."""
+
+    attempt: Attempt
+    threshold: float
+    cap: int
+    certified: bool
+    note: str
+
+
+def run_per_thread_count(module, counts):
+    """Run `module` once for each thread count, in a process that never saw another count."""
+    for count in counts:
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(count))
+        options = [*sys.argv[1:], "--worker", "--threads", str(count)]
+        command = [sys.executable, "-m", module, *options]
+        subprocess.run(command, env=environment, check=True)
+
+
+def limit_torch(count):
+    """Limit PyTorch's threads, where it is installed: it ignores the variables at times."""
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(count)
+
+
+@contextlib.contextmanager
+def time_limit(seconds):
+    """Raise `OutOfTimeError` in the block after `seconds`, if it runs Python code by then."""
+
+    def stop(signum, frame):
+        raise OutOfTimeError
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def clocked(function, *args):
+    """Return the answer, the wall-clock seconds and the cores kept busy."""
+    gc.collect()
+    gc.disable()
+    try:
+        cpu, wall = time.process_time(), time.perf_counter()
+        answer = function(*args)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    finally:
+        gc.enable()
+    return answer, wall, cpu / wall
+
+
+def tune(contender, tol, seconds, *, attempts=5):
+    """Find settings of `contender` whose answer is certified at `tol`, within `seconds` a run.
+
+    `contender` has `threshold(tol)`, a first guess for its own stopping rule; `cap`, the first
+    limit for its iterations; `run(threshold, cap)`, timed; `iterations(answer)` and
+    `error(answer)`, not timed.
+    """
+    threshold, cap = contender.threshold(tol), contender.cap
+    best = None
+    while attempts:
+        try:
+            contender.prepare(cap)
+            with time_limit(1.5 * seconds):
+                answer, wall, cores = clocked(contender.run, threshold, cap)
+        except OutOfTimeError:
+            return best or Tuned(
+                Attempt(1.5 * seconds, math.nan, math.inf, 0), threshold, cap, False, "time"
+            )
+        except Exception as problem:  # a peer may fail in any way, and the table shows how
+            note = f"{type(problem).__name__}: {problem}"
+            return best or Tuned(
+                Attempt(math.nan, math.nan, math.inf, 0), threshold, cap, False, note
+            )
+        attempt = Attempt(wall, cores, contender.error(answer), contender.iterations(answer))
+        del answer
+        certified = attempt.error <= tol
+        capped = attempt.iterations >= cap
+        note = "" if certified else "time" if capped else "stopped"
+        if best is None or attempt.error <= best.attempt.error:
+            best = Tuned(attempt, threshold, cap, certified, note)
+        # A capped run that used most of the time has shown what it can do.
+        if certified or wall >= (0.8 if capped else 1.0) * seconds:
+            return best
+        if capped:
+            # As many iterations as should fit, but no jump on the word of one short run.
+            cap = math.ceil(cap * min(8.0, seconds / wall))
+            continue
+        if not math.isfinite(attempt.error):
+            return best
+        attempts -= 1
+        threshold *= min(0.3, 0.7 * tol / attempt.error)
+    return best
+
+
+def interleave(runs, *, repeat, budget):
+    """Time `runs` (name -> callable) in turn, forwards and backwards, `repeat` times.
+
+    Returns name -> list of (round, seconds). A run leaves the field when it has used `budget`
+    seconds, so slow ones are repeated less often.
+    """
+    times = {name: [] for name in runs}
+    for number in range(repeat):
+        order = list(runs) if number % 2 == 0 else list(runs)[::-1]
+        for name in order:
+            if sum(seconds for _, seconds in times[name]) < budget:
+                times[name].append((number, clocked(runs[name])[1]))
+    return times
+
+
+def ratio(times, base):
+    """Return the median, over common rounds, of the seconds in `times` over those in `base`."""
+    base = dict(base)
+    ratios = [seconds / base[number] for number, seconds in times if number in base]
+    return statistics.median(ratios) if ratios else math.nan
+
+
+def geometric_mean(values):
+    """Return the geometric mean, NaN for nothing."""
+    return math.exp(statistics.fmean(map(math.log, values))) if values else math.nan
+
+
+class Store:
+    """Finished cells in a JSON file, so that a long table can grow in several runs.
+
+    A cell is a dict with its place in the table (`keys`), the load of the machine and one entry
+    per contender. `runs` remembers every command that added to it.
+    """
+
+    def __init__(self, path, names):
+        self.path, self.names = path, names
+        content = json.loads(path.read_text()) if path.exists() else {"runs": [], "cells": []}
+        self.runs = content["runs"]
+        self.cells = {tuple(cell["keys"]): cell for cell in content["cells"]}
+
+    def note_run(self, module, distributions):
+        """Remember the command, the versions and the machine."""
+        asked = shlex.join(sys.argv[1 : sys.argv.index("--worker")])
+        versions = {name: version(name) for name in distributions}
+        run = {
+            "command": f"python -m {module} {asked}".rstrip(),
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": machine(),
+            "versions": {"Python": platform.python_version(), **versions},
+        }
+        if run not in self.runs:
+            self.runs.append(run)
+
+    def entries(self, keys):
+        """Return the entries of one cell, none if it has not run."""
+        return self.cells.get(keys, {}).get("entries", {})
+
+    def add(self, keys, entries):
+        """Merge the entries into a cell and write the file."""
+        merged = self.entries(keys) | entries
+        load = round(os.getloadavg()[0], 1)
+        self.cells[keys] = {"keys": list(keys), "load": load, "entries": merged}
+        # One cell a line, in an order that does not depend on the runs.
+        cells = ",\n".join(json.dumps(self.cells[keys]) for keys in sorted(self.cells))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(
+            f'{{"runs": {json.dumps(self.runs, indent=1)},\n"cells": [\n{cells}\n]}}\n'
+        )
+
+
+def report(store, title, packages, ours):
+    """Return the page: a table with the best method of each package, ratios, every method.
+
+    `packages` maps the name of a package to the names of its methods.
+    """
+    methods = [ours, *(method for members in packages.values() for method in members)]
+    best_rows, all_rows = [], []
+    ratios = {package: [] for package in packages}
+    asked = dict.fromkeys(packages, 0)
+    for keys, cell in sorted(store.cells.items()):
+        entries = cell["entries"]
+        place = [f"{key:g}" if isinstance(key, float) else str(key) for key in keys]
+        mine = entries.get(ours)
+        best_row = [*place, _cell(mine)]
+        for package, members in packages.items():
+            present = {name: entries[name] for name in members if name in entries}
+            name = _best(present)
+            label = name.removeprefix(package).strip() if name else ""
+            text = _cell(present.get(name)) + (f" {label}" if label else "")
+            if present:
+                asked[package] += 1
+            if name and mine and mine["certified"] and present[name]["certified"]:
+                value = present[name].get("ratio") or present[name]["seconds"] / mine["seconds"]
+                ratios[package].append(value)
+                factor = f"x{significant(value)}"
+                # Rows in which a peer is faster have to be easy to find.
+                text += f" ({factor})" if value >= 1 else f" (**{factor}**)"
+            best_row.append(text)
+        best_rows.append([*best_row, cell["load"]])
+        all_rows.append([*place, *(_cell(entries.get(method)) for method in methods)])
+    means = [
+        [
+            package,
+            f"x{significant(geometric_mean(values))}" if values else "-",
+            f"{len(values)} of {asked[package]}",
+            sum(value < 1 for value in values),
+        ]
+        for package, values in ratios.items()
+    ]
+    runs = "\n".join(
+        f"- `{run['command']}` ({run['date']}; {run['machine']}; "
+        + ", ".join(f"{name} {number}" for name, number in run["versions"].items())
+        + ")"
+        for run in store.runs
+    )
+    return "\n\n".join(
+        [
+            f"# {title}",
+            "Seconds (median) to an answer that an independent float64 recomputation certifies at "
+            "`tol`, for the best method of each package; in brackets its seconds divided by ours, "
+            "bold where we lose. `> 30` means that the time limit came first, with the accuracy "
+            "reached by then; `fails` that the method ended by itself short of the tolerance.",
+            markdown([*store.names, ours, *packages, "load"], best_rows),
+            "## Geometric means",
+            "Over the cells that both sides certify; a peer's failures do not count against it.",
+            markdown(["package", "seconds / ours", "cells", "cells we lose"], means),
+            "## Every method",
+            markdown([*store.names, *methods], all_rows),
+            "## Runs",
+            runs + "\n",
+        ]
+    )
+
+
+def _best(entries):
+    """Return the fastest certified entry's name, else that of the smallest error."""
+    certified = [name for name, entry in entries.items() if entry["certified"]]
+    if certified:
+        return min(certified, key=lambda name: entries[name]["seconds"])
+    return min(entries, key=lambda name: entries[name]["error"] or math.inf, default="")
+
+
+def _cell(entry):
+    if entry is None:
+        return ""
+    if entry["certified"]:
+        return significant(entry["seconds"], 3)
+    reached = f" at {entry['error']:.0e}" if entry["error"] is not None else ""
+    if entry["note"] == "time":
+        return f"> {significant(entry['seconds'])}{reached}"
+    return "fails" + reached
+
+
+def version(distribution):
+    """Return the installed version, or a dash."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "-"
+
+
+def machine():
+    """Describe the machine in one line."""
+    names = [platform.processor() or platform.machine()]
+    with contextlib.suppress(OSError):
+        info = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":")[1].strip() for line in info if line.startswith("model name")]
+        flags = next((line for line in info if line.startswith("flags")), "")
+        names[0] += ", AVX-512" if "avx512f" in flags else ", no AVX-512"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} x {names[0]}, {memory:.0f} GiB, {platform.system()}"
+
+
+def markdown(header, rows):
+    """Return a table; the first column is text, the others are numbers."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def significant(value, digits=2):
+    """Format with `digits` significant digits and no exponent: 0.0123, 1.2, 123."""
+    if not math.isfinite(value):
+        return "-"
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{decimals}f}"
