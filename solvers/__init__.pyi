@@ -1,0 +1,11 @@
+from . import datasets as datasets
+from . import ot as ot
+from ._core.certificate import Certificate as Certificate
+from ._core.config import show_config as show_config
+from ._core.config import warmup as warmup
+from ._core.plotting import plot_convergence as plot_convergence
+from ._core.result import ConvergenceWarning as ConvergenceWarning
+from ._core.result import Result as Result
+from ._core.result import Status as Status
+
+__version__: str

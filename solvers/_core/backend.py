@@ -1,0 +1,247 @@
+"""The two compute back ends, NumPy and CuPy, and the loader of CUDA kernels.
+
+A solver asks its `Backend` for arrays (`xp`), decompositions (`linalg`), kernels and host values,
+and cannot tell which of the two it got.
+"""
+
+import re
+import threading
+from functools import cache, cached_property
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+_CUDA_TYPE = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+_INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
+_TEMPLATE = re.compile(
+    r"^template <(?:class|typename) T>\s+__global__\s+void\s+"
+    r"(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(",
+    re.MULTILINE,
+)
+# Where a kernel source finds what it includes, after its own folder.
+_HEADERS = (Path(__file__).parent / "kernels", Path(__file__).parents[1])
+
+
+class Backend:
+    """One way to compute: an array module and what belongs to it.
+
+    Parameters
+    ----------
+    name : {"numpy", "cupy"}
+        Name of the array module.
+
+    Attributes
+    ----------
+    xp : module
+        `numpy` or `cupy`.
+    """
+
+    def __init__(self, name):
+        self.name = name
+        self.xp = np if name == "numpy" else _cupy()
+
+    def __repr__(self):
+        return f"Backend({self.name!r})"
+
+    @cached_property
+    def linalg(self):
+        """`scipy.linalg`, or its CuPy counterpart for triangular and LU solves.
+
+        Cholesky, QR, SVD and eigenvalues are in ``xp.linalg`` on both.
+        """
+        return import_module("scipy.linalg" if self.name == "numpy" else "cupyx.scipy.linalg")
+
+    def kernels(self, package):
+        """Return the kernel module of a package, such as "solvers.ot", for these arrays."""
+        return import_module(f"{package}.kernels.{'cpu' if self.name == 'numpy' else 'gpu'}")
+
+    def host(self, *values):
+        """Bring scalars and small arrays to the host; the only transfer that solvers make.
+
+        Parameters
+        ----------
+        *values : array or number
+            Anything with ``dtype``, in device memory or not, or a Python number.
+
+        Returns
+        -------
+        float, int, bool or numpy.ndarray, or a tuple of them
+            Python numbers for zero-dimensional values; one value, or a tuple if several were
+            given. However many there are, the device is waited for once.
+        """
+        if self.name == "cupy":
+            values = _from_device(self.xp, values)
+        values = tuple(v.item() if getattr(v, "shape", None) == () else v for v in values)
+        return values[0] if len(values) == 1 else values
+
+
+@cache
+def get_backend(name):
+    """Return the back end called "numpy" or "cupy".
+
+    Raises
+    ------
+    ImportError
+        If CuPy is asked for and not installed.
+    RuntimeError
+        If CuPy is asked for and finds no CUDA device.
+    """
+    if name not in ("numpy", "cupy"):
+        raise ValueError(f"`name` came as {name!r}; expected 'numpy' or 'cupy'")
+    return Backend(name)
+
+
+def available_backends():
+    """Return the names of the back ends that can compute here, as a tuple."""
+    try:
+        _cupy()
+    except (ImportError, RuntimeError):
+        return ("numpy",)
+    return ("numpy", "cupy")
+
+
+def _cupy():
+    try:
+        cupy = import_module("cupy")
+    except ImportError as error:
+        raise ImportError(
+            "CUDA arrays need CuPy: run `pip install array-solvers[cuda13]`, "
+            "or `array-solvers[cuda12]` for a driver older than 580"
+        ) from error
+    # CuPy imports without a driver and fails only later, with a status code.
+    if not cupy.cuda.is_available():
+        raise RuntimeError(
+            f"CuPy {cupy.__version__} is installed but finds no CUDA device; "
+            "check `nvidia-smi`, or pass NumPy arrays"
+        )
+    return cupy
+
+
+def _from_device(cupy, values):
+    """Copy all CuPy arrays among `values` to the host in one transfer."""
+    where = [k for k, v in enumerate(values) if isinstance(v, cupy.ndarray)]
+    if not where:
+        return values
+    # As bytes, arrays of different types travel together without rounding.
+    flat = [cupy.ascontiguousarray(values[k]).reshape(-1).view(np.uint8) for k in where]
+    packed = (flat[0] if len(flat) == 1 else cupy.concatenate(flat)).get()
+    pieces = np.split(packed, np.cumsum([piece.size for piece in flat])[:-1])
+    values = list(values)
+    for k, piece in zip(where, pieces, strict=True):
+        # The copy is aligned and owned, which a slice of `packed` need not be.
+        values[k] = piece.copy().view(values[k].dtype).reshape(values[k].shape)
+    return tuple(values)
+
+
+class CudaSource:
+    """The CUDA source beside a `gpu.py`, compiled when a kernel is first launched.
+
+    Parameters
+    ----------
+    path : str or Path
+        Path of the launching module; its suffix is replaced by ``.cu``.
+
+    Attributes
+    ----------
+    code : str
+        The source with its headers in place of the ``#include`` lines. (CuPy's disk cache knows
+        a kernel by its text: a change in a header must show there.)
+    templates : tuple of str
+        Names of the kernels that are templates on the element type ``T`` alone.
+
+    Examples
+    --------
+    A launcher holds one source and launches kernels by name; ``T`` is replaced by the C++ name of
+    the element type::
+
+        _cuda = CudaSource(__file__)
+
+        def row_sum(A, out):
+            n, m = A.shape
+            _cuda.launch("row_sum<T>", A.dtype, blocks(n), 256, (A, m, n, m, out))
+    """
+
+    def __init__(self, path):
+        self.path = Path(path).with_suffix(".cu")
+        self._functions = {}
+        self._lock = threading.Lock()
+
+    @cached_property
+    def code(self):
+        return _with_headers(self.path, set())
+
+    @cached_property
+    def templates(self):
+        return tuple(_TEMPLATE.findall(self.code))
+
+    def launch(self, kernel, T, grid, block, args, *, shared=0):
+        """Launch a kernel on the current device and stream.
+
+        Parameters
+        ----------
+        kernel : str
+            Name expression, such as ``"row_sum<T>"`` or ``"epoch<T, L1<T>>"``.
+        T : dtype
+            Element type, float32 or float64.
+        grid, block : int or tuple of int
+            Numbers of blocks, and of threads in a block.
+        args : tuple
+            Arguments in the kernel's order. A CUDA kernel takes the bytes it is given, so
+            Python floats become ``T``, integers ``long long`` and bools ``bool``; NumPy scalars
+            keep their type.
+        shared : int
+            Bytes of dynamic shared memory in each block.
+        """
+        function = self._function(kernel, np.dtype(T))
+        args = tuple(_exact(x, np.dtype(T)) for x in args)
+        function(_dim(grid), _dim(block), args, shared_mem=shared)
+
+    def names(self, T):
+        """Return the name expressions that are compiled together for an element type."""
+        return tuple(f"{name}<{_CUDA_TYPE[np.dtype(T)]}>" for name in self.templates)
+
+    def _function(self, kernel, T):
+        name = re.sub(r"\bT\b", _CUDA_TYPE[T], kernel)
+        with self._lock:
+            if name not in self._functions:
+                # Reading the source costs the compiler as much as a kernel does.
+                unit = self.names(T) if name in self.names(T) else (name,)
+                module = _cupy().RawModule(
+                    code=self.code, options=("-std=c++17",), name_expressions=unit
+                )
+                self._functions.update({n: module.get_function(n) for n in unit})
+            return self._functions[name]
+
+
+def blocks(n, per_block=1):
+    """Return how many blocks to launch for `n` rows; kernels stride over what is left."""
+    return min(max(-(-n // per_block), 1), 65535)
+
+
+def _with_headers(path, seen):
+    """Return the text of a CUDA file with each header it includes put in once."""
+
+    def header(match):
+        name = match[1]
+        found = next(p / name for p in (path.parent, *_HEADERS) if (p / name).exists())
+        if found in seen:
+            return ""
+        seen.add(found)
+        line = text.count("\n", 0, match.start()) + 2
+        return f'#line 1 "{name}"\n{_with_headers(found, seen)}\n#line {line} "{path.name}"'
+
+    text = path.read_text(encoding="utf-8")
+    return _INCLUDE.sub(header, text)
+
+
+def _exact(x, T):
+    if isinstance(x, bool):
+        return np.bool_(x)
+    if isinstance(x, int):
+        return np.int64(x)
+    return T.type(x) if type(x) is float else x
+
+
+def _dim(size):
+    return size if isinstance(size, tuple) else (size,)
