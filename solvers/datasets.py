@@ -11,6 +11,8 @@ import numpy as np
 from scipy.ndimage import zoom
 from scipy.spatial.distance import cdist
 
+from ._core.random import check_rng
+
 __all__ = [
     "TransportProblem",
     "assignment",
@@ -72,8 +74,10 @@ def digits_transport(i=0, j=1, side=32, metric="sqeuclidean"):
 
     Parameters
     ----------
-    i, j : int, default 0 and 1
-        Positions of the two 8 x 8 images in `sklearn.datasets.load_digits`.
+    i : int, default 0
+        Position of the source, an 8 x 8 image of `sklearn.datasets.load_digits`.
+    j : int, default 1
+        Position of the target.
     side : int, default 32
         Both images are enlarged to `side` x `side` pixels.
     metric : str, default "sqeuclidean"
@@ -102,8 +106,10 @@ def grid_transport(n=1000, m=None):
 
     Parameters
     ----------
-    n, m : int, default 1000 and `n`
-        Numbers of grid points.
+    n : int, default 1000
+        Number of source points.
+    m : int or None, default None
+        Number of target points; None: as many.
 
     Returns
     -------
@@ -129,7 +135,7 @@ def color_transport(n=1000, rng=None):
     ----------
     n : int, default 1000
         Number of pixels drawn, without repetition, from each of `sample_photographs`.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator or None, default None
         Source of the draw.
 
     Returns
@@ -138,7 +144,7 @@ def color_transport(n=1000, rng=None):
         With uniform weights; `x` and `y` are colours in [0, 1]^3, the cost is their squared
         distance.
     """
-    rng = np.random.default_rng(rng)
+    rng = check_rng(rng)
     x, y = (
         rng.choice(picture.reshape(-1, 3), size=n, replace=False)
         for picture in sample_photographs()
@@ -153,7 +159,7 @@ def assignment(n=1000, rng=None):
     ----------
     n : int, default 1000
         Number of workers and of jobs.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator or None, default None
         Source of the costs.
 
     Returns
@@ -161,7 +167,7 @@ def assignment(n=1000, rng=None):
     TransportProblem
         With uniform weights and no points.
     """
-    rng = np.random.default_rng(rng)
+    rng = check_rng(rng)
     return TransportProblem(_uniform(n), _uniform(n), rng.random((n, n)))
 
 
@@ -170,9 +176,11 @@ def gaussian_mixture_transport(n=1000, m=None, rng=None):
 
     Parameters
     ----------
-    n, m : int, default 1000 and `n`
-        Numbers of points.
-    rng : int, numpy.random.Generator or None
+    n : int, default 1000
+        Number of source points.
+    m : int or None, default None
+        Number of target points; None: as many.
+    rng : int, numpy.random.Generator or None, default None
         Source of points and weights.
 
     Returns
@@ -181,7 +189,7 @@ def gaussian_mixture_transport(n=1000, m=None, rng=None):
         Each cloud comes from its own mixture of five Gaussians and has Dirichlet(1) weights; the
         cost is the squared distance.
     """
-    rng = np.random.default_rng(rng)
+    rng = check_rng(rng)
     sizes = n, n if m is None else m
     x, y = (_mixture(rng, size, dimension=2) for size in sizes)
     a, b = (rng.dirichlet(np.ones(size)) for size in sizes)
@@ -195,7 +203,7 @@ def random_field_transport(side=32, rng=None, *, correlation=0.1):
     ----------
     side : int, default 32
         The images have `side` x `side` pixels.
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator or None, default None
         Source of both images.
     correlation : float, default 0.1
         Distance over which the fields vary, as a fraction of the image's side.
@@ -205,7 +213,7 @@ def random_field_transport(side=32, rng=None, *, correlation=0.1):
     TransportProblem
         With the squared distance between pixels of the unit square as cost.
     """
-    rng = np.random.default_rng(rng)
+    rng = check_rng(rng)
     a, b = (_density(_random_field(rng, side, correlation)) for _ in range(2))
     pixels = _pixels(side)
     return TransportProblem(a, b, _unit_cost(pixels, pixels), pixels, pixels)
@@ -216,7 +224,7 @@ def random_transport(rng=None, *, largest=300):
 
     Parameters
     ----------
-    rng : int, numpy.random.Generator or None
+    rng : int, numpy.random.Generator or None, default None
         Source of everything; successive integers give the suite used by the benchmarks.
     largest : int, default 300
         Upper limit for the numbers of rows and columns.
@@ -230,7 +238,7 @@ def random_transport(rng=None, *, largest=300):
         repeated, or gathered in distant clusters. It is not scaled to 1: its unit varies from
         1e-3 to 1e3.
     """
-    rng = np.random.default_rng(rng)
+    rng = check_rng(rng)
     n, m = rng.integers(1, largest + 1, size=2)
     a, b = _random_weights(rng, n), _random_weights(rng, m)
     C, x, y = _random_cost(rng, n, m)

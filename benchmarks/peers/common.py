@@ -6,10 +6,12 @@ settings found are then timed in rounds that go through all contenders forwards 
 turn, so that a drift of the machine hits all of them alike.
 """
 
+import argparse
 import contextlib
 import gc
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import platform
@@ -19,8 +21,11 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import NamedTuple
+
+import threadpoolctl
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 # Every library that may run below a contender reads one of these when it is loaded.
@@ -56,25 +61,38 @@ class Tuned(NamedTuple):
     note: str
 
 
-def run_per_thread_count(module, counts):
-    """Run `module` once for each thread count, in a process that never saw another count."""
-    for count in counts:
-        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(count))
-        options = [*sys.argv[1:], "--worker", "--threads", str(count)]
-        command = [sys.executable, "-m", module, *options]
-        subprocess.run(command, env=environment, check=True)
+def main(module, parser, run):
+    """Call `run(options)` once for each of `--threads`.
 
-
-def limit_torch(count):
-    """Limit PyTorch's threads, where it is installed: it ignores the variables at times."""
+    Each time in a new process, because libraries fix their number of threads as they are loaded.
+    """
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not options.worker:
+        for count in options.threads:
+            environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(count))
+            arguments = [*sys.argv[1:], "--worker", "--threads", str(count)]
+            subprocess.run([sys.executable, "-m", module, *arguments], env=environment, check=True)
+        return
+    (options.threads,) = options.threads
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    warnings.simplefilter("ignore")  # the tables say what failed
     with contextlib.suppress(ImportError):
         import torch
 
-        torch.set_num_threads(count)
+        torch.set_num_threads(options.threads)
+    with threadpoolctl.threadpool_limits(options.threads):
+        run(options)
+
+
+def command(module):
+    """Return the command that the user typed."""
+    asked = shlex.join(sys.argv[1 : sys.argv.index("--worker")])
+    return f"python -m {module} {asked}".rstrip()
 
 
 @contextlib.contextmanager
-def time_limit(seconds):
+def limit_seconds(seconds):
     """Raise `OutOfTimeError` in the block after `seconds`, if it runs Python code by then."""
 
     def stop(signum, frame):
@@ -114,7 +132,7 @@ def tune(contender, tol, seconds, *, attempts=5):
     while attempts:
         try:
             contender.prepare(cap)
-            with time_limit(1.5 * seconds):
+            with limit_seconds(1.5 * seconds):
                 answer, wall, cores = clocked(contender.run, threshold, cap)
         except OutOfTimeError:
             return best or Tuned(
@@ -188,10 +206,9 @@ class Store:
 
     def note_run(self, module, distributions):
         """Remember the command, the versions and the machine."""
-        asked = shlex.join(sys.argv[1 : sys.argv.index("--worker")])
         versions = {name: version(name) for name in distributions}
         run = {
-            "command": f"python -m {module} {asked}".rstrip(),
+            "command": command(module),
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine(),
             "versions": {"Python": platform.python_version(), **versions},

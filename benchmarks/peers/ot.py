@@ -17,12 +17,11 @@ import math
 import os
 import statistics
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from benchmarks.common import marginal_error, plan_from_potentials
 from benchmarks.peers import common
 from solvers import datasets
 
@@ -41,12 +40,6 @@ log = logging.getLogger(__name__)
 
 def _side(n):
     return math.ceil(math.sqrt(n))
-
-
-def marginal_error(P, a, b):
-    """L1 distance of both marginals; infinite when the plan is not finite."""
-    error = float(np.abs(P.sum(1) - a).sum() + np.abs(P.sum(0) - b).sum())
-    return error if math.isfinite(error) else math.inf
 
 
 class Contender:
@@ -75,9 +68,6 @@ class Ours(Contender):
 
         self.solve, self.certify = sinkhorn_newton, certify
 
-    def prepare(self, cap):
-        self.run(1e-2, cap)  # compiles, or loads what was compiled
-
     def threshold(self, tol):
         return tol
 
@@ -89,8 +79,7 @@ class Ours(Contender):
         return int(answer.nit)
 
     def plan(self, answer):
-        exponent = (answer.f[:, None] + answer.g - self.problem.C) / self.reg
-        return self.problem.a[:, None] * self.problem.b * np.exp(exponent)
+        return plan_from_potentials(answer.f, answer.g, self.problem, self.reg)
 
     def error(self, answer):
         a, b, C = self.problem[:3]
@@ -246,7 +235,7 @@ PACKAGES = {
 DISTRIBUTIONS = ("numpy", "scipy", "numba", "POT", "regot", "ott-jax", "jax", "mdot-tnt", "torch")
 
 
-def run_cell(problem, reg, tol, names, options):
+def run_cell(problem, reg, tol, names, *, seconds, repeat=5):
     """Tune and time the contenders on one problem; return name -> entry of the store."""
     entries, runs = {}, {}
     for name in names:
@@ -254,9 +243,7 @@ def run_cell(problem, reg, tol, names, options):
             contender = CONTENDERS[name](problem, reg)
         except ImportError:
             continue
-        attempt, threshold, cap, certified, note = common.tune(
-            contender, tol, options.cell_seconds
-        )
+        attempt, threshold, cap, certified, note = common.tune(contender, tol, seconds)
         entries[name] = {
             "certified": certified,
             "seconds": attempt.seconds,
@@ -269,10 +256,10 @@ def run_cell(problem, reg, tol, names, options):
         log.info("    %-24s %s", name, entries[name])
         if certified:
             runs[name] = functools.partial(contender.run, threshold, cap)
-    times = common.interleave(runs, repeat=options.repeat, budget=options.cell_seconds)
+    times = common.interleave(runs, repeat=repeat, budget=seconds)
     for name, rounds in times.items():
-        seconds = statistics.median(s for _, s in rounds)
-        entries[name] |= {"seconds": seconds, "rounds": len(rounds)}
+        median = statistics.median(elapsed for _, elapsed in rounds)
+        entries[name] |= {"seconds": median, "rounds": len(rounds)}
         if OURS in times and name != OURS:
             entries[name]["ratio"] = common.ratio(rounds, times[OURS])
     return entries
@@ -297,7 +284,6 @@ def contenders_worth_running(store, keys, names):
 
 def run(options):
     """Run all cells asked for with one thread count, rewriting the table after each."""
-    (threads,) = options.threads
     store = common.Store(
         options.out.with_suffix(".json"), ["case", "n", "reg / max C", "tol", "threads"]
     )
@@ -306,11 +292,12 @@ def run(options):
     for case, n in itertools.product(options.cases, options.n):
         problem = CASES[case](n)
         for share, tol in itertools.product(options.reg, tolerances):
-            keys = (case, len(problem.a), share, tol, threads)
+            keys = (case, len(problem.a), share, tol, options.threads)
             names = contenders_worth_running(store, keys, options.peers)
             log.info("%s, load %.1f", keys, os.getloadavg()[0])
             reg = share * problem.C.max()
-            store.add(keys, run_cell(problem, reg, tol, names, options))
+            limits = {"seconds": options.cell_seconds, "repeat": options.repeat}
+            store.add(keys, run_cell(problem, reg, tol, names, **limits))
             page = common.report(store, "Entropic optimal transport", PACKAGES, OURS)
             options.out.write_text(page)
 
@@ -326,16 +313,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=5, help="timed rounds")
     parser.add_argument("--cell-seconds", type=float, default=30.0, help="limit for one run")
     parser.add_argument("--out", type=Path, default=common.RESULTS / "ot.md")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if not options.worker:
-        common.run_per_thread_count("benchmarks.peers.ot", options.threads)
-        return
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    warnings.simplefilter("ignore")  # the table says what failed
-    common.limit_torch(*options.threads)
-    with threadpool_limits(*options.threads):
-        run(options)
+    common.main("benchmarks.peers.ot", parser, run)
 
 
 if __name__ == "__main__":
