@@ -135,14 +135,11 @@ def tune(contender, tol, seconds, *, attempts=5):
             with limit_seconds(1.5 * seconds):
                 answer, wall, cores = clocked(contender.run, threshold, cap)
         except OutOfTimeError:
-            return best or Tuned(
-                Attempt(1.5 * seconds, math.nan, math.inf, 0), threshold, cap, False, "time"
-            )
+            attempt = Attempt(1.5 * seconds, 1.0, best.attempt.error if best else math.inf, 0)
+            return Tuned(attempt, threshold, cap, False, "time")
         except Exception as problem:  # a peer may fail in any way, and the table shows how
             note = f"{type(problem).__name__}: {problem}"
-            return best or Tuned(
-                Attempt(math.nan, math.nan, math.inf, 0), threshold, cap, False, note
-            )
+            return best or Tuned(Attempt(0.0, 1.0, math.inf, 0), threshold, cap, False, note)
         attempt = Attempt(wall, cores, contender.error(answer), contender.iterations(answer))
         del answer
         certified = attempt.error <= tol
@@ -167,23 +164,16 @@ def tune(contender, tol, seconds, *, attempts=5):
 def interleave(runs, *, repeat, budget):
     """Time `runs` (name -> callable) in turn, forwards and backwards, `repeat` times.
 
-    Returns name -> list of (round, seconds). A run leaves the field when it has used `budget`
-    seconds, so slow ones are repeated less often.
+    Returns name -> list of seconds. A run leaves the field when it has used `budget` seconds, so
+    slow ones are repeated less often.
     """
     times = {name: [] for name in runs}
     for number in range(repeat):
         order = list(runs) if number % 2 == 0 else list(runs)[::-1]
         for name in order:
-            if sum(seconds for _, seconds in times[name]) < budget:
-                times[name].append((number, clocked(runs[name])[1]))
+            if sum(times[name]) < budget:
+                times[name].append(clocked(runs[name])[1])
     return times
-
-
-def ratio(times, base):
-    """Return the median, over common rounds, of the seconds in `times` over those in `base`."""
-    base = dict(base)
-    ratios = [seconds / base[number] for number, seconds in times if number in base]
-    return statistics.median(ratios) if ratios else math.nan
 
 
 def geometric_mean(values):
@@ -234,50 +224,12 @@ class Store:
 
 
 def report(store, title, packages, ours):
-    """Return the page: a table with the best method of each package, ratios, every method.
+    """Return the page: the best method of each package, mean ratios, every method, the runs.
 
     `packages` maps the name of a package to the names of its methods.
     """
     methods = [ours, *(method for members in packages.values() for method in members)]
-    best_rows, all_rows = [], []
-    ratios = {package: [] for package in packages}
-    asked = dict.fromkeys(packages, 0)
-    for keys, cell in sorted(store.cells.items()):
-        entries = cell["entries"]
-        place = [f"{key:g}" if isinstance(key, float) else str(key) for key in keys]
-        mine = entries.get(ours)
-        best_row = [*place, _cell(mine)]
-        for package, members in packages.items():
-            present = {name: entries[name] for name in members if name in entries}
-            name = _best(present)
-            label = name.removeprefix(package).strip() if name else ""
-            text = _cell(present.get(name)) + (f" {label}" if label else "")
-            if present:
-                asked[package] += 1
-            if name and mine and mine["certified"] and present[name]["certified"]:
-                value = present[name].get("ratio") or present[name]["seconds"] / mine["seconds"]
-                ratios[package].append(value)
-                factor = f"x{significant(value)}"
-                # Rows in which a peer is faster have to be easy to find.
-                text += f" ({factor})" if value >= 1 else f" (**{factor}**)"
-            best_row.append(text)
-        best_rows.append([*best_row, cell["load"]])
-        all_rows.append([*place, *(_cell(entries.get(method)) for method in methods)])
-    means = [
-        [
-            package,
-            f"x{significant(geometric_mean(values))}" if values else "-",
-            f"{len(values)} of {asked[package]}",
-            sum(value < 1 for value in values),
-        ]
-        for package, values in ratios.items()
-    ]
-    runs = "\n".join(
-        f"- `{run['command']}` ({run['date']}; {run['machine']}; "
-        + ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-        + ")"
-        for run in store.runs
-    )
+    cells = [store.cells[keys] for keys in sorted(store.cells)]
     return "\n\n".join(
         [
             f"# {title}",
@@ -285,27 +237,88 @@ def report(store, title, packages, ours):
             "`tol`, for the best method of each package; in brackets its seconds divided by ours, "
             "bold where we lose. `> 30` means that the time limit came first, with the accuracy "
             "reached by then; `fails` that the method ended by itself short of the tolerance.",
-            markdown([*store.names, ours, *packages, "load"], best_rows),
+            markdown(
+                [*store.names, ours, *packages, "load"],
+                [_best_row(cell, packages, ours) for cell in cells],
+            ),
             "## Geometric means",
-            "Over the cells that both sides certify; a peer's failures do not count against it.",
-            markdown(["package", "seconds / ours", "cells", "cells we lose"], means),
+            "Of the peer's seconds divided by ours, over the cells that both sides certify: a "
+            "peer's failures do not count against it.",
+            markdown(
+                [*store.names[-2:], "package", "seconds / ours", "certified by both", "we lose"],
+                _mean_rows(cells, packages, ours),
+            ),
             "## Every method",
-            markdown([*store.names, *methods], all_rows),
+            markdown(
+                [*store.names, *methods],
+                [
+                    [*_place(cell), *(_text(cell["entries"].get(m)) for m in methods)]
+                    for cell in cells
+                ],
+            ),
             "## Runs",
-            runs + "\n",
+            "\n".join(map(_run_line, store.runs)) + "\n",
         ]
     )
 
 
-def _best(entries):
-    """Return the fastest certified entry's name, else that of the smallest error."""
-    certified = [name for name, entry in entries.items() if entry["certified"]]
+def _best_row(cell, packages, ours):
+    mine = cell["entries"].get(ours)
+    texts = []
+    for package, members in packages.items():
+        name, entry = _best(cell["entries"], members)
+        text = f"{_text(entry)} {name.removeprefix(package).strip()}".rstrip()
+        factor = _ratio(entry, mine)
+        if factor is not None:
+            # Rows in which a peer is faster have to be easy to find.
+            mark = "" if factor >= 1 else "**"
+            text += f" ({mark}x{significant(factor)}{mark})"
+        texts.append(text)
+    return [*_place(cell), _text(mine), *texts, cell["load"]]
+
+
+def _mean_rows(cells, packages, ours):
+    everyone = [method for members in packages.values() for method in members]
+    rows = []
+    for group in sorted({tuple(cell["keys"][-2:]) for cell in cells}):
+        inside = [cell["entries"] for cell in cells if tuple(cell["keys"][-2:]) == group]
+        for package, members in [*packages.items(), ("the best of all", everyone)]:
+            found = [(_best(entries, members)[1], entries.get(ours)) for entries in inside]
+            ratios = [r for r in (_ratio(*pair) for pair in found) if r is not None]
+            asked = sum(entry is not None for entry, _ in found)
+            rows.append(
+                [
+                    *group,
+                    package,
+                    f"x{significant(geometric_mean(ratios))}" if ratios else "-",
+                    f"{len(ratios)} of {asked}",
+                    sum(r < 1 for r in ratios),
+                ]
+            )
+    return rows
+
+
+def _best(entries, members):
+    """Return name and entry of the fastest certified method, else of the most accurate one."""
+    present = [(name, entries[name]) for name in members if name in entries]
+    certified = [pair for pair in present if pair[1]["certified"]]
     if certified:
-        return min(certified, key=lambda name: entries[name]["seconds"])
-    return min(entries, key=lambda name: entries[name]["error"] or math.inf, default="")
+        return min(certified, key=lambda pair: pair[1]["seconds"])
+    return min(present, key=lambda pair: pair[1]["error"] or math.inf, default=("", None))
 
 
-def _cell(entry):
+def _ratio(peer, mine):
+    """Return the peer's seconds over ours, None unless both are certified."""
+    if peer and mine and peer["certified"] and mine["certified"]:
+        return peer["seconds"] / mine["seconds"]
+    return None
+
+
+def _place(cell):
+    return [f"{key:g}" if isinstance(key, float) else str(key) for key in cell["keys"]]
+
+
+def _text(entry):
     if entry is None:
         return ""
     if entry["certified"]:
@@ -314,6 +327,11 @@ def _cell(entry):
     if entry["note"] == "time":
         return f"> {significant(entry['seconds'])}{reached}"
     return "fails" + reached
+
+
+def _run_line(run):
+    versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
+    return f"- `{run['command']}` ({run['date']}; {run['machine']}; {versions})"
 
 
 def version(distribution):
