@@ -21,12 +21,12 @@ def sinkhorn_steps(a, b, C, reg, steps, g=None):
         yield f, g
 
 
-def sinkhorn(a, b, C, reg, steps=100_000):
-    """The fixed point of the iteration above, to rounding level."""
+def sinkhorn(a, b, C, reg, steps=20_000):
+    """The fixed point of the iteration above, nearly to rounding level."""
     before = np.inf
     for pair in sinkhorn_steps(a, b, C, reg, steps):
         g = pair[1]
-        if np.abs(g - before).max() <= 1e-15 * max(1.0, np.abs(g).max()):
+        if np.abs(g - before).max() <= 1e-14 * max(1.0, np.abs(g).max()):
             break
         before = g
     return pair
