@@ -76,7 +76,7 @@ class Monitor:
         self.status: Status | None = None
         self._reason: str | None = None
         self._host = be.host if be else _as_they_are
-        self._tol, self._maxiter = tol, math.inf if maxiter is None else maxiter
+        self._tol, self.maxiter = tol, math.inf if maxiter is None else maxiter
         self._time_limit = math.inf if time_limit is None else time_limit
         self._stall = math.inf if stall is None else stall
         self._callback = callback
@@ -170,7 +170,7 @@ class Monitor:
             self.end(Status.CONVERGED)
         elif asked_to_stop:
             self.end(Status.CALLBACK)
-        elif self.nit >= self._maxiter:
+        elif self.nit >= self.maxiter:
             self.end(Status.MAXITER)
         elif self.late:
             self.end(Status.TIME_LIMIT)

@@ -27,7 +27,9 @@ class Passes:
     problem : Transport
         Without weights of zero.
     store_plan : {"auto", True, False}
-        Whether a dense kernel is stored.
+        Whether a dense kernel is stored; "auto": if it fits into memory.
+    number : dtype, optional
+        Precision of a dense kernel, which is then never compressed.
 
     Attributes
     ----------
@@ -37,8 +39,11 @@ class Passes:
         Of the last kernel: the fraction of entries that matter.
     """
 
-    def __init__(self, problem, store_plan):
-        self.problem, self._store_plan = problem, store_plan
+    def __init__(self, problem, store_plan, number=None):
+        self.problem = problem
+        self._compresses = number is None and problem.C.size > SMALL
+        self._number = np.dtype(number or (np.float32 if self._compresses else np.float64))
+        self.holds_dense = self._fits() if store_plan == "auto" else store_plan
         self._xp, self._kernels = problem.be.xp, problem.kernels
         self._none = self._xp.empty((0, problem.b.size))
         self._dense = self._csr = None
@@ -82,7 +87,7 @@ class Passes:
     def _once(self, h, reg, cutoff):
         if cutoff is None:
             return self._row_pass(h, reg, self._none), None
-        if self.problem.C.size > SMALL and self.density < PROMISING:
+        if self._compresses and self.density < PROMISING:
             sums, kernel = self._compressed(h, reg, cutoff)
             if kernel is not None:
                 return sums, kernel
@@ -113,26 +118,23 @@ class Passes:
 
     def _stored(self, h, reg, cutoff):
         p = self.problem
-        if not self._holds_dense():
+        if not self.holds_dense:
             sums = self._row_pass(h, reg, self._none)
             return sums, CostKernel(h.copy(), reg, self._shift.copy(), p)
         if self._dense is None:
-            number = np.float64 if p.C.size <= SMALL else np.float32
-            self._dense = self._xp.empty(p.C.shape, number)
+            self._dense = self._xp.empty(p.C.shape, self._number)
         sums = self._row_pass(h, reg, self._dense)
         kernel = DenseKernel(self._dense, p)
-        if p.C.size > SMALL:
+        if self._compresses:
             self.density = kernel.density_above(cutoff)
         return sums, kernel
 
-    def _holds_dense(self):
-        if self._store_plan != "auto" or self._dense is not None:
-            return bool(self._store_plan)
+    def _fits(self):
         try:
-            check_memory(4 * self.problem.C.size, "The dense plan")
+            check_memory(self._number.itemsize * self.problem.C.size, "The dense plan")
         except MemoryError:
-            self._store_plan = False
-        return bool(self._store_plan)
+            return False
+        return True
 
 
 class DenseKernel:

@@ -103,10 +103,12 @@ class BestPotentials:
         Entropic weight that they belong to.
     negligible : float
         Mass of the points that `part`, the problem for the solver, may leave out.
+    out : callable
+        Turns an array into the caller's kind.
     """
 
-    def __init__(self, problem, reg, negligible):
-        self._problem, self._reg = problem, reg
+    def __init__(self, problem, reg, negligible, out):
+        self._problem, self._reg, self._out = problem, reg, out
         self.part, self._rows, self._cols = problem.without_dust(negligible)
         self.error, self._f, self._g = np.inf, None, None
 
@@ -117,23 +119,33 @@ class BestPotentials:
     def offer(self, error, f, g):
         """Keep potentials of `part` if they are the best so far; NaN never is."""
         if error < self.error or self._f is None:
-            self.error, self._f, self._g = error, f.copy(), g.copy()
+            self.error = error
+            self.replace(f, g)
+
+    def replace(self, f, g):
+        """Keep potentials of `part` whatever their error."""
+        self._f, self._g = f.copy(), g.copy()
+
+    def dual(self):
+        """Return the linear part of the dual at the potentials kept."""
+        return self.part.a @ self._f + self.part.b @ self._g
 
     @property
     def found(self):
         """Whether any were offered."""
         return self._f is not None
 
-    def state(self, f, g, reg):
-        """Return what a callback sees of potentials of `part`."""
-        f, g = self.whole(f, g, reg)
+    def state(self, f=None, g=None, reg=None):
+        """Return what a callback sees: the potentials given, or those kept."""
+        f, g = self.potentials() if f is None else self._whole(f, g, reg)
+        f, g = self._out(f), self._out(g)
         return {"f": g, "g": f} if self._problem.flipped else {"f": f, "g": g}
 
     def potentials(self):
-        """Return the best, for all points and in the canonical split."""
-        return self.whole(self._f, self._g, self._reg)
+        """Return those kept, for all points and in the canonical split."""
+        return self._whole(self._f, self._g, self._reg)
 
-    def whole(self, f, g, reg):
+    def _whole(self, f, g, reg):
         """Extend potentials of `part` to all points, with ``<a, f> = <b, g>``."""
         problem, part, xp = self._problem, self.part, self._problem.be.xp
         if self._cols is not None:
@@ -168,7 +180,8 @@ def check_transport(a, b, C):
     shape = tuple(
         size if w is None else w.size for size, w in zip(io.raw("C").shape, weights, strict=True)
     )
-    flipped = io.is_fortran("C")
+    # Where a copy is made anyway, it may as well have the rows contiguous.
+    flipped = io.is_fortran("C") and io.raw("C").dtype == io.dtype
     C = check_array(
         io, "C", shape=shape, means="(a.size, b.size)", plus_inf=True, transposed=flipped
     )

@@ -183,16 +183,18 @@ def sinkhorn_newton(
     with io.device, threads.limit(n_threads):
         if method == "sns-paper":
             options = sparsity, n_sinkhorn or 20, tol_inner or 1e-3, maxiter_inner
-            answer = sns_paper(problem, reg, start, run, *options)
+            answer = sns_paper(problem, io.out, reg, tol, start, run, *options)
         else:
             newton = NewtonSteps(problem, run, precond, tol_inner, maxiter_inner, n_sinkhorn or 8)
-            answer = _solve(problem, reg, tol, start, run, newton, annealing, store_plan)
+            answer = _solve(
+                problem, io.out, reg, tol, start, run, newton, annealing, store_plan
+            )
         return finish(problem, io, reg, reg_type, tol, answer, run, (a, b, C))
 
 
-def _solve(problem, reg, tol, start, run, newton, annealing, store_plan):
+def _solve(problem, out, reg, tol, start, run, newton, annealing, store_plan):
     """Follow the solution from a high temperature down to `reg`."""
-    best = BestPotentials(problem, reg, negligible=max(1e-4 * tol, 1e-15))
+    best = BestPotentials(problem, reg, max(1e-4 * tol, 1e-15), out)
     passes = Passes(best.part, store_plan)
     path = Path(best.part, reg, best.restrict(start), annealing)
     levels = []
