@@ -14,7 +14,7 @@ import solvers
 
 from . import STOPS
 
-# Import name and distribution of what the stops show and draw with, beside what is required.
+# What the stops draw with and take their data from: import names and distributions.
 _NEEDED = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "PIL": "pillow"}
 _SHOWN = ("numpy", "scipy", "numba", "scikit-learn", "matplotlib", "cupy-cuda12x", "cupy-cuda13x")
 

@@ -11,9 +11,9 @@ from ..datasets import sample_photographs
 from ..ot import sinkhorn, sinkhorn_newton
 from ._stop import Outcome, Peer
 
-# Colours drawn from each photograph; as many as the small number serve for the rehearsal.
+# Colours drawn from each photograph, for a quick tour or a rehearsal and for a whole tour.
 FEW, MANY = 600, 2500
-# Relative to the largest cost: colours mix within about three percent of the cube's diagonal.
+# Relative to the largest cost: colours mix within three percent of the largest distance.
 REG = 1e-3
 TOL = 1e-9
 # Plain Sinkhorn gets as long as Newton took, but no less than a clock can tell.
