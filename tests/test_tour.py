@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def python(*args):
+    # On one thread, for other tests may be busy on the other cores.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *args], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, *args], cwd=ROOT, env=alone, capture_output=True, text=True, check=False
     )
 
 
