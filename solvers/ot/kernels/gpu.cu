@@ -3,8 +3,8 @@
 // Rows of a matrix belong to one block each, compressed rows to one warp each. Column sums are
 // taken by one thread per column and strip of rows and added up over the strips afterwards, so
 // that their bits depend on the shape alone; only compressed rows scatter by atomics, whose order
-// shows in the last bits. Arithmetic is in the type of the matrix within a thread and in double
-// between threads.
+// shows in the last bits. Sums over a stored kernel are in its type within a thread and in double
+// between threads; everything that sees the cost is in double.
 #include "common.cuh"
 
 __device__ inline int my_lane() { return threadIdx.x % 32; }
@@ -69,18 +69,23 @@ struct ByWarp {
   }
 };
 
-// row_pass: the cost's rows by log-sum-exp, in double whatever T is. The largest exponent and the
-// factor are kept apart from their combination, the shift, so that a row's kernel has sum 1 to
-// rounding however large the exponents are.
+// (h - c) / reg, never fused with what follows: where it is large, kernels that round it in two
+// ways would disagree about sums and cutoffs.
+__device__ inline double exponent(double h, double c, double scale) {
+  return __dmul_rn(h - c, scale);
+}
+
+// row_pass: the largest exponent of each row, the factor that brings the row's sum to 1, and both
+// in one, the shift.
 template <class T>
 __global__ void row_log_sums(const T* __restrict__ C, long long ldc, const double* __restrict__ h,
-                             const double* __restrict__ log_beta, double scale,
+                             const double* __restrict__ beta, double scale,
                              double* __restrict__ shift, double* __restrict__ top,
                              double* __restrict__ factor, long long n, long long m) {
   for (long long i = blockIdx.x; i < n; i += gridDim.x) {
     LogSum<double> sum;
     for (long long j = threadIdx.x; j < m; j += blockDim.x) {
-      sum.add(fma(h[j] - C[i * ldc + j], scale, log_beta[j]));
+      sum.add(exponent(h[j], C[i * ldc + j], scale), beta[j]);
     }
     sum = block_merge(sum);
     if (threadIdx.x == 0) {
@@ -99,7 +104,7 @@ __global__ void row_pass_sums(const T* __restrict__ C, long long ldc, const doub
                               bool store, S* __restrict__ K, long long ldk,
                               double* __restrict__ sums, long long n, long long m) {
   strip_sums(n, m, sums, [=](long long i, long long j) {
-    const double x = exp((h[j] - C[i * ldc + j]) * scale - top[i]) * factor[i];
+    const double x = exp(exponent(h[j], C[i * ldc + j], scale) - top[i]) * factor[i];
     if (store) K[i * ldk + j] = S(x);
     return a[i] * x;
   });
@@ -122,12 +127,7 @@ __global__ void column_potential(const T* __restrict__ C, long long ldc,
   }
 }
 
-// Whether beta_j K_ij is above the cutoff. Written so that no compiler may round it in two ways:
-// counting and filling must agree.
-__device__ inline bool above(double h, double c, double scale, double log_beta, double limit) {
-  return fma(h - c, scale, log_beta) > limit;
-}
-
+// sparse_row_pass: how many entries of each row have log(beta_j K_ij) above log_cutoff.
 template <class T>
 __global__ void count_above(const T* __restrict__ C, long long ldc, const double* __restrict__ h,
                             const double* __restrict__ log_beta, double scale,
@@ -137,13 +137,14 @@ __global__ void count_above(const T* __restrict__ C, long long ldc, const double
     const double limit = shift[i] + log_cutoff;
     long long count = 0;
     for (long long j = my_lane(); j < m; j += 32) {
-      count += above(h[j], C[i * ldc + j], scale, log_beta[j], limit);
+      count += exponent(h[j], C[i * ldc + j], scale) + log_beta[j] > limit;
     }
     count = warp_sum(count);
     if (my_lane() == 0) counts[i] = count;
   }
 }
 
+// sparse_row_pass: these entries, in ascending order.
 template <class T>
 __global__ void keep_above(const T* __restrict__ C, long long ldc, const double* __restrict__ h,
                            const double* __restrict__ log_beta, double scale,
@@ -157,13 +158,13 @@ __global__ void keep_above(const T* __restrict__ C, long long ldc, const double*
     long long at = starts[i];
     for (long long first = 0; first < m; first += 32) {
       const long long j = first + my_lane();
-      const double c = j < m ? C[i * ldc + j] : 0;
-      const bool keep = j < m && above(h[j], c, scale, log_beta[j], limit);
+      const double z = j < m ? exponent(h[j], C[i * ldc + j], scale) : 0;
+      const bool keep = j < m && z + log_beta[j] > limit;
       const unsigned kept = __ballot_sync(FULL_MASK, keep);
       if (keep) {
         const long long k = at + __popc(kept & before_me);
         indices[k] = (int)j;
-        values[k] = exp((h[j] - c) * scale - top[i]) * factor[i];
+        values[k] = exp(z - top[i]) * factor[i];
       }
       at += __popc(kept);
     }

@@ -22,14 +22,14 @@ def row_pass(C, h, beta, reg, a, shift, K):
     rows) and returns ``K^T a``, which is 1 where the column sum is ``beta_j``. All arithmetic is
     in float64, whatever the dtypes of `C` and `K`.
     """
-    return _row_pass(C, h, _xp().log(beta), np.float64(1.0 / reg), a, shift, K)[0]
+    return _row_pass(C, h, beta, np.float64(1.0 / reg), a, shift, K)[0]
 
 
-def _row_pass(C, h, log_beta, scale, a, shift, K):
+def _row_pass(C, h, beta, scale, a, shift, K):
     """Return the column sums, and largest exponents and factors of all rows."""
     n, m = C.shape
     top, factor = _xp().empty((2, n))
-    args = (C, _ld(C), h, log_beta, scale, shift, top, factor, n, m)
+    args = (C, _ld(C), h, beta, scale, shift, top, factor, n, m)
     _cuda.launch("row_log_sums", C.dtype, blocks(n), _BLOCK, args)
     args = (C, _ld(C), h, scale, top, factor, a, K.shape[0] > 0, K, _ld(K))
     return _column_sums("row_pass_sums", (C.dtype, K.dtype), n, m, args), top, factor
@@ -89,9 +89,9 @@ def sparse_row_pass(C, h, beta, reg, a, shift, cutoff, indices, values, starts, 
     and whether everything fitted; if not, nothing is stored. Reads the cost four times.
     """
     xp, (n, m) = _xp(), C.shape
-    log_beta, scale, log_cutoff = xp.log(beta), np.float64(1.0 / reg), np.float64(math.log(cutoff))
-    sums, top, factor = _row_pass(C, h, log_beta, scale, a, shift, xp.empty((0, m)))
-    which = (C, _ld(C), h, log_beta, scale, shift, log_cutoff)
+    scale, log_cutoff = np.float64(1.0 / reg), np.float64(math.log(cutoff))
+    sums, top, factor = _row_pass(C, h, beta, scale, a, shift, xp.empty((0, m)))
+    which = (C, _ld(C), h, xp.log(beta), scale, shift, log_cutoff)
     counts = xp.empty(n, np.int64)
     _cuda.launch("count_above", C.dtype, blocks(n, _WARPS), _BLOCK, (*which, counts, n, m))
     xp.cumsum(counts, out=ends)
