@@ -381,13 +381,33 @@ def _keep_above(row, beta, limit, factor, at, indices, values):
 
 def csr_sweep(starts, ends, indices, values, v, a, rho):
     """As `sweep`, for a compressed kernel."""
-    sums = np.zeros(v.size)
-    _csr_sweep(starts, ends, indices, values, v, a, rho, sums)
-    return sums
+    strips = _csr_strips(starts, ends)
+    sums = np.zeros((strips, v.size))
+    with threads.guard():
+        if strips == 1:
+            _csr_sweep_strip(starts, ends, indices, values, v, a, rho, sums[0])
+        else:
+            _csr_sweep_strips(starts, ends, indices, values, v, a, rho, sums)
+    return sums.sum(axis=0)
+
+
+def _csr_strips(starts, ends):
+    # An entry costs as much as eight of a dense kernel.
+    return threads.strips(8.0 * (ends[-1] - starts[0]))
+
+
+@kernel(parallel=True)
+def _csr_sweep_strips(starts, ends, indices, values, v, a, rho, sums):
+    n, strips = starts.size, sums.shape[0]
+    for t in prange(strips):
+        lo, hi = n * t // strips, n * (t + 1) // strips
+        _csr_sweep_strip(
+            starts[lo:hi], ends[lo:hi], indices, values, v, a[lo:hi], rho[lo:hi], sums[t]
+        )
 
 
 @kernel(fastmath=REDUCE)
-def _csr_sweep(starts, ends, indices, values, v, a, rho, sums):
+def _csr_sweep_strip(starts, ends, indices, values, v, a, rho, sums):
     for i in range(rho.size):
         col, val = indices[starts[i] : ends[i]], values[starts[i] : ends[i]]
         total = 0.0
@@ -418,13 +438,29 @@ def _csr_row_peaks(starts, ends, indices, values, v, peaks):
 
 def csr_laplacian(starts, ends, indices, values, v, rho, a, peaks, x):
     """As `laplacian`, for a compressed kernel."""
-    sums = np.zeros(v.size)
-    _csr_laplacian(starts, ends, indices, values, v, rho, a, peaks, x, sums)
-    return v * sums
+    strips = _csr_strips(starts, ends)
+    sums = np.zeros((strips, v.size))
+    with threads.guard():
+        if strips == 1:
+            _csr_laplacian_strip(starts, ends, indices, values, v, rho, a, peaks, x, sums[0])
+        else:
+            _csr_laplacian_strips(starts, ends, indices, values, v, rho, a, peaks, x, sums)
+    return v * sums.sum(axis=0)
+
+
+@kernel(parallel=True)
+def _csr_laplacian_strips(starts, ends, indices, values, v, rho, a, peaks, x, sums):
+    n, strips = starts.size, sums.shape[0]
+    for t in prange(strips):
+        lo, hi = n * t // strips, n * (t + 1) // strips
+        _csr_laplacian_strip(
+            starts[lo:hi], ends[lo:hi], indices, values, v, rho[lo:hi], a[lo:hi], peaks[lo:hi], x,
+            sums[t],
+        )  # fmt: skip
 
 
 @kernel(fastmath=REDUCE)
-def _csr_laplacian(starts, ends, indices, values, v, rho, a, peaks, x, sums):
+def _csr_laplacian_strip(starts, ends, indices, values, v, rho, a, peaks, x, sums):
     for i in range(rho.size):
         col, val = indices[starts[i] : ends[i]], values[starts[i] : ends[i]]
         x0 = x[peaks[i]]
