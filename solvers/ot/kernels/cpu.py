@@ -13,7 +13,7 @@ import numpy as np
 from numba import prange
 
 from ..._core import threads
-from ..._core.kernels.jit import REDUCE, kernel
+from ..._core.kernels.jit import EXACT, REDUCE, kernel
 from ..._core.kernels.vmath import exp, vmax
 
 
@@ -229,11 +229,13 @@ def _laplacian_strip(K, v, rho, a, peaks, x, sums):
         w1 = number(a[i1] / rho[i1]) if i + 1 < n else zero
         w2 = number(a[i2] / rho[i2]) if i + 2 < n else zero
         w3 = number(a[i3] / rho[i3]) if i + 3 < n else zero
-        x0 += number(s0 / rho[i])
-        x1 += number(s1 / rho[i1])
-        x2 += number(s2 / rho[i2])
-        x3 += number(s3 / rho[i3])
-        _add_differences(K[i], K[i1], K[i2], K[i3], w0, w1, w2, w3, x, x0, x1, x2, x3, sums)
+        # Weighted means on their own: a mean of 1e-12 would get lost in x0 + s0.
+        s0, s1 = w0 * number(s0 / rho[i]), w1 * number(s1 / rho[i1])
+        s2, s3 = w2 * number(s2 / rho[i2]), w3 * number(s3 / rho[i3])
+        _add_differences(
+            K[i], K[i1], K[i2], K[i3],
+            w0, w1, w2, w3, x, x0, x1, x2, x3, s0, s1, s2, s3, sums,
+        )  # fmt: skip
 
 
 @kernel(fastmath=REDUCE)
@@ -249,12 +251,12 @@ def _dot_differences(r0, r1, r2, r3, v, x, x0, x1, x2, x3):
     return s0, s1, s2, s3
 
 
-@kernel(fastmath=REDUCE)
-def _add_differences(r0, r1, r2, r3, w0, w1, w2, w3, x, x0, x1, x2, x3, sums):
+@kernel(fastmath=EXACT)
+def _add_differences(r0, r1, r2, r3, w0, w1, w2, w3, x, x0, x1, x2, x3, s0, s1, s2, s3, sums):
     for j in range(sums.size):
         z = x[j]
-        y = r0[j] * (w0 * (z - x0)) + r1[j] * (w1 * (z - x1))
-        y += r2[j] * (w2 * (z - x2)) + r3[j] * (w3 * (z - x3))
+        y = r0[j] * (w0 * (z - x0) - s0) + r1[j] * (w1 * (z - x1) - s1)
+        y += r2[j] * (w2 * (z - x2) - s2) + r3[j] * (w3 * (z - x3) - s3)
         sums[j] += np.float64(y)
 
 
@@ -468,10 +470,14 @@ def _csr_laplacian_strip(starts, ends, indices, values, v, rho, a, peaks, x, sum
         s = 0.0
         for k in range(col.size):
             s += val[k] * (v[col[k]] * (x[col[k]] - x0))
-        x0 += s / rho[i]
         w = a[i] / rho[i]
-        for k in range(col.size):
-            sums[col[k]] += (w * val[k]) * (x[col[k]] - x0)
+        _add_sparse_differences(col, val, w, x, x0, w * (s / rho[i]), sums)
+
+
+@kernel(fastmath=EXACT)
+def _add_sparse_differences(col, val, w, x, x0, s, sums):
+    for k in range(col.size):
+        sums[col[k]] += val[k] * (w * (x[col[k]] - x0) - s)
 
 
 def csr_laplacian_diagonal(starts, ends, indices, values, v, rho, a, peaks):
