@@ -24,8 +24,8 @@ TESTS = Path(__file__).parent
 
 FUNCTIONS = """
     abs add all any arange argmax argmin argsort array asarray ascontiguousarray broadcast_to ceil
-    clip concatenate cumsum diag divide dot einsum empty empty_like exp expand_dims expm1 eye
-    floor full full_like isfinite isinf isnan linspace log log1p logical_and logical_not
+    clip concatenate copyto cumsum diag divide dot einsum empty empty_like exp expand_dims expm1
+    eye floor full full_like isfinite isinf isnan linspace log log1p logical_and logical_not
     logical_or matmul max maximum mean min minimum multiply nan_to_num negative ones ones_like
     outer power prod ravel repeat reciprocal reshape rint searchsorted sign sort sqrt square stack
     subtract sum take take_along_axis tanh tensordot tile trace transpose tril triu vdot where
