@@ -7,6 +7,7 @@ import numpy as np
 
 from .._core import threads
 from .._core.monitor import Monitor
+from .._core.result import Status
 from .._core.validation import check_choice, check_count, check_flag, check_positive, check_threads
 from ._gibbs import Passes
 from ._newton import NewtonSteps
@@ -14,13 +15,15 @@ from ._problem import BestPotentials, check_limits, check_reg, check_start, chec
 from ._result import Answer, finish
 from ._sns_paper import sns_paper
 
-# Weights of the entropy ("temperatures"): the first, relative to the range of the cost, and the
+# Weights of the entropy ("temperatures"): the first, relative to the spread of the cost, and the
 # factor between two, which adapts within these bounds.
-FIRST, FACTOR, FACTORS = 1 / 16, 8.0, (1.5, 16.0)
+FIRST, FACTOR, FACTORS = 1 / 64, 8.0, (1.5, 16.0)
 # Marginal error, relative to the mass, at which all temperatures but the last are left.
 ANNEALING_TOL = 1e-3
 # Newton steps, and blocks of sweeps, between two passes: while annealing, and at the end.
 PATIENCE, LAST_PATIENCE = 14, 40
+# How far to go on in one direction, in strides of a stored kernel's reach.
+LONGEST_LEAP, MOST_LEAPS = 1e6, 5
 # Passes without progress after which a run has stalled.
 STALL = 20
 
@@ -180,7 +183,7 @@ def sinkhorn_newton(
         raise ValueError("`sparsity` came with method='auto'; expected method='sns-paper'")
     start = check_start(problem, reg, C, x0, f0, g0)
     run = Monitor("sinkhorn_newton", "marginal_error", be=io.be, tol=0.8 * tol, stall=STALL, **limits)
-    with io.device, threads.limit(n_threads):
+    with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         if method == "sns-paper":
             options = sparsity, n_sinkhorn or 20, tol_inner or 1e-3, maxiter_inner
             answer = sns_paper(problem, io.out, reg, tol, start, run, *options)
@@ -195,6 +198,9 @@ def sinkhorn_newton(
 def _solve(problem, out, reg, tol, start, run, newton, annealing, store_plan):
     """Follow the solution from a high temperature down to `reg`."""
     best = BestPotentials(problem, reg, max(1e-4 * tol, 1e-15), out)
+    if best.part.cut_off:
+        run.end(Status.INFEASIBLE)
+        return Answer(*best.potentials(), [])
     passes = Passes(best.part, store_plan)
     path = Path(best.part, reg, best.restrict(start), annealing)
     levels = []
@@ -203,21 +209,22 @@ def _solve(problem, out, reg, tol, start, run, newton, annealing, store_plan):
         run.stage("final temperature" if last else "annealing")
         levels.append(level)
         aim = 0.8 * tol if last else ANNEALING_TOL
-        outcome = _solve_level(passes, g, level, aim, last, run, newton, best)
+        patient = path.at_smallest_step
+        outcome = _solve_level(passes, g, level, aim, last, patient, run, newton, best)
         path.advance(level, outcome)
         g = outcome.g
     if not best.found:
         # Something ended the run above the last temperature: make the rows exact there.
-        passes.run(g, reg)
-        best.offer(np.inf, passes.f, g)
+        c, _ = passes.run(g, reg)
+        best.offer(best.part.be.host(abs(best.part.b - c).sum()), passes.f, g)
     f, g = best.potentials()
     return Answer(f, g, levels, passes.density, **newton.counts)
 
 
-def _solve_level(passes, g, reg, tol, last, run, newton, best):
+def _solve_level(passes, g, reg, tol, last, patient, run, newton, best):
     """Balance the plan at one temperature, starting from column potentials `g`."""
     b, be = passes.problem.b, passes.problem.be
-    stored, before, renew, first = 0, np.inf, True, None
+    stored, before, renew, first, stride, leaps = 0, np.inf, True, None, None, MOST_LEAPS
     while True:
         # Dropping less than a tenth of the error to be reached is harmless.
         c, fresh = passes.run(g, reg, cutoff=0.1 * tol / b.size if renew else None)
@@ -226,32 +233,62 @@ def _solve_level(passes, g, reg, tol, last, run, newton, best):
         first = error if first is None else first
         if last:
             best.offer(error, passes.f, g)
-        stop = run.record(
-            error,
-            judge=last,
-            state=partial(best.state, passes.f, g, reg),
-            fun=passes.dual(g),
-            reg=reg,
-        )
-        if stop or error <= tol:
+        if _record(run, best, passes, g, reg, error, judge=last) or error <= tol:
             return Outcome(error <= tol, g, first, stored)
         if renew:
-            stored += 1
+            if last and leaps and stride is not None and error > 0.9 * at_last_store:
+                leaps -= 1
+                g, stride = _leap(passes, g, reg, stride, b - c, run, best), None
+                continue
+            stored, at_last_store = stored + 1, error
             aim = max(0.3 * tol, kernel.floor, 1e-15)
             log_v, inner = newton.balance(kernel, b, c, aim, LAST_PATIENCE if last else PATIENCE)
-            g = g + reg * log_v
+            stride = reg * log_v
+            g = g + stride
             if not last and inner <= tol:
                 return Outcome(True, g, first, stored)
-            if stored >= 3 and inner > (0.01 if last else 0.3 * before):
+            hopeless = stored >= 3 and inner > (0.01 if last else 0.3 * before)
+            if hopeless and not (last and patient):
                 return Outcome(False, g, first, stored)
             renew = inner > 1.01 * aim
             before = inner if renew else np.inf
         elif error > 0.3 * before:
+            # Directions from a kernel in float32 have not helped.
+            passes.use_float64()
             renew, before = True, np.inf
         else:
             # The stored kernel is too rough to go on with, but good enough for a direction.
-            g = g + reg * newton.refine(kernel, b, log_v, b - c)
+            g = g + reg * newton.refine(kernel, b, log_v, b - c, 0.3 * tol / error)
             before = error
+
+
+def _leap(passes, g, reg, stride, gap, run, best):
+    """Follow a direction as far as the dual rises along it.
+
+    Parts of the problem whose links underflow, two distant clusters say, have to be moved against
+    each other by many times what a stored kernel reaches. The slope then stays what it is until
+    the links open: so look for the end in growing strides, and halve towards it.
+    """
+    b, be = passes.problem.b, passes.problem.be
+    run.stage("leaps")
+    slope = be.host(gap @ stride)
+    near, far, length = 0.0, np.inf, 4.0
+    while run.status is None and far - near > 1.0 and near < LONGEST_LEAP:
+        trial = g + length * stride
+        c, _ = passes.run(trial, reg)
+        _record(run, best, passes, trial, reg, be.host(abs(b - c).sum()), judge=False)
+        if be.host((b - c) @ stride) > 0.5 * slope:
+            near = length
+        else:
+            far = length
+        length = 4.0 * near if far == np.inf else 0.5 * (near + far)
+    run.stage("final temperature")
+    return g + near * stride
+
+
+def _record(run, best, passes, g, reg, error, judge):
+    state = partial(best.state, passes.f, g, reg)
+    return run.record(error, judge=judge, state=state, fun=passes.dual(g), reg=reg)
 
 
 class Outcome(NamedTuple):
@@ -280,7 +317,7 @@ class Path:
     def __init__(self, problem, reg, start, annealing):
         self._reg, self._factor = reg, FACTOR
         self._levels = []
-        self._highest = max(reg, FIRST * problem.range) if annealing else reg
+        self._highest = max(reg, FIRST * problem.spread) if annealing else reg
         # A good start needs no higher temperature; `advance` goes up if it was not good.
         self._next = self._highest if start is None else reg
         # Otherwise the c-transform of zero: exact for reg = 0 if every row could choose freely.
@@ -290,12 +327,17 @@ class Path:
         """Return start, temperature, and whether it is the last one."""
         return self._g, self._next, self._next == self._reg
 
+    @property
+    def at_smallest_step(self):
+        """Whether coming back from a nearer temperature is no option any more."""
+        return self._factor <= FACTORS[0]
+
     def advance(self, reg, outcome):
         """Take note of how a level went."""
         if not outcome.solved and not self._levels and reg < self._highest:
             self._g, self._next = outcome.g, self._highest
             return
-        if outcome.solved or not self._levels or self._factor <= FACTORS[0]:
+        if outcome.solved or not self._levels or self.at_smallest_step:
             self._levels = [*self._levels[-1:], Level(reg, outcome.g)]
         if outcome.solved and outcome.first < 0.1:
             self._factor = min(self._factor**2, FACTORS[1])
