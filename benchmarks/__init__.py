@@ -1,0 +1,1 @@
+"""Speed, memory and robustness of `solvers`: an asv suite, and comparisons with named peers."""

@@ -1,0 +1,126 @@
+"""`solvers.ot`: time to a certified answer, work, memory and the first call."""
+
+import tempfile
+import warnings
+from importlib.util import find_spec
+
+import numpy as np
+
+from benchmarks.common import (
+    in_fresh_process,
+    marginal_error,
+    plan_from_potentials,
+    seconds_if_certified,
+)
+from benchmarks.peers import ot as comparison
+from solvers import datasets
+
+CASES = {
+    "digits l1": lambda: datasets.digits_transport(metric="cityblock"),
+    "digits l2": datasets.digits_transport,
+    "colours": lambda: datasets.color_transport(rng=0),
+    "assignment": lambda: datasets.assignment(rng=0),
+}
+FIRST_CALL = """
+import time
+from solvers import datasets
+problem = datasets.assignment(100, rng=0)
+start = time.perf_counter()
+from solvers.ot import sinkhorn_newton
+sinkhorn_newton(*problem[:3])
+first = time.perf_counter()
+sinkhorn_newton(*problem[:3])
+print(first - start, time.perf_counter() - first)
+"""
+
+
+class SinkhornNewton:
+    """A thousand points a side, solved until the marginal error is below 1e-9."""
+
+    params = (list(CASES), [1e-2, 1e-3, 1e-4])
+    param_names = ("case", "reg")
+    accuracy = 1e-9
+    timeout = 300
+
+    def setup(self, case, reg):
+        from solvers.ot import sinkhorn_newton
+
+        self.newton, self.problem, self.reg = sinkhorn_newton, CASES[case](), reg
+        self.solve(maxiter=2)  # compiles outside the clock
+
+    def solve(self, **options):
+        a, b, C = self.problem[:3]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an answer that falls short is reported as NaN
+            return self.newton(a, b, C, reg=self.reg, tol=self.accuracy, **options)
+
+    def error(self, answer):
+        P = plan_from_potentials(answer.f, answer.g, self.problem, self.reg)
+        return marginal_error(P, self.problem.a, self.problem.b)
+
+    def track_seconds_to_accuracy(self, case, reg):
+        return seconds_if_certified(self.solve, self.error, self.accuracy)
+
+    def track_passes(self, case, reg):
+        return self.solve().nit
+
+    def track_error(self, case, reg):
+        return self.error(self.solve())
+
+    def peakmem_solve(self, case, reg):
+        self.solve()
+
+    track_seconds_to_accuracy.unit = "seconds"
+    track_passes.unit = "passes"
+    track_error.unit = "L1"
+
+
+class AgainstPot:
+    """Seconds of POT divided by ours, interleaved, both tuned to the same certified accuracy."""
+
+    params = (["digits l2", "colours", "assignment"], [1e-2, 1e-3])
+    param_names = ("case", "reg")
+    accuracy = 1e-6
+    timeout = 300
+
+    def setup(self, case, reg):
+        if find_spec("ot") is None:
+            raise NotImplementedError("POT is not installed")
+
+    def track_speedup_vs_pot(self, case, reg):
+        names = comparison.OURS, "POT sinkhorn"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            entries = comparison.run_cell(CASES[case](), reg, self.accuracy, names, seconds=20)
+        ours, peer = (entries[name] for name in names)
+        certified = ours["certified"] and peer["certified"]
+        return peer["seconds"] / ours["seconds"] if certified else np.nan
+
+    track_speedup_vs_pot.unit = "x"
+
+
+class FirstCall:
+    """Seconds of the first call in a fresh process, with and without compiled kernels on disk."""
+
+    params = (["nothing on disk", "kernels on disk"],)
+    param_names = ("cache",)
+    timeout = 600
+
+    def setup(self, cache):
+        self.folder = tempfile.TemporaryDirectory()
+        if cache == "kernels on disk":
+            self.call()
+
+    def teardown(self, cache):
+        self.folder.cleanup()
+
+    def call(self):
+        return in_fresh_process(FIRST_CALL, NUMBA_CACHE_DIR=self.folder.name)
+
+    def track_first_call_seconds(self, cache):
+        return self.call()[0]
+
+    def track_second_call_seconds(self, cache):
+        return self.call()[1]
+
+    track_first_call_seconds.unit = track_second_call_seconds.unit = "seconds"

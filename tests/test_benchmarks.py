@@ -1,0 +1,131 @@
+"""The comparison with peers neither flatters us nor them."""
+
+import time
+
+import numpy as np
+import pytest
+
+from benchmarks.common import marginal_error, plan_from_potentials, seconds_if_certified
+from benchmarks.peers import common
+from solvers import datasets
+
+
+class Halving:
+    """Halves an error that its own rule believes to be `optimism` times smaller than it is."""
+
+    cap = 8
+
+    def __init__(self, optimism=1.0, floor=0.0, nap=0.0):
+        self.optimism, self.floor, self.nap = optimism, floor, nap
+
+    def threshold(self, tol):
+        return tol
+
+    def prepare(self, cap):
+        """Nothing to compile."""
+
+    def run(self, threshold, cap):
+        error, count = 1.0, 0
+        while error > threshold * self.optimism and count < cap:
+            error, count = error / 2, count + 1
+            time.sleep(self.nap)
+        return max(error, self.floor), count
+
+    def error(self, answer):
+        return answer[0]
+
+    def iterations(self, answer):
+        return answer[1]
+
+
+def test_an_optimistic_contender_is_tightened_until_it_is_certified():
+    contender = Halving(optimism=50.0)
+    tuned = common.tune(contender, 1e-6, seconds=1.0)
+    assert tuned.certified
+    assert contender.run(tuned.threshold, tuned.cap)[0] <= 1e-6
+    # Not much tighter than needed, or the contender would be timed for work nobody asked for.
+    assert 1e-7 < tuned.attempt.error <= 1e-6
+
+
+def test_a_contender_that_cannot_reach_the_tolerance_is_shown_with_what_it_reached():
+    tuned = common.tune(Halving(floor=3e-5), 1e-6, seconds=1.0)
+    assert not tuned.certified
+    assert tuned.attempt.error == 3e-5
+    assert tuned.note == "stopped"
+
+
+def test_a_contender_out_of_time_is_ended():
+    start = time.perf_counter()
+    tuned = common.tune(Halving(nap=0.05), 1e-12, seconds=0.2)
+    assert not tuned.certified
+    assert tuned.note == "time"
+    assert time.perf_counter() - start < 2.0
+
+
+def test_an_exception_of_a_peer_is_reported_not_raised():
+    class Broken(Halving):
+        def run(self, threshold, cap):
+            raise RuntimeError("singular")
+
+    tuned = common.tune(Broken(), 1e-6, seconds=1.0)
+    assert not tuned.certified
+    assert tuned.note == "RuntimeError: singular"
+
+
+def test_rounds_run_forwards_and_backwards_and_slow_runs_leave():
+    order = []
+
+    def named(name, nap):
+        def run():
+            order.append(name)
+            time.sleep(nap)
+
+        return run
+
+    runs = {"a": named("a", 0.0), "b": named("b", 0.1)}
+    times = common.interleave(runs, repeat=4, budget=0.19)
+    assert order == ["a", "b", "b", "a", "a", "a"]
+    assert [len(times[name]) for name in runs] == [4, 2]
+
+
+def test_a_table_grows_in_several_runs_and_keeps_rows_we_lose(tmp_path):
+    def entry(seconds, certified=True):
+        note = "" if certified else "time"
+        return {"certified": certified, "seconds": seconds, "error": 2e-5, "note": note}
+
+    path = tmp_path / "table.json"
+    names = ["case", "tol", "threads"]
+    store = common.Store(path, names)
+    store.add(("easy", 1e-6, 1), {"solvers": entry(0.2), "p fast": entry(0.1)})
+    store = common.Store(path, names)
+    store.add(("easy", 1e-6, 1), {"q": entry(0.8)})
+    store.add(("hard", 1e-6, 1), {"solvers": entry(0.2), "q": entry(3.0, certified=False)})
+    page = common.report(store, "Title", {"p": ["p fast", "p slow"], "q": ["q"]}, "solvers")
+    lines = [line.replace(" ", "") for line in page.splitlines()]
+    assert any(
+        line.startswith("|easy|1e-06|1|0.200|0.100fast(**x0.50**)|0.800(x4.0)|") for line in lines
+    )
+    assert any(line.startswith("|hard|1e-06|1|0.200||>3.0at2e-05|") for line in lines)
+    assert "|1e-06|1|q|x4.0|1of2|0|" in lines
+    assert "|1e-06|1|thebestofall|x0.50|1of2|1|" in lines
+
+
+def test_the_independent_check_sees_the_product_plan_and_rejects_a_wrong_one():
+    problem = datasets.gaussian_mixture_transport(6, 5, rng=0)
+    a, b = problem.a.copy(), problem.b
+    a[2] = 0.0
+    a /= a.sum()
+    problem = problem._replace(a=a, C=np.zeros((6, 5)))
+    f, g = np.zeros(6), np.zeros(5)
+    f[2] = -np.inf  # without mass, a potential means nothing
+    P = plan_from_potentials(f, g, problem, reg=0.1)
+    np.testing.assert_allclose(P, np.outer(a, b), rtol=1e-14)
+    assert marginal_error(P, a, b) < 1e-15
+    assert marginal_error(1.5 * P, a, b) == pytest.approx(1.0)
+    assert marginal_error(np.nan * P, a, b) == np.inf
+
+
+def test_a_time_is_only_reported_for_a_certified_answer():
+    assert seconds_if_certified(lambda: 1e-3, abs, 1e-2) >= 0
+    assert np.isnan(seconds_if_certified(lambda: 1e-1, abs, 1e-2))
+    assert np.isnan(seconds_if_certified(lambda: np.nan, abs, 1e-2))
