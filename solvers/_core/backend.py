@@ -14,11 +14,6 @@ import numpy as np
 
 _CUDA_TYPE = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
-_TEMPLATE = re.compile(
-    r"^template <(?:class|typename) T>\s+__global__\s+void\s+"
-    r"(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(",
-    re.MULTILINE,
-)
 # Where a kernel source finds what it includes, after its own folder.
 _HEADERS = (Path(__file__).parent / "kernels", Path(__file__).parents[1])
 
@@ -134,13 +129,13 @@ def _from_device(cupy, values):
     pieces = np.split(packed, np.cumsum([piece.size for piece in flat])[:-1])
     values = list(values)
     for k, piece in zip(where, pieces, strict=True):
-        # The copy is aligned and owned, which a slice of `packed` need not be.
-        values[k] = piece.copy().view(values[k].dtype).reshape(values[k].shape)
+        # The copy is aligned, and does not keep the other pieces in memory.
+        values[k] = piece.view(values[k].dtype).reshape(values[k].shape).copy()
     return tuple(values)
 
 
 class CudaSource:
-    """The CUDA source beside a `gpu.py`, compiled when a kernel is first launched.
+    """The CUDA source beside a `gpu.py`; each kernel is compiled when it is first launched.
 
     Parameters
     ----------
@@ -152,19 +147,17 @@ class CudaSource:
     code : str
         The source with its headers in place of the ``#include`` lines. (CuPy's disk cache knows
         a kernel by its text: a change in a header must show there.)
-    templates : tuple of str
-        Names of the kernels that are templates on the element type ``T`` alone.
 
     Examples
     --------
-    A launcher holds one source and launches kernels by name; ``T`` is replaced by the C++ name of
-    the element type::
+    The launcher of a kernel ``template <class T> __global__ void row_sum(...)``::
 
         _cuda = CudaSource(__file__)
 
+
         def row_sum(A, out):
             n, m = A.shape
-            _cuda.launch("row_sum<T>", A.dtype, blocks(n), 256, (A, m, n, m, out))
+            _cuda.launch("row_sum", A.dtype, blocks(n), 256, (A, m, n, m, out))
     """
 
     def __init__(self, path):
@@ -176,47 +169,38 @@ class CudaSource:
     def code(self):
         return _with_headers(self.path, set())
 
-    @cached_property
-    def templates(self):
-        return tuple(_TEMPLATE.findall(self.code))
-
-    def launch(self, kernel, T, grid, block, args, *, shared=0):
+    def launch(self, name, types, grid, block, args, *, shared=0):
         """Launch a kernel on the current device and stream.
 
         Parameters
         ----------
-        kernel : str
-            Name expression, such as ``"row_sum<T>"`` or ``"epoch<T, L1<T>>"``.
-        T : dtype
-            Element type, float32 or float64.
+        name : str
+            Name of the kernel.
+        types : dtype, str or tuple of them
+            The kernel's template arguments: float32 or float64, or a C++ type such as
+            ``"L1<T>"``, where ``T`` stands for the first.
         grid, block : int or tuple of int
             Numbers of blocks, and of threads in a block.
         args : tuple
             Arguments in the kernel's order. A CUDA kernel takes the bytes it is given, so
-            Python floats become ``T``, integers ``long long`` and bools ``bool``; NumPy scalars
-            keep their type.
+            Python floats become the first type, integers ``long long`` and bools ``bool``;
+            NumPy scalars keep their type.
         shared : int
             Bytes of dynamic shared memory in each block.
         """
-        function = self._function(kernel, np.dtype(T))
-        args = tuple(_exact(x, np.dtype(T)) for x in args)
-        function(_dim(grid), _dim(block), args, shared_mem=shared)
+        types = types if isinstance(types, tuple) else (types,)
+        T = np.dtype(types[0])
+        function = self._function(f"{name}<{', '.join(_cpp(t, T) for t in types)}>")
+        function(_dim(grid), _dim(block), tuple(_exact(x, T) for x in args), shared_mem=shared)
 
-    def names(self, T):
-        """Return the name expressions that are compiled together for an element type."""
-        return tuple(f"{name}<{_CUDA_TYPE[np.dtype(T)]}>" for name in self.templates)
-
-    def _function(self, kernel, T):
-        name = re.sub(r"\bT\b", _CUDA_TYPE[T], kernel)
+    def _function(self, expression):
         with self._lock:
-            if name not in self._functions:
-                # Reading the source costs the compiler as much as a kernel does.
-                unit = self.names(T) if name in self.names(T) else (name,)
+            if expression not in self._functions:
                 module = _cupy().RawModule(
-                    code=self.code, options=("-std=c++17",), name_expressions=unit
+                    code=self.code, options=("-std=c++17",), name_expressions=(expression,)
                 )
-                self._functions.update({n: module.get_function(n) for n in unit})
-            return self._functions[name]
+                self._functions[expression] = module.get_function(expression)
+            return self._functions[expression]
 
 
 def blocks(n, per_block=1):
@@ -238,6 +222,10 @@ def _with_headers(path, seen):
 
     text = path.read_text(encoding="utf-8")
     return _INCLUDE.sub(header, text)
+
+
+def _cpp(t, T):
+    return re.sub(r"\bT\b", _CUDA_TYPE[T], t) if isinstance(t, str) else _CUDA_TYPE[np.dtype(t)]
 
 
 def _exact(x, T):

@@ -180,7 +180,8 @@ def check_transport(a, b, C):
     shape = tuple(
         size if w is None else w.size for size, w in zip(io.raw("C").shape, weights, strict=True)
     )
-    flipped = io.is_fortran("C")
+    # Where a copy is made anyway, it may as well have the rows contiguous.
+    flipped = io.is_fortran("C") and io.raw("C").dtype == io.dtype
     C = check_array(
         io, "C", shape=shape, means="(a.size, b.size)", plus_inf=True, transposed=flipped
     )

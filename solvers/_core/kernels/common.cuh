@@ -1,5 +1,6 @@
 // Ground of all CUDA kernels: shared memory, reductions, log-sum-exp. Blocks are one-dimensional
-// and hold a multiple of 32 threads; every thread of a warp (block) calls a warp_ (block_) function.
+// and hold a multiple of 32 threads; every thread of a warp (block) calls a warp_ (block_)
+// function.
 
 constexpr unsigned FULL_MASK = 0xffffffffu;
 

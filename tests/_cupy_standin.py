@@ -1,0 +1,361 @@
+"""A stand-in for CuPy on machines without a GPU: arrays are NumPy's, kernels run on the CPU.
+
+It lets the whole GPU path of a solver run in the default tests, and is stricter than CuPy: only
+the functions listed here exist, so the lists say what the library uses of CuPy; NumPy arrays and
+stand-in arrays do not mix; whatever waits for the device or moves data is counted in `device`.
+
+It must never share a process with tests that want to know whether CuPy is there. Files of tests
+for it (named ``on_device.py``, so that pytest does not collect them) run in a process of their
+own, which `run_with_standin` starts. In it, the fixture `device` gives the counts of one test.
+"""
+
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+from _cuda_on_cpu import CpuRawModule, instances
+
+TESTS = Path(__file__).parent
+
+FUNCTIONS = """
+    abs add all any arange argmax argmin argsort array asarray ascontiguousarray broadcast_to ceil
+    clip concatenate cumsum diag divide dot einsum empty empty_like exp expand_dims expm1 eye
+    floor full full_like isfinite isinf isnan linspace log log1p logical_and logical_not
+    logical_or matmul max maximum mean min minimum multiply nan_to_num negative ones ones_like
+    outer power prod ravel repeat reciprocal reshape rint searchsorted sign sort sqrt square stack
+    subtract sum take take_along_axis tanh tensordot tile trace transpose tril triu vdot where
+    zeros zeros_like
+"""
+# These return as much as they find, so CuPy waits for the device to know how much.
+WAITING = "argwhere bincount flatnonzero nonzero unique"
+CONSTANTS = """
+    bool_ dtype e finfo float32 float64 iinfo inf int32 int64 intp nan newaxis pi uint8
+"""
+LINALG = "cholesky eigh eigvalsh inv lstsq norm pinv qr solve svd"
+SCIPY_LINALG = "lu_factor lu_solve solve_triangular"
+METHODS = """
+    all any argmax argmin astype clip copy cumsum diagonal dot fill max mean min prod ravel repeat
+    reshape sort squeeze std sum swapaxes take trace transpose var view
+"""
+ATTRIBUTES = "dtype itemsize nbytes ndim shape size strides"
+OPERATORS = """
+    abs add and eq floordiv ge gt iadd iand imul invert ior ipow isub itruediv le lt
+    matmul mod mul ne neg or pos pow radd rand rmatmul rmod rmul ror rpow rsub rtruediv sub
+    truediv xor
+"""
+
+
+class Device:
+    """Counts what costs time on a real device.
+
+    Attributes
+    ----------
+    syncs : int
+        How often the host waited for the device (each transfer to the host is one).
+    uploads : int
+        Arrays copied from the host to the device.
+    launches : list of str
+        Name expressions of the kernels launched.
+    block : int or None
+        If set, every one-dimensional launch uses this many threads in a block.
+    """
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self.syncs, self.uploads, self.launches, self.block = 0, 0, [], None
+
+
+device = Device()
+
+
+class ndarray:  # noqa: N801 (CuPy's name)
+    """A NumPy array that plays an array in device memory."""
+
+    # NumPy functions and scalars on the left defer to the methods here.
+    __array_priority__ = 100
+    __hash__ = None
+
+    def __init__(self, host):
+        self._host = host
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed; use `be.host`.")
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        if method != "__call__" or not any(isinstance(x, np.generic) for x in inputs):
+            raise TypeError(f"call `xp.{ufunc.__name__}`, not `numpy.{ufunc.__name__}`")
+        return _call(ufunc, *inputs, **kwargs)
+
+    def __array_function__(self, function, types, args, kwargs):
+        raise TypeError(f"call `xp.{function.__name__}`, not `numpy.{function.__name__}`")
+
+    def __dlpack__(self, **kwargs):
+        raise BufferError("the stand-in has no device memory to share")
+
+    def __dlpack_device__(self):
+        return (2, 0)
+
+    T = property(lambda self: ndarray(self._host.T))
+
+    @property
+    def flags(self):
+        own = self._host.flags
+        return types.SimpleNamespace(
+            c_contiguous=own.c_contiguous, f_contiguous=own.f_contiguous, owndata=own.owndata
+        )
+
+    def get(self):
+        """Copy the array to the host."""
+        device.syncs += 1
+        return self._host.copy()
+
+    def item(self):
+        return self.get().item()
+
+    def tolist(self):
+        return self.get().tolist()
+
+    def __float__(self):
+        return float(self.get())
+
+    def __int__(self):
+        return int(self.get())
+
+    def __bool__(self):
+        return bool(self.get())
+
+    def __index__(self):
+        return self.get().__index__()
+
+    def __repr__(self):
+        return f"standin {self._host!r}"
+
+    def __len__(self):
+        return len(self._host)
+
+    def __iter__(self):
+        return (self[k] for k in range(len(self)))
+
+    def __getitem__(self, key):
+        if any(_is_mask(k) for k in (key if isinstance(key, tuple) else (key,))):
+            device.syncs += 1
+        return _on_device(self._host[_on_host(key)])
+
+    def __setitem__(self, key, value):
+        self._host[_on_host(key)] = _on_host(value)
+
+
+def _is_mask(key):
+    return isinstance(key, ndarray) and key.dtype == bool
+
+
+def _on_host(x):
+    """Unwrap stand-in arrays, also in lists; refuse NumPy arrays as CuPy does."""
+    if isinstance(x, ndarray):
+        return x._host
+    if isinstance(x, np.ndarray):
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>: it is in host memory")
+    if isinstance(x, list | tuple):
+        return type(x)(_on_host(v) for v in x)
+    return x
+
+
+def _on_device(x):
+    """Wrap what NumPy returned; in CuPy a single number stays an array in device memory."""
+    if isinstance(x, np.ndarray | np.generic):
+        return ndarray(np.asarray(x))
+    if isinstance(x, tuple):
+        values = [_on_device(v) for v in x]
+        return type(x)(*values) if hasattr(x, "_fields") else tuple(values)
+    return x
+
+
+def _call(function, *args, **kwargs):
+    result = function(*_on_host(args), **{k: _on_host(v) for k, v in kwargs.items()})
+    # A function that returns its argument, or what it was given as `out`, returns the same object.
+    same = [x for x in (*args, *kwargs.values()) if isinstance(x, ndarray) and x._host is result]
+    return same[0] if same else _on_device(result)
+
+
+def _forward(function, *, waits=False):
+    def call(*args, **kwargs):
+        device.syncs += waits
+        return _call(function, *args, **kwargs)
+
+    return call
+
+
+def _method(name):
+    return lambda self, *args, **kwargs: _call(
+        lambda host, *a, **k: getattr(host, name)(*a, **k), self, *args, **kwargs
+    )
+
+
+def _operator(name):
+    def call(self, *others):
+        result = getattr(self._host, name)(*_on_host(others))
+        if result is NotImplemented:
+            return result
+        return self if result is self._host else _on_device(result)
+
+    return call
+
+
+for _name in METHODS.split():
+    setattr(ndarray, _name, _method(_name))
+for _name in OPERATORS.split():
+    setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
+for _name in ATTRIBUTES.split():
+    setattr(ndarray, _name, property(lambda self, name=_name: getattr(self._host, name)))
+# The door tells kinds of arrays apart by the package of their class.
+ndarray.__module__ = "cupy"
+
+
+def _upload(function):
+    """`array` and `asarray`: the two ways in for data on the host."""
+
+    def call(x, *args, **kwargs):
+        if isinstance(x, ndarray):
+            return _call(function, x, *args, **kwargs)
+        if isinstance(x, np.ndarray | list | tuple) and not _holds_device_arrays(x):
+            device.uploads += 1
+        return ndarray(np.array(_unwrapped(x), *args, **kwargs))
+
+    return call
+
+
+def _holds_device_arrays(x):
+    return isinstance(x, list | tuple) and any(isinstance(v, ndarray) for v in x)
+
+
+def _unwrapped(x):
+    return _on_host(x) if _holds_device_arrays(x) else x
+
+
+def _filled(function):
+    """`empty`: what was in the memory before must not matter."""
+
+    def call(*args, **kwargs):
+        array = _call(function, *args, **kwargs)
+        array.fill(np.nan if array.dtype.kind == "f" else 1)
+        return array
+
+    return call
+
+
+def _unchecked(function):
+    """Decompositions do not raise by default: to know of a failure, CuPy would have to wait."""
+
+    def call(A, *args, **kwargs):
+        try:
+            return _call(function, A, *args, **kwargs)
+        except np.linalg.LinAlgError:
+            return ndarray(np.full_like(_on_host(args[0] if args else A), np.nan))
+
+    return call
+
+
+class RawModule:
+    """`cupy.RawModule`, with the CPU in place of the device."""
+
+    def __init__(self, *, code, options=(), name_expressions=()):
+        # All kernels of a source at once: g++ takes its time to begin with.
+        names = tuple(dict.fromkeys((*instances(code), *name_expressions)))
+        self._module = CpuRawModule(code=code, options=options, name_expressions=names)
+
+    def get_function(self, name):
+        kernel = self._module.get_function(name)
+
+        def launch(grid, block, args, *, shared_mem=0):
+            device.launches.append(name)
+            if device.block and len(block) == 1:
+                block = (device.block,)
+            kernel(grid, block, tuple(map(_on_host, args)), shared_mem=shared_mem)
+
+        return launch
+
+
+class _OnlyDevice:
+    """`cupy.cuda.Device`: there is one."""
+
+    def __init__(self, number=0):
+        self.id = number
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def _module(name, **contents):
+    module = types.ModuleType(name)
+    vars(module).update(contents)
+    return module
+
+
+def install():
+    """Put the stand-in where CuPy is imported from."""
+    cuda = _module("cupy.cuda", is_available=lambda: True, Device=_OnlyDevice)
+    linalg = _module("cupy.linalg", **{n: _forward(getattr(np.linalg, n)) for n in LINALG.split()})
+    for name in ("cholesky", "inv", "solve"):
+        setattr(linalg, name, _unchecked(getattr(np.linalg, name)))
+    cupy = _module(
+        "cupy",
+        __version__="0+standin",
+        ndarray=ndarray,
+        cuda=cuda,
+        linalg=linalg,
+        RawModule=RawModule,
+        **{name: _forward(getattr(np, name)) for name in FUNCTIONS.split()},
+        **{name: _forward(getattr(np, name), waits=True) for name in WAITING.split()},
+        **{name: getattr(np, name) for name in CONSTANTS.split()},
+    )
+    cupy.array, cupy.asarray = _upload(np.array), _upload(np.asarray)
+    cupy.empty, cupy.empty_like = _filled(np.empty), _filled(np.empty_like)
+    of_scipy = {name: _forward(getattr(scipy.linalg, name)) for name in SCIPY_LINALG.split()}
+    modules = {
+        "cupy": cupy,
+        "cupy.cuda": cuda,
+        "cupy.linalg": linalg,
+        "cupyx": _module("cupyx"),
+        "cupyx.scipy": _module("cupyx.scipy"),
+        "cupyx.scipy.linalg": _module("cupyx.scipy.linalg", **of_scipy),
+    }
+    sys.modules.update(modules)
+
+
+# Hooks and fixtures of the process that `run_with_standin` starts.
+
+
+def pytest_configure(config):
+    install()
+
+
+@pytest.fixture(name="device")
+def _device():
+    device.reset()
+    return device
+
+
+def run_with_standin(file, *options):
+    """Run a file of tests in a process where CuPy is the stand-in; fail if one of them fails."""
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "_cupy_standin", *options, str(file)]
+    done = subprocess.run(
+        command,
+        cwd=TESTS.parent,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.fail(f"{' '.join(command)}\n{done.stdout}{done.stderr}", pytrace=False)
