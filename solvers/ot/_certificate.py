@@ -135,7 +135,7 @@ def _rounded_value(problem, f, g, reg, row_sums, rounded_cols):
     if missing <= 0.0:
         return total + col_value
     # What is missing may have to use a forbidden edge.
-    dearest = np.inf if problem.moments.forbidden else problem.moments.high
+    dearest = np.inf if problem.extent.forbidden else problem.extent.high
     kept = max(1.0 - missing, 0.0)
     mixing = -2.0 * missing * np.log(missing) - (kept * np.log(kept) if kept else 0.0)
     # The added part is e_a e_b^T / missing with e_a <= a: its entropy relative to a b^T is at

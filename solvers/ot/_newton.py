@@ -97,13 +97,14 @@ class NewtonSteps:
                 weak = weak + 1 if step < 0.3 else 0
         return log_v, error
 
-    def refine(self, kernel, b, log_v, gap):
-        """Return one Newton step for exactly known gaps, without any trial."""
+    def refine(self, kernel, b, log_v, gap, reduction):
+        """Return one Newton step for exactly known gaps, meant to reduce them by that much."""
         xp = self._be.xp
         v = b * xp.exp(log_v)
         rho, w = kernel.sweep(v)
         kernel.fix(v, rho)
-        x = self._direction(kernel, v * w, gap, 1e-11, self._tol or 1e-3)
+        tol = self._tol or min(max(reduction, 1e-4), 0.1)
+        x = self._direction(kernel, v * w, gap, 1e-11, tol)
         return x * min(1.0, 1.0 / self._be.host(xp.abs(x).max()))
 
     def _sinkhorn_block(self, kernel, b, target, state, heavy):

@@ -24,14 +24,12 @@ _SPARSE_HINT = {"C": "pass a dense array, with `inf` for edges that do not exist
 _MASS_SLACK = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
 
 
-class Moments(NamedTuple):
-    """What one pass tells about the finite costs; `forbidden` counts the infinite ones."""
+class Extent(NamedTuple):
+    """Smallest and largest finite cost, and whether there are infinite ones."""
 
     low: float
     high: float
-    mean: float
-    std: float
-    forbidden: int
+    forbidden: bool
 
 
 @dataclass(frozen=True)
@@ -64,14 +62,14 @@ class Transport:
         return self.be.kernels("solvers.ot")
 
     @cached_property
-    def moments(self):
-        """Moments of the finite costs, found on first use."""
-        return _moments(self.be, self.C)
+    def extent(self):
+        """Between which bounds the costs lie, found on first use."""
+        return _extent(self.be, self.C)
 
     @property
     def range(self):
         """Largest minus smallest finite cost."""
-        return self.moments.high - self.moments.low
+        return self.extent.high - self.extent.low
 
     def without_dust(self, negligible):
         """Drop the lightest points, up to a total mass of `negligible`.
@@ -201,20 +199,23 @@ def check_transport(a, b, C):
 def check_reg(problem, reg, reg_scale):
     """Return the entropic weight in the unit of the cost."""
     check_choice(reg_scale, "reg_scale", (None, "std", "mean", "max", "median"))
-    moments = problem.moments
     if reg is None:
         if reg_scale is not None:
             raise ValueError(f"`reg_scale` came as {reg_scale!r} without `reg`; expected both")
         # Where the cost is constant every weight gives the same plan.
-        return 0.05 * moments.std or max(abs(moments.high), 1.0)
+        std = _moments(problem.be, problem.C)[1]
+        return 0.05 * std or max(abs(problem.extent.high), 1.0)
     reg = check_positive(reg, "reg")
     if reg_scale is None:
         return reg
     if reg_scale == "median":
         xp = problem.be.xp
         scale = problem.be.host(xp.median(problem.C[xp.isfinite(problem.C)]))
+    elif reg_scale == "max":
+        scale = problem.extent.high
     else:
-        scale = {"std": moments.std, "mean": moments.mean, "max": moments.high}[reg_scale]
+        mean, std = _moments(problem.be, problem.C)
+        scale = mean if reg_scale == "mean" else std
     return check_positive(reg * float(scale), "reg")
 
 
@@ -337,10 +338,27 @@ def _heavy(be, weights, negligible):
     return None if count == 0 else xp.sort(order[count:])
 
 
-def _moments(be, C):
-    """Minimum, maximum, mean and population standard deviation of the finite entries."""
+def _extent(be, C):
+    """Smallest and largest finite entry; zeros if there is none."""
     xp = be.xp
-    low, high, count, mean, spread = np.inf, -np.inf, 0, 0.0, 0.0
+    low, high, forbidden = np.inf, -np.inf, False
+    for rows in row_blocks(be, C):
+        block = C[rows]
+        ends = be.host(block.min(), block.max())
+        if not np.isfinite(ends[1]):
+            forbidden = True
+            block = block[xp.isfinite(block)]
+            if block.size == 0:
+                continue
+            ends = be.host(block.min(), block.max())
+        low, high = min(low, ends[0]), max(high, ends[1])
+    return Extent(low, high, forbidden) if low <= high else Extent(0.0, 0.0, forbidden)
+
+
+def _moments(be, C):
+    """Mean and population standard deviation of the finite entries."""
+    xp = be.xp
+    count, mean, spread = 0, 0.0, 0.0
     for rows in row_blocks(be, C):
         block = C[rows].astype(np.float64).ravel()
         if not np.isfinite(be.host(block.sum())):
@@ -348,14 +366,10 @@ def _moments(be, C):
         size = block.size
         if size == 0:
             continue
-        centre = block.mean()
-        part = be.host(block.min(), block.max(), centre, xp.square(block - centre).sum())
-        low, high = min(low, part[0]), max(high, part[1])
+        centre, part = be.host(block.mean(), xp.square(block - block.mean()).sum())
         # Chan's update joins the moments of two samples without cancellation.
-        step = part[2] - mean
-        spread += part[3] + step * step * count * size / (count + size)
+        step = centre - mean
+        spread += part + step * step * count * size / (count + size)
         mean += step * size / (count + size)
         count += size
-    if count == 0:
-        low = high = 0.0
-    return Moments(low, high, mean, float(np.sqrt(spread / max(count, 1))), C.size - count)
+    return mean, float(np.sqrt(spread / max(count, 1)))

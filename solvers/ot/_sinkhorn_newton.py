@@ -16,11 +16,13 @@ from ._sns_paper import sns_paper
 
 # Weights of the entropy ("temperatures"): the first, relative to the range of the cost, and the
 # factor between two, which adapts within these bounds.
-FIRST, FACTOR, FACTORS = 1 / 16, 8.0, (1.5, 16.0)
+FIRST, FACTOR, FACTORS = 1 / 64, 8.0, (1.5, 16.0)
 # Marginal error, relative to the mass, at which all temperatures but the last are left.
 ANNEALING_TOL = 1e-3
 # Newton steps, and blocks of sweeps, between two passes: while annealing, and at the end.
 PATIENCE, LAST_PATIENCE = 14, 40
+# How far to go on in one direction, in strides of a stored kernel's reach.
+LONGEST_LEAP = 1e6
 # Passes without progress after which a run has stalled.
 STALL = 20
 
@@ -217,7 +219,7 @@ def _solve(problem, out, reg, tol, start, run, newton, annealing, store_plan):
 def _solve_level(passes, g, reg, tol, last, run, newton, best):
     """Balance the plan at one temperature, starting from column potentials `g`."""
     b, be = passes.problem.b, passes.problem.be
-    stored, before, renew, first = 0, np.inf, True, None
+    stored, before, renew, first, stride = 0, np.inf, True, None, None
     while True:
         # Dropping less than a tenth of the error to be reached is harmless.
         c, fresh = passes.run(g, reg, cutoff=0.1 * tol / b.size if renew else None)
@@ -226,20 +228,17 @@ def _solve_level(passes, g, reg, tol, last, run, newton, best):
         first = error if first is None else first
         if last:
             best.offer(error, passes.f, g)
-        stop = run.record(
-            error,
-            judge=last,
-            state=partial(best.state, passes.f, g, reg),
-            fun=passes.dual(g),
-            reg=reg,
-        )
-        if stop or error <= tol:
+        if _record(run, best, passes, g, reg, error, judge=last) or error <= tol:
             return Outcome(error <= tol, g, first, stored)
         if renew:
-            stored += 1
+            if last and stride is not None and error > 0.9 * at_last_store:
+                g, stride = _leap(passes, g, reg, stride, b - c, run, best), None
+                continue
+            stored, at_last_store = stored + 1, error
             aim = max(0.3 * tol, kernel.floor, 1e-15)
             log_v, inner = newton.balance(kernel, b, c, aim, LAST_PATIENCE if last else PATIENCE)
-            g = g + reg * log_v
+            stride = reg * log_v
+            g = g + stride
             if not last and inner <= tol:
                 return Outcome(True, g, first, stored)
             if stored >= 3 and inner > (0.01 if last else 0.3 * before):
@@ -250,8 +249,37 @@ def _solve_level(passes, g, reg, tol, last, run, newton, best):
             renew, before = True, np.inf
         else:
             # The stored kernel is too rough to go on with, but good enough for a direction.
-            g = g + reg * newton.refine(kernel, b, log_v, b - c)
+            g = g + reg * newton.refine(kernel, b, log_v, b - c, 0.3 * tol / error)
             before = error
+
+
+def _leap(passes, g, reg, stride, gap, run, best):
+    """Follow a direction as far as the dual rises along it.
+
+    Parts of the problem whose links underflow, two distant clusters say, have to be moved against
+    each other by many times what a stored kernel reaches. The slope then stays what it is until
+    the links open: so look for the end in growing strides, and halve towards it.
+    """
+    b, be = passes.problem.b, passes.problem.be
+    run.stage("leaps")
+    slope = be.host(gap @ stride)
+    near, far, length = 0.0, np.inf, 4.0
+    while run.status is None and far - near > 1.0 and near < LONGEST_LEAP:
+        trial = g + length * stride
+        c, _ = passes.run(trial, reg)
+        _record(run, best, passes, trial, reg, be.host(abs(b - c).sum()), judge=False)
+        if be.host((b - c) @ stride) > 0.5 * slope:
+            near = length
+        else:
+            far = length
+        length = 4.0 * near if far == np.inf else 0.5 * (near + far)
+    run.stage("final temperature")
+    return g + near * stride
+
+
+def _record(run, best, passes, g, reg, error, judge):
+    state = partial(best.state, passes.f, g, reg)
+    return run.record(error, judge=judge, state=state, fun=passes.dual(g), reg=reg)
 
 
 class Outcome(NamedTuple):

@@ -50,7 +50,7 @@ def _row_pass_strips(C, h, log_beta, beta, scale, a, shift, K, sums):
 @kernel()
 def _row_pass_strip(C, h, log_beta, beta, scale, a, shift, K, sums):
     n, m = C.shape
-    rows = np.empty((4, m))
+    rows = np.zeros((4, m))  # rows past the end count with weight zero, so they must be numbers
     w = np.zeros(4)
     for first in range(0, n, 4):
         # Four rows at a time: the column sums are loaded and stored once for all of them.
@@ -166,13 +166,29 @@ def row_peaks(K, v):
 @kernel()
 def _row_peaks(K, v, peaks):
     for i in range(K.shape[0]):
-        row = K[i]
-        best, top = 0, row[0] * v[0]
-        for j in range(row.size):
-            x = row[j] * v[j]
-            if x > top:
-                best, top = j, x
-        peaks[i] = best
+        peaks[i] = _peak(K[i], v)
+
+
+@kernel()
+def _peak(row, v):
+    # Maxima run in vector registers; only the block of the best is searched entry by entry.
+    best, start = -np.inf, 0
+    for first in range(0, row.size, 128):
+        top = _product_max(row[first : first + 128], v[first : first + 128])
+        if top > best:
+            best, start = top, first
+    for j in range(start, row.size):
+        if row[j] * v[j] == best:
+            return j
+    return start
+
+
+@kernel(fastmath=REDUCE)
+def _product_max(r, w):
+    top = r[0] * w[0]
+    for j in range(r.size):
+        top = vmax(top, r[j] * w[j])
+    return top
 
 
 def laplacian(K, v, rho, a, peaks, x):
@@ -323,7 +339,7 @@ def _sparse_row_pass_strip(
     lo, hi, first, last, sums,
 ):  # fmt: skip
     m = C.shape[1]
-    rows = np.empty((4, m))
+    rows = np.zeros((4, m))  # rows past the end count with weight zero, so they must be numbers
     w = np.zeros(4)
     at = first
     for top_row in range(lo, hi, 4):
