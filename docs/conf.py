@@ -8,7 +8,10 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst.directives import parser_name
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.directives.other import Include
+from sphinx.util import logging
 
 ROOT = Path(__file__).resolve().parents[1]
 # Document this checkout, not what happens to be installed.
@@ -86,18 +89,22 @@ sphinx_gallery_conf = {
 }
 
 html_theme = "pydata_sphinx_theme"
+# Browsers draw MathML themselves: pages need no script from the network either.
+html_math_renderer = "mathml"
 html_title = f"{project} {version}"
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["docs.css"]
 html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
+    "header_links_before_dropdown": 4,
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {name: [] for name in ("index", "getting_started", "which_solver", "citing")}
+# Pages without siblings.
+html_sidebars = {"*": [], "families/*": []}
 
 
 class Results(Include):
@@ -117,6 +124,16 @@ class Results(Include):
         return super().run()
 
 
+def write_math(translator, node):
+    """Write a formula as MathML."""
+    formula, is_block = node.astext(), isinstance(node, nodes.math_block)
+    try:
+        translator.body.append(tex2mathml(formula, as_block=is_block))
+    except MathError as error:
+        logging.getLogger(__name__).warning("%s in %s", error, formula, location=node)
+    raise nodes.SkipNode
+
+
 def skip_aliases(*event):
     """Leave out the fields of named tuples, which the class describes as attributes."""
     _, _, _, member, skip, _ = event
@@ -126,5 +143,6 @@ def skip_aliases(*event):
 def setup(app):
     """Register what is defined above."""
     app.add_directive("results", Results)
+    app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))
     app.connect("autodoc-skip-member", skip_aliases)
     return {"parallel_read_safe": True}
