@@ -24,14 +24,16 @@ _SPARSE_HINT = {"C": "pass a dense array, with `inf` for edges that do not exist
 _MASS_SLACK = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
 
 
-class Moments(NamedTuple):
-    """What one pass tells about the finite costs; `forbidden` counts the infinite ones."""
+# A weight, relative to the mass, that counts as none: its exponent would overflow.
+DUST = 1e-290
+
+
+class Extent(NamedTuple):
+    """Smallest and largest finite cost, and whether there are infinite ones."""
 
     low: float
     high: float
-    mean: float
-    std: float
-    forbidden: int
+    forbidden: bool
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,37 @@ class Transport:
         return self.be.kernels("solvers.ot")
 
     @cached_property
-    def moments(self):
-        """Moments of the finite costs, found on first use."""
-        return _moments(self.be, self.C)
+    def extent(self):
+        """Between which bounds the costs lie, found on first use."""
+        return _extent(self.be, self.C)
 
     @property
     def range(self):
         """Largest minus smallest finite cost."""
-        return self.moments.high - self.moments.low
+        return self.extent.high - self.extent.low
+
+    @cached_property
+    def spread(self):
+        """As `range`, but blind to a few costs that are far away from all others."""
+        xp = self.be.xp
+        sample = self.C.ravel()[:: self.C.size // 20_000 + 1]
+        sample = xp.sort(sample[xp.isfinite(sample)])
+        edge = sample.size // 100
+        if sample.size == 0:
+            return self.range
+        low, high = self.be.host(sample[edge], sample[sample.size - 1 - edge])
+        return high - low or self.range
+
+    @cached_property
+    def cut_off(self):
+        """Whether a point that has mass has no finite cost at all."""
+        if not self.extent.forbidden:
+            return False
+        xp, finite = self.be.xp, self.be.xp.isfinite(self.C)
+        reached = xp.stack(
+            [finite.any(axis=1)[self.a > 0].all(), finite.any(axis=0)[self.b > 0].all()]
+        )
+        return not self.be.host(reached.all())
 
     def without_dust(self, negligible):
         """Drop the lightest points, up to a total mass of `negligible`.
@@ -118,7 +143,7 @@ class BestPotentials:
 
     def offer(self, error, f, g):
         """Keep potentials of `part` if they are the best so far; NaN never is."""
-        if error < self.error or self._f is None:
+        if error < self.error:
             self.error = error
             self.replace(f, g)
 
@@ -142,12 +167,14 @@ class BestPotentials:
         return {"f": g, "g": f} if self._problem.flipped else {"f": f, "g": g}
 
     def potentials(self):
-        """Return those kept, for all points and in the canonical split."""
+        """Return those kept, for all points, in the canonical split; zeros if there are none."""
+        if not self.found:
+            return 0.0 * self._problem.a, 0.0 * self._problem.b
         return self._whole(self._f, self._g, self._reg)
 
     def _whole(self, f, g, reg):
         """Extend potentials of `part` to all points, with ``<a, f> = <b, g>``."""
-        problem, part, xp = self._problem, self.part, self._problem.be.xp
+        problem, part = self._problem, self.part
         if self._cols is not None:
             # What was left out gets the potentials that make its own marginals exact.
             every = softmin(part.be, _rows(problem.C, self._rows).T, f, part.a, reg)
@@ -201,20 +228,23 @@ def check_transport(a, b, C):
 def check_reg(problem, reg, reg_scale):
     """Return the entropic weight in the unit of the cost."""
     check_choice(reg_scale, "reg_scale", (None, "std", "mean", "max", "median"))
-    moments = problem.moments
     if reg is None:
         if reg_scale is not None:
             raise ValueError(f"`reg_scale` came as {reg_scale!r} without `reg`; expected both")
         # Where the cost is constant every weight gives the same plan.
-        return 0.05 * moments.std or max(abs(moments.high), 1.0)
+        std = _moments(problem.be, problem.C)[1]
+        return check_positive(0.05 * std or max(abs(problem.extent.high), 1.0), "reg")
     reg = check_positive(reg, "reg")
     if reg_scale is None:
         return reg
     if reg_scale == "median":
         xp = problem.be.xp
         scale = problem.be.host(xp.median(problem.C[xp.isfinite(problem.C)]))
+    elif reg_scale == "max":
+        scale = problem.extent.high
     else:
-        scale = {"std": moments.std, "mean": moments.mean, "max": moments.high}[reg_scale]
+        mean, std = _moments(problem.be, problem.C)
+        scale = mean if reg_scale == "mean" else std
     return check_positive(reg * float(scale), "reg")
 
 
@@ -265,6 +295,27 @@ def check_start(problem, reg, C, x0, f0, g0):
     return g
 
 
+def is_feasible(problem):
+    """Tell whether a plan exists that uses no infinite cost, up to a mass of 1e-8 or so.
+
+    By a maximum flow from sources to targets through the finite costs; on the host.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_flow
+
+    be, (n, m) = problem.be, problem.C.shape
+    # Flows are 32-bit integers.
+    unit = 2**30
+    a, b = (np.floor(unit * be.host(w)).astype(np.int32) for w in (problem.a, problem.b))
+    rows, cols = (be.host(k) for k in be.xp.nonzero(be.xp.isfinite(problem.C)))
+    source, sink = n + m, n + m + 1
+    tail = np.concatenate([np.full(n, source), rows, n + np.arange(m)])
+    head = np.concatenate([np.arange(n), n + cols, np.full(m, sink)])
+    capacity = np.concatenate([a, np.minimum(a[rows], b[cols]), b])
+    graph = csr_array((capacity, (tail, head)), shape=(n + m + 2,) * 2)
+    return maximum_flow(graph, source, sink).flow_value >= min(a.sum(), b.sum()) - 10
+
+
 def softmin(be, C, potential, weights, reg):
     """Return the potentials of C's rows that make their sums exact, in blocks of rows.
 
@@ -280,7 +331,9 @@ def softmin(be, C, potential, weights, reg):
         top = z.max(axis=1)
         top = xp.where(xp.isfinite(top), top, 0.0)
         total = xp.exp(z - top[:, None]).sum(axis=1)
-        out[rows] = xp.where(total > 0, -reg * (top + xp.log(xp.where(total > 0, total, 1.0))), 0.0)
+        out[rows] = xp.where(
+            total > 0, -reg * (top + xp.log(xp.where(total > 0, total, 1.0))), 0.0
+        )
     return out
 
 
@@ -330,17 +383,35 @@ def _common_mass(totals, slack):
 
 
 def _heavy(be, weights, negligible):
-    """Indices of all but the lightest entries, whose sum is at most `negligible`."""
+    """Return the indices of all but the lightest entries, whose sum is at most `negligible`."""
     xp = be.xp
     order = xp.argsort(weights)
     count = be.host((xp.cumsum(weights[order]) <= negligible).sum())
     return None if count == 0 else xp.sort(order[count:])
 
 
-def _moments(be, C):
-    """Minimum, maximum, mean and population standard deviation of the finite entries."""
+def _extent(be, C):
+    """Smallest and largest finite entry; zeros if there is none."""
     xp = be.xp
-    low, high, count, mean, spread = np.inf, -np.inf, 0, 0.0, 0.0
+    low, high, forbidden = np.inf, -np.inf, False
+    for rows in row_blocks(be, C):
+        block = C[rows]
+        ends = be.host(block.min(), block.max())
+        if not np.isfinite(ends[1]):
+            forbidden = True
+            block = block[xp.isfinite(block)]
+            if block.size == 0:
+                continue
+            ends = be.host(block.min(), block.max())
+        low, high = min(low, ends[0]), max(high, ends[1])
+    return Extent(low, high, forbidden) if low <= high else Extent(0.0, 0.0, forbidden)
+
+
+@np.errstate(over="ignore")
+def _moments(be, C):
+    """Mean and population standard deviation of the finite entries."""
+    xp = be.xp
+    count, mean, spread = 0, 0.0, 0.0
     for rows in row_blocks(be, C):
         block = C[rows].astype(np.float64).ravel()
         if not np.isfinite(be.host(block.sum())):
@@ -348,14 +419,10 @@ def _moments(be, C):
         size = block.size
         if size == 0:
             continue
-        centre = block.mean()
-        part = be.host(block.min(), block.max(), centre, xp.square(block - centre).sum())
-        low, high = min(low, part[0]), max(high, part[1])
+        centre, part = be.host(block.mean(), xp.square(block - block.mean()).sum())
         # Chan's update joins the moments of two samples without cancellation.
-        step = part[2] - mean
-        spread += part[3] + step * step * count * size / (count + size)
+        step = centre - mean
+        spread += part + step * step * count * size / (count + size)
         mean += step * size / (count + size)
         count += size
-    if count == 0:
-        low = high = 0.0
-    return Moments(low, high, mean, float(np.sqrt(spread / max(count, 1))), C.size - count)
+    return mean, float(np.sqrt(spread / max(count, 1)))
