@@ -18,18 +18,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.sparse
 from _cuda_on_cpu import CpuRawModule, instances
 
 TESTS = Path(__file__).parent
 
 FUNCTIONS = """
-    abs add all any arange argmax argmin argsort array asarray ascontiguousarray broadcast_to ceil
-    clip concatenate cumsum diag divide dot einsum empty empty_like exp expand_dims expm1 eye
-    floor full full_like isfinite isinf isnan linspace log log1p logical_and logical_not
-    logical_or matmul max maximum mean min minimum multiply nan_to_num negative ones ones_like
-    outer power prod ravel repeat reciprocal reshape rint searchsorted sign sort sqrt square stack
-    subtract sum take take_along_axis tanh tensordot tile trace transpose tril triu vdot where
-    zeros zeros_like
+    abs add all any arange argmax argmin argsort array asarray ascontiguousarray broadcast_to
+    ceil clip concatenate copyto cumsum diag divide dot einsum empty empty_like exp expand_dims
+    expm1 eye floor full full_like isfinite isinf isnan linspace log log1p logical_and
+    logical_not logical_or matmul max maximum mean median min minimum multiply nan_to_num
+    negative ones ones_like outer partition power prod ptp ravel reciprocal repeat reshape rint
+    searchsorted sign sort sqrt square stack subtract sum take take_along_axis tanh tensordot
+    tile trace transpose tril triu vdot where zeros zeros_like
 """
 # These return as much as they find, so CuPy waits for the device to know how much.
 WAITING = "argwhere bincount flatnonzero nonzero unique"
@@ -43,6 +44,8 @@ METHODS = """
     reshape sort squeeze std sum swapaxes take trace transpose var view
 """
 ATTRIBUTES = "dtype itemsize nbytes ndim shape size strides"
+SPARSE = "csr_matrix vstack"
+SPARSE_ATTRIBUTES = "T data dtype indices indptr nnz shape"
 OPERATORS = """
     abs add and eq floordiv ge gt iadd iand imul invert ior ipow isub itruediv le lt
     matmul mod mul ne neg or pos pow radd rand rmatmul rmod rmul ror rpow rsub rtruediv sub
@@ -61,15 +64,18 @@ class Device:
         Arrays copied from the host to the device.
     launches : list of str
         Name expressions of the kernels launched.
+    traffic : list of (int, int)
+        Bytes that each of them loaded from and stored to its arrays.
     block : int or None
-        If set, every one-dimensional launch uses this many threads in a block.
+        If set, every launch of one-dimensional blocks uses this many threads in a block.
     """
 
     def __init__(self):
         self.reset()
 
     def reset(self):
-        self.syncs, self.uploads, self.launches, self.block = 0, 0, [], None
+        self.syncs, self.uploads, self.launches, self.traffic = 0, 0, [], []
+        self.block = None
 
 
 device = Device()
@@ -83,7 +89,7 @@ class ndarray:  # noqa: N801 (CuPy's name)
     __hash__ = None
 
     def __init__(self, host):
-        self._host = host
+        self._host, self.device = host, CudaDevice()
 
     def __array__(self, dtype=None, copy=None):
         raise TypeError("Implicit conversion to a NumPy array is not allowed; use `be.host`.")
@@ -100,7 +106,7 @@ class ndarray:  # noqa: N801 (CuPy's name)
         raise BufferError("the stand-in has no device memory to share")
 
     def __dlpack_device__(self):
-        return (2, 0)
+        return (2, self.device.id)
 
     T = property(lambda self: ndarray(self._host.T))
 
@@ -159,6 +165,11 @@ def _is_mask(key):
 def _on_host(x):
     """Unwrap stand-in arrays, also in lists; refuse NumPy arrays as CuPy does."""
     if isinstance(x, ndarray):
+        if x.device.id != CudaDevice.current:
+            raise ValueError(
+                "Array device must be same as the current device: "
+                f"array device = {x.device.id} while current = {CudaDevice.current}"
+            )
         return x._host
     if isinstance(x, np.ndarray):
         raise TypeError("Unsupported type <class 'numpy.ndarray'>: it is in host memory")
@@ -178,7 +189,9 @@ def _on_device(x):
 
 
 def _call(function, *args, **kwargs):
-    result = function(*_on_host(args), **{k: _on_host(v) for k, v in kwargs.items()})
+    # CuPy has no warnings for overflow and the like.
+    with np.errstate(all="ignore"):
+        result = function(*_on_host(args), **{k: _on_host(v) for k, v in kwargs.items()})
     # A function that returns its argument, or what it was given as `out`, returns the same object.
     same = [x for x in (*args, *kwargs.values()) if isinstance(x, ndarray) and x._host is result]
     return same[0] if same else _on_device(result)
@@ -200,7 +213,8 @@ def _method(name):
 
 def _operator(name):
     def call(self, *others):
-        result = getattr(self._host, name)(*_on_host(others))
+        with np.errstate(all="ignore"):
+            result = getattr(_on_host(self), name)(*_on_host(others))
         if result is NotImplemented:
             return result
         return self if result is self._host else _on_device(result)
@@ -250,16 +264,66 @@ def _filled(function):
     return call
 
 
+class errstate:  # noqa: N801 (CuPy's name)
+    """`cupyx.errstate`: whether decompositions wait for the device to know if they failed."""
+
+    linalg = "ignore"
+
+    def __init__(self, *, linalg):
+        self._wanted, self._before = linalg, errstate.linalg
+
+    def __enter__(self):
+        errstate.linalg = self._wanted
+
+    def __exit__(self, *_):
+        errstate.linalg = self._before
+
+
 def _unchecked(function):
-    """Decompositions do not raise by default: to know of a failure, CuPy would have to wait."""
+    """Unless asked to check, decompositions that fail return any numbers, as here their input."""
 
     def call(A, *args, **kwargs):
+        device.syncs += errstate.linalg == "raise"
         try:
             return _call(function, A, *args, **kwargs)
         except np.linalg.LinAlgError:
-            return ndarray(np.full_like(_on_host(args[0] if args else A), np.nan))
+            if errstate.linalg == "raise":
+                raise
+            return (args[0] if args else A).copy()
 
     return call
+
+
+class csr_matrix:  # noqa: N801 (CuPy's name)
+    """A sparse matrix of SciPy, in any format, that plays one in device memory."""
+
+    def __init__(self, x):
+        # How many entries a dense matrix has, CuPy must ask the device.
+        device.syncs += isinstance(x, ndarray)
+        self._host = scipy.sparse.csr_matrix(x._host) if isinstance(x, ndarray) else x
+
+    def __getattr__(self, name):
+        if name not in SPARSE_ATTRIBUTES.split():
+            raise AttributeError(name)
+        value = getattr(self._host, name)
+        return csr_matrix(value) if scipy.sparse.issparse(value) else _on_device(value)
+
+    def __matmul__(self, x):
+        return _on_device(self._host @ _on_host(x))
+
+    def tocsr(self):
+        return csr_matrix(self._host.tocsr())
+
+    def get(self):
+        device.syncs += 1
+        return self._host.copy()
+
+
+csr_matrix.__module__ = "cupyx.scipy.sparse"
+
+
+def vstack(blocks, format=None):
+    return csr_matrix(scipy.sparse.vstack([b._host for b in blocks], format=format))
 
 
 class RawModule:
@@ -278,21 +342,25 @@ class RawModule:
             if device.block and len(block) == 1:
                 block = (device.block,)
             kernel(grid, block, tuple(map(_on_host, args)), shared_mem=shared_mem)
+            device.traffic.append(tuple(map(sum, zip(*kernel.traffic, strict=True))))
 
         return launch
 
 
-class _OnlyDevice:
-    """`cupy.cuda.Device`: there is one."""
+class CudaDevice:
+    """`cupy.cuda.Device`: as many as asked for, but all arrays must be on the current one."""
 
-    def __init__(self, number=0):
-        self.id = number
+    current = 0
+
+    def __init__(self, number=None):
+        self.id = CudaDevice.current if number is None else number
 
     def __enter__(self):
+        self._before, CudaDevice.current = CudaDevice.current, self.id
         return self
 
     def __exit__(self, *_):
-        pass
+        CudaDevice.current = self._before
 
 
 def _module(name, **contents):
@@ -303,7 +371,7 @@ def _module(name, **contents):
 
 def install():
     """Put the stand-in where CuPy is imported from."""
-    cuda = _module("cupy.cuda", is_available=lambda: True, Device=_OnlyDevice)
+    cuda = _module("cupy.cuda", is_available=lambda: True, Device=CudaDevice)
     linalg = _module("cupy.linalg", **{n: _forward(getattr(np.linalg, n)) for n in LINALG.split()})
     for name in ("cholesky", "inv", "solve"):
         setattr(linalg, name, _unchecked(getattr(np.linalg, name)))
@@ -325,9 +393,10 @@ def install():
         "cupy": cupy,
         "cupy.cuda": cuda,
         "cupy.linalg": linalg,
-        "cupyx": _module("cupyx"),
+        "cupyx": _module("cupyx", errstate=errstate),
         "cupyx.scipy": _module("cupyx.scipy"),
         "cupyx.scipy.linalg": _module("cupyx.scipy.linalg", **of_scipy),
+        "cupyx.scipy.sparse": _module("cupyx.scipy.sparse", csr_matrix=csr_matrix, vstack=vstack),
     }
     sys.modules.update(modules)
 

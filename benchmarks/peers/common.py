@@ -75,7 +75,9 @@ def main(module, parser, run):
             subprocess.run([sys.executable, "-m", module, *arguments], env=environment, check=True)
         return
     (options.threads,) = options.threads
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("benchmarks").setLevel(logging.INFO)
+    logging.getLogger("__main__").setLevel(logging.INFO)
     warnings.simplefilter("ignore")  # the tables say what failed
     with contextlib.suppress(ImportError):
         import torch
@@ -144,7 +146,7 @@ def tune(contender, tol, seconds, *, attempts=5):
         del answer
         certified = attempt.error <= tol
         capped = attempt.iterations >= cap
-        note = "" if certified else "time" if capped else "stopped"
+        note = "" if certified else "time" if capped or wall >= seconds else "stopped"
         if best is None or attempt.error <= best.attempt.error:
             best = Tuned(attempt, threshold, cap, certified, note)
         # A capped run that used most of the time has shown what it can do.

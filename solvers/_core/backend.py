@@ -43,7 +43,7 @@ class Backend:
     def linalg(self):
         """`scipy.linalg`, or its CuPy counterpart for triangular and LU solves.
 
-        Cholesky, QR, SVD and eigenvalues are in ``xp.linalg`` on both.
+        QR, SVD and eigenvalues are in ``xp.linalg`` on both.
         """
         return import_module("scipy.linalg" if self.name == "numpy" else "cupyx.scipy.linalg")
 
@@ -51,6 +51,14 @@ class Backend:
     def sparse(self):
         """`scipy.sparse`, or its CuPy counterpart."""
         return import_module("scipy.sparse" if self.name == "numpy" else "cupyx.scipy.sparse")
+
+    def cholesky(self, A):
+        """Return the lower Cholesky factor; LinAlgError if `A` is not positive definite."""
+        if self.name == "numpy":
+            return np.linalg.cholesky(A)
+        # Unless told to look at the outcome, CuPy returns what a failed factorisation left.
+        with import_module("cupyx").errstate(linalg="raise"):
+            return self.xp.linalg.cholesky(A)
 
     def kernels(self, package):
         """Return the kernel module of a package, such as "solvers.ot", for these arrays."""

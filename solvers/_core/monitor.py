@@ -87,7 +87,7 @@ class Monitor:
         self._started, self._compiled_before = time.perf_counter(), _compile_seconds()
         self._stages: dict[str, tuple[int, float]] = {}
         self._stage, self._entered = method, (0, 0.0)
-        self._bar = _progress_bar(method, maxiter) if progress else None
+        self._bar = _progress_bar(method) if progress else None
         if maxiter == 0:
             self.end(Status.MAXITER)
 
@@ -183,7 +183,14 @@ class Monitor:
         self.status, self._reason = status, reason
 
     def finish(
-        self, kind: type[R], certificate: Certificate, /, *, warn: bool = True, **fields: Any
+        self,
+        kind: type[R],
+        certificate: Certificate,
+        /,
+        *,
+        note: str | None = None,
+        warn: bool = True,
+        **fields: Any,
     ) -> R:
         """Build the result and warn if its certificate does not hold.
 
@@ -193,6 +200,8 @@ class Monitor:
             The family's result class.
         certificate : Certificate
             Computed from the caller's data at the returned point; it alone decides `success`.
+        note : str, optional
+            One more sentence for the message.
         warn : bool
             False for an inner run whose outer run warns.
         **fields
@@ -210,7 +219,7 @@ class Monitor:
         result = kind(
             success=certificate.holds,
             status=status,
-            message=explain(status, certificate, self.nit, reason),
+            message=" ".join(filter(None, [explain(status, certificate, self.nit, reason), note])),
             method=self.method,
             nit=self.nit,
             **fields,
@@ -250,7 +259,6 @@ class Monitor:
         if value < 0.99 * self._best:
             self._best, self._best_nit = value, self.nit
         return self.nit - self._best_nit >= self._stall
-
 
     def _keep(self, row: dict[str, float]) -> None:
         value = row[self.kind]
@@ -300,12 +308,13 @@ class _Lines:
         sys.stderr.write(f"{self._method}: {self.n} iterations, {self._text}\n")
 
 
-def _progress_bar(method: str, maxiter: int | None) -> Any:
+def _progress_bar(method: str) -> Any:
     try:
         from tqdm import tqdm
     except ImportError:
         return _Lines(method)
-    return tqdm(desc=method, total=maxiter, unit="it", file=sys.stderr)
+    # No total: `maxiter` is a limit, not an expectation.
+    return tqdm(desc=method, unit="it", file=sys.stderr)
 
 
 def _as_they_are(*values: Any) -> Any:

@@ -5,9 +5,11 @@ import numpy as np
 from .._core.arrays import Ingest
 from .._core.certificate import Certificate
 from .._core.validation import check_array, check_positive
-from ._problem import check_transport, row_blocks
+from ._problem import DUST, check_transport, row_blocks
 
 KIND = "marginal error (L1)"
+# Missing mass below this is what rounding leaves of nothing.
+_ROUNDING = 1e-14
 
 
 def certify(a, b, C, f, g, *, reg, tol=1e-8):
@@ -75,15 +77,15 @@ def judge(problem, f, g, reg, tol):
     be, a, b, C = problem.be, problem.a, problem.b, problem.C
     xp = be.xp
     # Where there is no mass a potential is free, and must not overflow.
-    f = xp.where(a > 0, f.astype(np.float64), -np.inf)
-    g = xp.where(b > 0, g.astype(np.float64), -np.inf)
+    f = xp.where(a > DUST, f.astype(np.float64), -np.inf)
+    g = xp.where(b > DUST, g.astype(np.float64), -np.inf)
     row_sums, col_sums, rounded_cols = xp.empty_like(a), xp.zeros_like(b), xp.zeros_like(b)
     with np.errstate(all="ignore"):
-        scaled = g / reg
         for rows in row_blocks(be, C):
-            E = xp.multiply(C[rows], -1.0 / reg, dtype=np.float64)
-            E += scaled
-            E += (f[rows] / reg)[:, None]
+            # In this order, because near the support the difference is exact and small.
+            E = xp.subtract(g, C[rows], dtype=np.float64)
+            E += f[rows, None]
+            E *= 1.0 / reg
             xp.exp(E, out=E)
             row_sums[rows] = a[rows] * (E @ b)
             shrink = xp.where(row_sums[rows] > a[rows], a[rows] / row_sums[rows], 1.0)
@@ -93,11 +95,11 @@ def judge(problem, f, g, reg, tol):
             rounded_cols += parts[1]
         col_sums *= b
         rounded_cols *= b
-        row_error, col_error = be.host(
-            xp.abs(row_sums - a).sum(), xp.abs(col_sums - b).sum()
-        )
-        dual = be.host((a[a > 0] @ f[a > 0]) + b[b > 0] @ g[b > 0] + reg * (1.0 - row_sums.sum()))
-        primal = _rounded_value(problem, f, g, reg, row_sums, rounded_cols)
+        row_error, col_error = be.host(xp.abs(row_sums - a).sum(), xp.abs(col_sums - b).sum())
+        heavy_a, heavy_b = a > DUST, b > DUST
+        linear = a[heavy_a] @ f[heavy_a] + b[heavy_b] @ g[heavy_b]
+        dual = _or(be.host(linear + reg * (1.0 - row_sums.sum())), -np.inf)
+        primal = _or(_rounded_value(problem, f, g, reg, row_sums, rounded_cols), np.inf)
     error = row_error + col_error
     mass = problem.mass
     details = {
@@ -108,7 +110,12 @@ def judge(problem, f, g, reg, tol):
         "primal": mass * primal,
         "entropic_gap": mass * (primal - dual),
     }
-    return Certificate(KIND, error if np.isfinite(error) else np.inf, tol, details)
+    return Certificate(KIND, _or(error, np.inf), tol, details)
+
+
+def _or(value, otherwise):
+    """Return a value that is a number, or what bounds it all the same."""
+    return otherwise if np.isnan(value) else value
 
 
 def _rounded_value(problem, f, g, reg, row_sums, rounded_cols):
@@ -120,7 +127,7 @@ def _rounded_value(problem, f, g, reg, row_sums, rounded_cols):
     """
     be, a, b = problem.be, problem.a, problem.b
     xp = be.xp
-    heavy_a, heavy_b = a > 0, b > 0
+    heavy_a, heavy_b = a > DUST, b > DUST
     log_x = xp.where(row_sums > a, xp.log(a / row_sums), 0.0)
     log_y = xp.where(rounded_cols > b, xp.log(b / rounded_cols), 0.0)
     row_part, col_part = (f + reg * log_x)[heavy_a], (g + reg * log_y)[heavy_b]
@@ -132,7 +139,7 @@ def _rounded_value(problem, f, g, reg, row_sums, rounded_cols):
         (b[heavy_b] - left) @ col_part,
         (left * xp.log(xp.where(left > 0, left / b[heavy_b], 1.0))).sum(),
     )
-    if missing <= 0.0:
+    if missing < _ROUNDING:
         return total + col_value
     # What is missing may have to use a forbidden edge.
     dearest = np.inf if problem.extent.forbidden else problem.extent.high

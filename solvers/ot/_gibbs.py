@@ -11,9 +11,10 @@ from .._core.validation import check_memory
 
 # Up to this many entries a dense kernel in float64 costs next to nothing.
 SMALL = 250_000
-# A compressed entry costs about eight times a dense one, and takes twelve bytes instead of four.
-MOST_DENSE = 0.15
-# The next temperature is lower: a kernel up to this dense will probably compress there.
+# A compressed entry takes twelve bytes, a dense one in float32 four.
+ROOM = 1 / 3
+# A compressed entry costs about eight times a dense one, but the next temperature is lower: where
+# the last kernel was this dense, it pays to compress.
 PROMISING = 0.3
 # Column sums, relative to their targets, beyond which a kernel has lost a column.
 LOST = 1e20
@@ -80,6 +81,11 @@ class Passes:
         self.f = -reg * self._shift
         return problem.b * sums, kernel
 
+    def use_float64(self):
+        """Store dense kernels in full precision from now on, whatever the memory."""
+        if self._number != np.float64:
+            self._number, self._dense = np.dtype(np.float64), None
+
     def dual(self, h):
         """Return the dual value at the last pass: exact rows leave only the linear part."""
         return self.problem.a @ self.f + self.problem.b @ h
@@ -101,7 +107,7 @@ class Passes:
         p, xp = self.problem, self._xp
         if self._csr is None:
             self._dense = None
-            n, room = p.a.size, int(MOST_DENSE * p.C.size) + p.b.size
+            n, room = p.a.size, int(ROOM * p.C.size) + p.b.size
             check_memory(12 * room, "The compressed plan")
             starts, ends = xp.zeros(n, np.int64), xp.zeros(n, np.int64)
             self._csr = starts, ends, xp.empty(room, np.int32), xp.empty(room)

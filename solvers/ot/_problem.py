@@ -24,6 +24,10 @@ _SPARSE_HINT = {"C": "pass a dense array, with `inf` for edges that do not exist
 _MASS_SLACK = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
 
 
+# A weight, relative to the mass, that counts as none: its exponent would overflow.
+DUST = 1e-305
+
+
 class Extent(NamedTuple):
     """Smallest and largest finite cost, and whether there are infinite ones."""
 
@@ -71,6 +75,29 @@ class Transport:
         """Largest minus smallest finite cost."""
         return self.extent.high - self.extent.low
 
+    @cached_property
+    def spread(self):
+        """As `range`, but blind to a few costs that are far away from all others."""
+        xp = self.be.xp
+        sample = self.C.ravel()[:: self.C.size // 20_000 + 1]
+        sample = xp.sort(sample[xp.isfinite(sample)])
+        edge = sample.size // 100
+        if sample.size == 0:
+            return self.range
+        low, high = self.be.host(sample[edge], sample[sample.size - 1 - edge])
+        return high - low or self.range
+
+    @cached_property
+    def cut_off(self):
+        """Whether a point that has mass has no finite cost at all."""
+        if not self.extent.forbidden:
+            return False
+        xp, finite = self.be.xp, self.be.xp.isfinite(self.C)
+        reached = xp.stack(
+            [finite.any(axis=1)[self.a > 0].all(), finite.any(axis=0)[self.b > 0].all()]
+        )
+        return not self.be.host(reached.all())
+
     def without_dust(self, negligible):
         """Drop the lightest points, up to a total mass of `negligible`.
 
@@ -116,7 +143,7 @@ class BestPotentials:
 
     def offer(self, error, f, g):
         """Keep potentials of `part` if they are the best so far; NaN never is."""
-        if error < self.error or self._f is None:
+        if error < self.error:
             self.error = error
             self.replace(f, g)
 
@@ -140,12 +167,14 @@ class BestPotentials:
         return {"f": g, "g": f} if self._problem.flipped else {"f": f, "g": g}
 
     def potentials(self):
-        """Return those kept, for all points and in the canonical split."""
+        """Return those kept, for all points, in the canonical split; zeros if there are none."""
+        if not self.found:
+            return 0.0 * self._problem.a, 0.0 * self._problem.b
         return self._whole(self._f, self._g, self._reg)
 
     def _whole(self, f, g, reg):
         """Extend potentials of `part` to all points, with ``<a, f> = <b, g>``."""
-        problem, part, xp = self._problem, self.part, self._problem.be.xp
+        problem, part = self._problem, self.part
         if self._cols is not None:
             # What was left out gets the potentials that make its own marginals exact.
             every = softmin(part.be, _rows(problem.C, self._rows).T, f, part.a, reg)
@@ -204,7 +233,7 @@ def check_reg(problem, reg, reg_scale):
             raise ValueError(f"`reg_scale` came as {reg_scale!r} without `reg`; expected both")
         # Where the cost is constant every weight gives the same plan.
         std = _moments(problem.be, problem.C)[1]
-        return 0.05 * std or max(abs(problem.extent.high), 1.0)
+        return check_positive(0.05 * std or max(abs(problem.extent.high), 1.0), "reg")
     reg = check_positive(reg, "reg")
     if reg_scale is None:
         return reg
@@ -266,6 +295,27 @@ def check_start(problem, reg, C, x0, f0, g0):
     return g
 
 
+def is_feasible(problem):
+    """Tell whether a plan exists that uses no infinite cost, up to a mass of 1e-8 or so.
+
+    By a maximum flow from sources to targets through the finite costs; on the host.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_flow
+
+    be, (n, m) = problem.be, problem.C.shape
+    # Flows are 32-bit integers.
+    unit = 2**30
+    a, b = (np.floor(unit * be.host(w)).astype(np.int32) for w in (problem.a, problem.b))
+    rows, cols = (be.host(k) for k in be.xp.nonzero(be.xp.isfinite(problem.C)))
+    source, sink = n + m, n + m + 1
+    tail = np.concatenate([np.full(n, source), rows, n + np.arange(m)])
+    head = np.concatenate([np.arange(n), n + cols, np.full(m, sink)])
+    capacity = np.concatenate([a, np.minimum(a[rows], b[cols]), b])
+    graph = csr_array((capacity, (tail, head)), shape=(n + m + 2,) * 2)
+    return maximum_flow(graph, source, sink).flow_value >= min(a.sum(), b.sum()) - 10
+
+
 def softmin(be, C, potential, weights, reg):
     """Return the potentials of C's rows that make their sums exact, in blocks of rows.
 
@@ -281,7 +331,9 @@ def softmin(be, C, potential, weights, reg):
         top = z.max(axis=1)
         top = xp.where(xp.isfinite(top), top, 0.0)
         total = xp.exp(z - top[:, None]).sum(axis=1)
-        out[rows] = xp.where(total > 0, -reg * (top + xp.log(xp.where(total > 0, total, 1.0))), 0.0)
+        out[rows] = xp.where(
+            total > 0, -reg * (top + xp.log(xp.where(total > 0, total, 1.0))), 0.0
+        )
     return out
 
 
@@ -331,7 +383,7 @@ def _common_mass(totals, slack):
 
 
 def _heavy(be, weights, negligible):
-    """Indices of all but the lightest entries, whose sum is at most `negligible`."""
+    """Return the indices of all but the lightest entries, whose sum is at most `negligible`."""
     xp = be.xp
     order = xp.argsort(weights)
     count = be.host((xp.cumsum(weights[order]) <= negligible).sum())
@@ -355,6 +407,7 @@ def _extent(be, C):
     return Extent(low, high, forbidden) if low <= high else Extent(0.0, 0.0, forbidden)
 
 
+@np.errstate(over="ignore")
 def _moments(be, C):
     """Mean and population standard deviation of the finite entries."""
     xp = be.xp

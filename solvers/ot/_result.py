@@ -1,16 +1,16 @@
 """What transport solvers return."""
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
-from .._core.arrays import Ingest, to_numpy
-from .._core.result import Result
-from .._core.validation import check_array, check_choice, check_memory, check_nonnegative
+from .._core.arrays import Ingest
+from .._core.result import Result, Status
+from .._core.validation import check_array, check_memory, check_nonnegative
 from ._certificate import judge
-from ._problem import check_transport, row_blocks
+from ._problem import DUST, check_transport, is_feasible, row_blocks
 from ._rounding import missing, shrink
 
 _SNS = """\
@@ -166,9 +166,10 @@ class TransportResult(Result):
         array
             Of the same kind as the inputs of the call.
         """
-        check_choice(str(axis), "axis", ("0", "1"))
+        if isinstance(axis, bool) or axis not in (0, 1):
+            raise ValueError(f"`axis` came as {axis!r}; expected 0 or 1")
         blocks = _PlanBlocks(self)
-        along = bool(axis) != blocks.flipped
+        along = (axis == 1) != blocks.flipped
         size = blocks.C.shape[1] if along else blocks.C.shape[0]
         io = Ingest(C=self._data[2], V=V)
         V = check_array(io, "V", ndim=(1, 2))
@@ -188,7 +189,10 @@ class TransportResult(Result):
     @cached_property
     def cost_rounded(self):
         """Cost of the plan after `round_plan`: an upper bound of the linear programme's value."""
-        return _rounded_cost(_PlanBlocks(self))
+        blocks = _PlanBlocks(self)
+        # Rounded with mass one, where nothing can overflow.
+        mass, blocks.mass = blocks.mass, 1.0
+        return mass * _rounded_cost(blocks)
 
     def lp_bracket(self):
         """Return a lower and an upper bound of the unregularised transport cost.
@@ -211,7 +215,7 @@ class TransportResult(Result):
         return self.g
 
     @property
-    def grad_C(self):
+    def grad_C(self):  # noqa: N802 (the cost's own letter)
         """Gradient of the value in `C`: the plan."""
         return self.plan
 
@@ -235,13 +239,14 @@ class _PlanBlocks:
     def __iter__(self):
         xp, reg = self.xp, self.reg
         # Where there is no mass a potential must not overflow.
-        f = xp.where(self.a > 0, self.f, -np.inf)
-        g = xp.where(self.b > 0, self.g, -np.inf)
+        f = xp.where(self.a > DUST, self.f, -np.inf)
+        g = xp.where(self.b > DUST, self.g, -np.inf)
         for rows in row_blocks(self.be, self.C):
             E = xp.subtract(g, self.C[rows], dtype=np.float64)
             E += f[rows, None]
             E /= reg
-            xp.exp(E, out=E)
+            with np.errstate(over="ignore"):
+                xp.exp(E, out=E)
             E *= (self.mass * self.a[rows])[:, None]
             E *= self.b
             yield rows, E
@@ -254,11 +259,13 @@ def finish(problem, io, reg, reg_type, tol, answer, run, data):
     door = Ingest(f=f, g=g)
     own = (door["g"], door["f"]) if problem.flipped else (door["f"], door["g"])
     certificate = judge(problem, *own, reg, tol)
+    note = _diagnose(problem, reg, tol, run, certificate.holds)
     dual = certificate.details["dual"]
     value = dual + _entropy_shift(problem, reg) if reg_type == "entropy" else dual
     return run.finish(
         TransportResult,
         certificate,
+        note=note,
         f=f,
         g=g,
         reg=reg,
@@ -276,6 +283,21 @@ def finish(problem, io, reg, reg_type, tol, answer, run, data):
     )
 
 
+def _diagnose(problem, reg, tol, run, holds):
+    """Say what limits a run, where that can be shown; ends it as infeasible if it is."""
+    infeasible = not holds and run.status not in (Status.CALLBACK, Status.TIME_LIMIT)
+    if infeasible and problem.extent.forbidden and not is_feasible(problem):
+        run.end(Status.INFEASIBLE)
+        return "No plan exists that avoids the forbidden (infinite) costs."
+    floor = np.finfo(np.float64).eps * problem.range / reg
+    if floor > (1e-4 if holds else 0.1 * tol):
+        return (
+            f"Rounding limits the marginal error to about {min(floor, 2.0):.1e} where the costs "
+            f"that matter range over {problem.range / reg:.1e} times `reg`."
+        )
+    return None
+
+
 def _entropy_shift(problem, reg):
     """Return by how much the value with ``sum P (log P - 1)`` exceeds that with KL(P | ab)."""
     xp, mass = problem.be.xp, problem.mass
@@ -290,7 +312,7 @@ def _inner(xp, C, P):
 
 def _rounded_cost(blocks):
     """Return the cost of the rounded plan, in two passes and without forming it."""
-    xp, C, a, b = blocks.xp, blocks.C, blocks.mass * blocks.a, blocks.mass * blocks.b
+    xp, C, a, b = blocks.xp, blocks.C, blocks.a, blocks.b
     x, sums = xp.empty_like(a), xp.zeros_like(b)
     for rows, P in blocks:
         x[rows] = shrink(xp, a[rows], P.sum(axis=1))
@@ -298,13 +320,12 @@ def _rounded_cost(blocks):
     y = shrink(xp, b, sums)
     right = missing(xp, b, sums * y)
     left, cost, bare = xp.empty_like(a), 0.0, xp.empty_like(a)
-    for rows, P in blocks:
-        P *= x[rows, None]
-        P *= y
+    for rows, block in blocks:
+        P = block * x[rows, None] * y
         left[rows] = missing(xp, a[rows], P.sum(axis=1))
         cost = cost + _inner(xp, C[rows], P)
         # Infinite where the missing mass would have to use a forbidden edge.
-        bare[rows] = xp.where(right > 0, C[rows], 0.0) @ right if C[rows].size else 0.0
+        bare[rows] = xp.where(right > 0, C[rows], 0.0) @ right
     total = left.sum()
     extra = xp.where(left > 0, bare, 0.0) @ left / xp.where(total > 0, total, 1.0)
     return float(blocks.host(cost + extra))
@@ -312,13 +333,13 @@ def _rounded_cost(blocks):
 
 def _linear_dual(blocks):
     """Return a lower bound of the linear programme: both potentials c-transformed."""
-    xp, C = blocks.xp, blocks.C
-    f, g = xp.empty_like(blocks.a), xp.full_like(blocks.b, np.inf)
+    xp, C, heavy_a, heavy_b = blocks.xp, blocks.C, blocks.a > 0, blocks.b > 0
+    # Points without mass must not bind the others.
+    f, g = xp.empty_like(blocks.a), xp.where(heavy_b, blocks.g, -np.inf)
     for rows in row_blocks(blocks.be, C):
-        f[rows] = (C[rows] - blocks.g).min(axis=1)
+        f[rows] = (C[rows] - g).min(axis=1)
+    f, g = xp.where(heavy_a, f, -np.inf), xp.full_like(blocks.b, np.inf)
     for rows in row_blocks(blocks.be, C):
         g = xp.minimum(g, (C[rows] - f[rows, None]).min(axis=0))
-    heavy_a, heavy_b = blocks.a > 0, blocks.b > 0
-    return float(
-        blocks.host(blocks.mass * (blocks.a[heavy_a] @ f[heavy_a] + blocks.b[heavy_b] @ g[heavy_b]))
-    )
+    value = blocks.a[heavy_a] @ f[heavy_a] + blocks.b[heavy_b] @ g[heavy_b]
+    return blocks.mass * float(blocks.host(value))

@@ -4,6 +4,7 @@ import numpy as np
 
 from .._core import threads
 from .._core.monitor import Monitor
+from .._core.result import Status
 from .._core.validation import check_choice, check_threads
 from ._gibbs import Passes
 from ._problem import BestPotentials, check_limits, check_reg, check_start, check_transport
@@ -125,12 +126,13 @@ def sinkhorn(
     check_choice(method, "method", ("auto", "kernel", "log", "stabilized"))
     start = check_start(problem, reg, C, x0, f0, g0)
     run = Monitor("sinkhorn", "marginal_error", be=io.be, tol=0.9 * tol, stall=1000, **limits)
-    with io.device, threads.limit(n_threads):
+    with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         best = BestPotentials(problem, reg, max(1e-4 * tol, 1e-15), io.out)
-        g = best.restrict(start)
-        g = io.xp.zeros_like(best.part.b) if g is None else g
+        g = io.xp.zeros_like(best.part.b) if start is None else best.restrict(start)
         passes = Passes(best.part, "auto" if method == "auto" else True, number=io.dtype)
-        if method == "log" or not passes.holds_dense:
+        if best.part.cut_off:
+            run.end(Status.INFEASIBLE)
+        elif method == "log" or not passes.holds_dense:
             _iterate_log(passes, g, reg, run, best)
         else:
             reach = np.inf if method == "kernel" else ABSORB[io.dtype]
@@ -141,14 +143,15 @@ def sinkhorn(
 
 def _iterate_log(passes, g, reg, run, best):
     """Update rows in a pass over the cost, and columns from the sums that it returns."""
-    b, xp = passes.problem.b, passes.problem.be.xp
+    b, be = passes.problem.b, passes.problem.be
     while True:
         c, _ = passes.run(g, reg)
-        error = xp.abs(c - b).sum()
-        best.replace(passes.f, g)
+        error = be.host(abs(c - b).sum())
+        if np.isfinite(error):
+            best.replace(passes.f, g)
         if run.record(error, state=best.state, fun=passes.dual(g)):
             return
-        g = g + reg * xp.log(b / c)
+        g = g + reg * be.xp.log(b / c)
 
 
 def _iterate_kernel(passes, g, reg, run, best, reach):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from .._core.linalg import pcg
+from .._core.result import Status
 from ._problem import BestPotentials
 from ._result import Answer
 
@@ -25,6 +26,9 @@ def sns_paper(problem, out, reg, tol, start, run, sparsity, n_sinkhorn, tol_inne
     keep = min(int(np.ceil(sparsity * (n + m) ** 2 / 2)), n * m)
     maxiter_inner = maxiter_inner or 10 * (n + m)
     counts = {"nsinkhorn": 0, "nnewton": 0, "ncg": 0}
+    if part.cut_off:
+        run.end(Status.INFEASIBLE)
+        return Answer(*best.potentials(), [])
     y = xp.zeros_like(b) if start is None else best.restrict(start) + reg * xp.log(b)
 
     def report(x, y, P):
@@ -60,6 +64,9 @@ def sns_paper(problem, out, reg, tol, start, run, sparsity, n_sinkhorn, tol_inne
             if be.host(gain >= ARMIJO * alpha * slope) or alpha < SHORTEST:
                 break
             alpha *= 0.5
+        if alpha < SHORTEST:
+            run.end(Status.STALLED, "No step along the Newton direction raises the dual.")
+            break
         x, y = new
         _, gradient = report(x, y, P)
     return Answer(*best.potentials(), [reg], density=keep / (n * m), **counts)

@@ -33,6 +33,13 @@ def test_on_numpy_host_makes_python_numbers_and_leaves_arrays():
     assert same is x
 
 
+def test_cholesky_refuses_a_matrix_that_is_not_positive_definite():
+    be, A = get_backend("numpy"), np.array([[4.0, 2.0], [2.0, 2.0]])
+    np.testing.assert_allclose(be.cholesky(A), [[2.0, 0.0], [1.0, 1.0]])
+    with pytest.raises(np.linalg.LinAlgError):
+        be.cholesky(-A)
+
+
 def test_an_unknown_back_end_is_refused_by_name():
     with pytest.raises(ValueError, match=r"^`name` came as 'torch'; expected"):
         get_backend("torch")

@@ -102,19 +102,19 @@ __device__ T block_max(T value) {
   return block_reduce(value, Max());
 }
 
-// log(sum(exp(z))) while the z come in: a running maximum and the total relative to it.
+// log(sum(weight exp(z))) while the z come in: their running maximum and the total relative to it.
 template <class T>
 struct LogSum {
   // Finite, so that z = -inf adds exp(-inf) = 0 and not exp(-inf + inf) = NaN.
   T top = lim<T>::lowest();
   T total = 0;
 
-  __device__ void add(T z) {
+  __device__ void add(T z, T weight = 1) {
     if (z > top) {
-      total = total * fexp(top - z) + 1;
+      total = total * fexp(top - z) + weight;
       top = z;
     } else {
-      total += fexp(z - top);
+      total += weight * fexp(z - top);
     }
   }
 

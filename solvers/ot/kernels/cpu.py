@@ -13,7 +13,7 @@ import numpy as np
 from numba import prange
 
 from ..._core import threads
-from ..._core.kernels.jit import REDUCE, kernel
+from ..._core.kernels.jit import EXACT, REDUCE, kernel
 from ..._core.kernels.vmath import exp, vmax
 
 
@@ -24,10 +24,9 @@ def row_pass(C, h, beta, reg, a, shift, K):
     rows) and returns ``K^T a``, which is 1 where the column sum is ``beta_j``. All arithmetic is
     in float64, whatever the dtypes of `C` and `K`.
     """
-    n, m = C.shape
     log_beta = np.log(beta)
     strips = threads.strips(C.size)
-    sums = np.zeros((strips, m))
+    sums = np.zeros((strips, C.shape[1]))
     with threads.guard():
         if strips == 1:
             _row_pass_strip(C, h, log_beta, beta, 1.0 / reg, a, shift, K, sums[0])
@@ -101,7 +100,7 @@ def column_potential(C, shift, a, reg, columns, h):
     """Set ``h_j`` for the given columns so that their sums are exact: ``(K^T a)_j = 1``."""
     log_a = np.log(a) - shift
     for j in columns:
-        z = log_a - C[:, j] / reg
+        z = log_a - C[:, j].astype(np.float64) / reg
         top = z.max()
         h[j] = -reg * (top + np.log(np.exp(z - top).sum()))
 
@@ -134,13 +133,13 @@ def _sweep_strip(K, v, a, rho, sums):
     zero = number(0.0)
     for i in range(0, n, 4):
         # Rows past the end repeat the last one with weight zero.
-        j, k, l = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
-        rho[i], rho[j], rho[k], rho[l] = _dot_rows(K[i], K[j], K[k], K[l], v)
+        i1, i2, i3 = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
+        rho[i], rho[i1], rho[i2], rho[i3] = _dot_rows(K[i], K[i1], K[i2], K[i3], v)
         w0 = number(a[i] / rho[i])
-        w1 = number(a[j] / rho[j]) if i + 1 < n else zero
-        w2 = number(a[k] / rho[k]) if i + 2 < n else zero
-        w3 = number(a[l] / rho[l]) if i + 3 < n else zero
-        _add_rows(K[i], K[j], K[k], K[l], w0, w1, w2, w3, sums)
+        w1 = number(a[i1] / rho[i1]) if i + 1 < n else zero
+        w2 = number(a[i2] / rho[i2]) if i + 2 < n else zero
+        w3 = number(a[i3] / rho[i3]) if i + 3 < n else zero
+        _add_rows(K[i], K[i1], K[i2], K[i3], w0, w1, w2, w3, sums)
 
 
 @kernel(fastmath=REDUCE)
@@ -223,18 +222,20 @@ def _laplacian_strip(K, v, rho, a, peaks, x, sums):
     number = K.dtype.type
     zero = number(0.0)
     for i in range(0, n, 4):
-        j, k, l = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
-        x0, x1, x2, x3 = x[peaks[i]], x[peaks[j]], x[peaks[k]], x[peaks[l]]
-        s0, s1, s2, s3 = _dot_differences(K[i], K[j], K[k], K[l], v, x, x0, x1, x2, x3)
+        i1, i2, i3 = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
+        x0, x1, x2, x3 = x[peaks[i]], x[peaks[i1]], x[peaks[i2]], x[peaks[i3]]
+        s0, s1, s2, s3 = _dot_differences(K[i], K[i1], K[i2], K[i3], v, x, x0, x1, x2, x3)
         w0 = number(a[i] / rho[i])
-        w1 = number(a[j] / rho[j]) if i + 1 < n else zero
-        w2 = number(a[k] / rho[k]) if i + 2 < n else zero
-        w3 = number(a[l] / rho[l]) if i + 3 < n else zero
-        x0 += number(s0 / rho[i])
-        x1 += number(s1 / rho[j])
-        x2 += number(s2 / rho[k])
-        x3 += number(s3 / rho[l])
-        _add_differences(K[i], K[j], K[k], K[l], w0, w1, w2, w3, x, x0, x1, x2, x3, sums)
+        w1 = number(a[i1] / rho[i1]) if i + 1 < n else zero
+        w2 = number(a[i2] / rho[i2]) if i + 2 < n else zero
+        w3 = number(a[i3] / rho[i3]) if i + 3 < n else zero
+        # Weighted means on their own: a mean of 1e-12 would get lost in x0 + s0.
+        s0, s1 = w0 * number(s0 / rho[i]), w1 * number(s1 / rho[i1])
+        s2, s3 = w2 * number(s2 / rho[i2]), w3 * number(s3 / rho[i3])
+        _add_differences(
+            K[i], K[i1], K[i2], K[i3],
+            w0, w1, w2, w3, x, x0, x1, x2, x3, s0, s1, s2, s3, sums,
+        )  # fmt: skip
 
 
 @kernel(fastmath=REDUCE)
@@ -250,12 +251,12 @@ def _dot_differences(r0, r1, r2, r3, v, x, x0, x1, x2, x3):
     return s0, s1, s2, s3
 
 
-@kernel(fastmath=REDUCE)
-def _add_differences(r0, r1, r2, r3, w0, w1, w2, w3, x, x0, x1, x2, x3, sums):
+@kernel(fastmath=EXACT)
+def _add_differences(r0, r1, r2, r3, w0, w1, w2, w3, x, x0, x1, x2, x3, s0, s1, s2, s3, sums):
     for j in range(sums.size):
         z = x[j]
-        y = r0[j] * (w0 * (z - x0)) + r1[j] * (w1 * (z - x1))
-        y += r2[j] * (w2 * (z - x2)) + r3[j] * (w3 * (z - x3))
+        y = r0[j] * (w0 * (z - x0) - s0) + r1[j] * (w1 * (z - x1) - s1)
+        y += r2[j] * (w2 * (z - x2) - s2) + r3[j] * (w3 * (z - x3) - s3)
         sums[j] += np.float64(y)
 
 
@@ -354,7 +355,9 @@ def _sparse_row_pass_strip(
                 starts[i] = at
                 # A row may take m places, however few it will fill.
                 if at + m <= last:
-                    at = _keep_above(rows[k], beta, cutoff * total, 1.0 / total, at, indices, values)
+                    at = _keep_above(
+                        rows[k], beta, cutoff * total, 1.0 / total, at, indices, values
+                    )
                 else:
                     at = last + 1
                 ends[i] = at
@@ -381,13 +384,33 @@ def _keep_above(row, beta, limit, factor, at, indices, values):
 
 def csr_sweep(starts, ends, indices, values, v, a, rho):
     """As `sweep`, for a compressed kernel."""
-    sums = np.zeros(v.size)
-    _csr_sweep(starts, ends, indices, values, v, a, rho, sums)
-    return sums
+    strips = _csr_strips(starts, ends)
+    sums = np.zeros((strips, v.size))
+    with threads.guard():
+        if strips == 1:
+            _csr_sweep_strip(starts, ends, indices, values, v, a, rho, sums[0])
+        else:
+            _csr_sweep_strips(starts, ends, indices, values, v, a, rho, sums)
+    return sums.sum(axis=0)
+
+
+def _csr_strips(starts, ends):
+    # An entry costs as much as eight of a dense kernel.
+    return threads.strips(8.0 * (ends[-1] - starts[0]))
+
+
+@kernel(parallel=True)
+def _csr_sweep_strips(starts, ends, indices, values, v, a, rho, sums):
+    n, strips = starts.size, sums.shape[0]
+    for t in prange(strips):
+        lo, hi = n * t // strips, n * (t + 1) // strips
+        _csr_sweep_strip(
+            starts[lo:hi], ends[lo:hi], indices, values, v, a[lo:hi], rho[lo:hi], sums[t]
+        )
 
 
 @kernel(fastmath=REDUCE)
-def _csr_sweep(starts, ends, indices, values, v, a, rho, sums):
+def _csr_sweep_strip(starts, ends, indices, values, v, a, rho, sums):
     for i in range(rho.size):
         col, val = indices[starts[i] : ends[i]], values[starts[i] : ends[i]]
         total = 0.0
@@ -418,23 +441,43 @@ def _csr_row_peaks(starts, ends, indices, values, v, peaks):
 
 def csr_laplacian(starts, ends, indices, values, v, rho, a, peaks, x):
     """As `laplacian`, for a compressed kernel."""
-    sums = np.zeros(v.size)
-    _csr_laplacian(starts, ends, indices, values, v, rho, a, peaks, x, sums)
-    return v * sums
+    strips = _csr_strips(starts, ends)
+    sums = np.zeros((strips, v.size))
+    with threads.guard():
+        if strips == 1:
+            _csr_laplacian_strip(starts, ends, indices, values, v, rho, a, peaks, x, sums[0])
+        else:
+            _csr_laplacian_strips(starts, ends, indices, values, v, rho, a, peaks, x, sums)
+    return v * sums.sum(axis=0)
+
+
+@kernel(parallel=True)
+def _csr_laplacian_strips(starts, ends, indices, values, v, rho, a, peaks, x, sums):
+    n, strips = starts.size, sums.shape[0]
+    for t in prange(strips):
+        lo, hi = n * t // strips, n * (t + 1) // strips
+        _csr_laplacian_strip(
+            starts[lo:hi], ends[lo:hi], indices, values, v, rho[lo:hi], a[lo:hi], peaks[lo:hi], x,
+            sums[t],
+        )  # fmt: skip
 
 
 @kernel(fastmath=REDUCE)
-def _csr_laplacian(starts, ends, indices, values, v, rho, a, peaks, x, sums):
+def _csr_laplacian_strip(starts, ends, indices, values, v, rho, a, peaks, x, sums):
     for i in range(rho.size):
         col, val = indices[starts[i] : ends[i]], values[starts[i] : ends[i]]
         x0 = x[peaks[i]]
         s = 0.0
         for k in range(col.size):
             s += val[k] * (v[col[k]] * (x[col[k]] - x0))
-        x0 += s / rho[i]
         w = a[i] / rho[i]
-        for k in range(col.size):
-            sums[col[k]] += (w * val[k]) * (x[col[k]] - x0)
+        _add_sparse_differences(col, val, w, x, x0, w * (s / rho[i]), sums)
+
+
+@kernel(fastmath=EXACT)
+def _add_sparse_differences(col, val, w, x, x0, s, sums):
+    for k in range(col.size):
+        sums[col[k]] += val[k] * (w * (x[col[k]] - x0) - s)
 
 
 def csr_laplacian_diagonal(starts, ends, indices, values, v, rho, a, peaks):
@@ -473,5 +516,5 @@ def _csr_gram(starts, ends, indices, values, v, rho, a, W):
             p = w * values[k] * v[j]
             row = W[j]
             # Indices ascend within a row, so these are the entries left of the diagonal.
-            for l in range(starts[i], k):
-                row[indices[l]] += p * values[l] * v[indices[l]]
+            for q in range(starts[i], k):
+                row[indices[q]] += p * values[q] * v[indices[q]]

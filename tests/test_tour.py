@@ -1,0 +1,129 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+import solvers
+from solvers._tour import STOPS, _guide
+from solvers._tour import ot as color_transfer
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(*args):
+    # On one thread, for other tests may be busy on the other cores.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *args], cwd=ROOT, env=alone, capture_output=True, text=True, check=False
+    )
+
+
+def refused(capsys, *args):
+    """Return what the guide says before it leaves with the exit code of a usage error."""
+    with pytest.raises(SystemExit) as leaving:
+        _guide.main(list(args))
+    assert leaving.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_stop_is_a_family_with_a_line_and_a_module():
+    beside = Path(_guide.__file__).parent.glob("[!_]*.py")
+    assert sorted(STOPS) == sorted(path.stem for path in beside)
+    assert all(hasattr(solvers, family) for family in STOPS)
+
+
+def test_the_list_is_made_without_loading_anything_heavy():
+    code = (
+        "import sys; from solvers._tour._guide import main; main(['--list']); print(*sys.modules)"
+    )
+    done = python("-c", code)
+    text, _, modules = done.stdout.rpartition("\n  ")
+    assert done.returncode == 0, done.stderr
+    for word in (*STOPS, solvers.__version__, np.__version__, "NumPy"):
+        assert word in text
+    heavy = {"numba", "sklearn", "matplotlib", "scipy"}
+    assert not heavy & set(modules.split())
+
+
+@pytest.mark.parametrize("argument", ["no-such-stop", "--no-such-option", "--device=abacus"])
+def test_an_unknown_word_is_refused_in_one_sentence(argument, capsys):
+    said = refused(capsys, argument)
+    assert argument.removeprefix("--device=") in said.splitlines()[-1]
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path, capsys):
+    taken = tmp_path / "taken"
+    taken.touch()
+    assert f"--out: File exists: {taken}" in refused(capsys, "--out", str(taken))
+
+
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(tmp_path, capsys, monkeypatch):
+    for module in ("sklearn", "PIL"):
+        monkeypatch.setitem(sys.modules, module, None)
+    said = refused(capsys, "--out", str(tmp_path))
+    assert said == 'The tour needs scikit-learn and pillow: pip install "array-solvers[demo]"\n'
+
+
+def test_a_missing_device_is_a_usage_error(tmp_path, capsys, monkeypatch):
+    from solvers._core import backend
+
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    backend.get_backend.cache_clear()
+    assert "--device: CUDA arrays need CuPy" in refused(
+        capsys, "--device", "gpu", "--out", str(tmp_path)
+    )
+
+
+def test_a_quick_tour_writes_pictures_and_numbers_and_proves_its_answers(tmp_path):
+    done = python("-W", "error", "-m", "solvers", "--quick", "--out", str(tmp_path / "here"))
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "here" / "tour.json").read_text(), parse_constant=pytest.fail)
+    assert report["holds"]
+    assert list(report["stops"]) == list(STOPS)
+    for name, stop in report["stops"].items():
+        certificate = stop["certificate"]
+        assert certificate["holds"]
+        assert certificate["value"] <= certificate["tol"]
+        assert stop["peers"]
+        assert str(tmp_path / "here" / f"{name}.png") in done.stdout
+        picture = (tmp_path / "here" / stop["picture"]).read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert len(picture) > 10_000
+        assert stop["method"] in done.stderr  # the progress bar
+
+
+def test_a_certificate_that_does_not_hold_fails_the_tour(tmp_path, capsys, monkeypatch):
+    from matplotlib.figure import Figure
+
+    from solvers._tour._stop import Outcome, Peer
+
+    def visit(trip):
+        C = np.array([[0.0, 1.0], [1.0, 0.5]])
+        with pytest.warns(solvers.ConvergenceWarning):
+            result = solvers.ot.sinkhorn([0.3, 0.7], [0.6, 0.4], C, reg=0.1, maxiter=1)
+        peers = [Peer("none", 0.0, solvers.Certificate("error", np.nan, 1.0, {}))]
+        return Outcome(result, peers, {"n": 2}, Figure())
+
+    monkeypatch.setattr(color_transfer, "visit", visit)
+    assert _guide.main(["ot", "--out", str(tmp_path)]) == 1
+    assert "NOT every certificate holds" in capsys.readouterr().out
+    report = json.loads((tmp_path / "tour.json").read_text(), parse_constant=pytest.fail)
+    assert report["holds"] is False
+    assert report["stops"]["ot"]["status"] == "MAXITER"
+
+
+def test_recolouring_sends_sampled_colours_where_the_plan_sends_them(rng):
+    # Eight-bit colours, each twice: what is sampled is exactly what the picture holds.
+    pixels = np.repeat(rng.choice(256**3, 30, replace=False), 2)
+    picture = np.stack([pixels >> 16, pixels >> 8 & 255, pixels & 255], axis=-1) / 255.0
+    y = rng.random((40, 3))
+    C = cdist(picture[::2], y, "sqeuclidean")
+    result = solvers.ot.sinkhorn_newton(None, None, C, reg=0.02)
+    means = result.plan @ y / result.plan.sum(axis=1, keepdims=True)
+    new = color_transfer.recolour(picture.reshape(6, 10, 3), y, result.g, result.reg, np)
+    np.testing.assert_allclose(new.reshape(60, 3), np.repeat(means, 2, axis=0), atol=1e-5)
