@@ -81,15 +81,16 @@ def test_values_and_bounds_agree_with_dense_formulas(solved):
     assert res.value == res.fun == res.dual == pytest.approx(dual, rel=1e-13)
     assert res.value == pytest.approx(oracles.entropic_value(P, a, b, C, 0.3), rel=1e-9)
     assert res.marginal_error == pytest.approx(oracles.marginal_error(P, a, b), rel=1e-3)
-    # Both potentials from the other one, in the order in which the rows lie.
+    # Each potential from the other one, in the order in which the rows lie; without mass, none.
+    D, f, g = C[np.ix_(a > 0, b > 0)], res.f[a > 0], res.g[b > 0]
     if C.flags.c_contiguous:
-        f = (C - res.g).min(axis=1)
-        g = (C - f[:, None]).min(axis=0)
+        f = (D - g).min(axis=1)
+        g = (D - f[:, None]).min(axis=0)
     else:
-        g = (C - res.f[:, None]).min(axis=0)
-        f = (C - g).min(axis=1)
+        g = (D - f[:, None]).min(axis=0)
+        f = (D - g).min(axis=1)
     lower, upper = res.lp_bracket()
-    assert lower == pytest.approx(a @ f + b @ g, rel=1e-12)
+    assert lower == pytest.approx(a[a > 0] @ f + b[b > 0] @ g, rel=1e-12)
     assert upper == res.cost_rounded
     assert lower <= oracles.exact_cost(a, b, C) * (1 + 1e-12)
 
@@ -215,7 +216,6 @@ def test_the_bracket_of_an_infeasible_pattern_is_no_number_too_small(rng):
     assert not np.isnan(lower)
 
 
-@pytest.mark.xfail(reason="inf - inf in the c-transform of a row that is forbidden throughout")
 def test_the_bracket_ignores_points_without_mass(rng):
     a, b, C = oracles.cloud_problem(rng, 5, 6)
     base = ot.sinkhorn_newton(a, b, C, reg=0.1, tol=1e-10).lp_bracket()
@@ -224,7 +224,6 @@ def test_the_bracket_ignores_points_without_mass(rng):
     np.testing.assert_allclose(res.lp_bracket(), base, rtol=1e-9)
 
 
-@pytest.mark.xfail(reason="costs are multiplied by masses before they are summed")
 def test_masses_near_the_largest_number_do_not_overflow(rng):
     a, b, C = oracles.cloud_problem(rng, 5, 6)
     with warnings.catch_warnings():

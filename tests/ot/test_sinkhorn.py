@@ -125,7 +125,6 @@ def test_forbidden_edges_and_points_without_mass_are_fine(rng, method):
     np.testing.assert_allclose(res.plan, twin.plan, rtol=0, atol=1e-6)
 
 
-@pytest.mark.xfail(reason="no finite iterate: an exception, or NaN and a stray warning")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("forbidden", [np.s_[:, 2], np.s_[1]], ids=["column", "row"])
 def test_a_point_without_any_edge_ends_the_run_unsolved_and_finite(rng, method, forbidden):

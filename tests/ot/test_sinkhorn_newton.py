@@ -1,3 +1,4 @@
+import itertools
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -291,18 +292,7 @@ def test_forbidding_every_edge_of_a_point_without_mass_changes_nothing(rng):
     np.testing.assert_allclose(res.plan, base.plan, rtol=0, atol=1e-12)
 
 
-unreachable = pytest.mark.xfail(reason="potentials are NaN where a point has no edge at all")
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "blocks",
-        pytest.param("column", marks=unreachable),
-        pytest.param("row", marks=unreachable),
-        pytest.param("everything", marks=unreachable),
-    ],
-)
+@pytest.mark.parametrize("pattern", ["blocks", "column", "row", "everything"])
 def test_without_a_feasible_plan_the_run_ends_unsolved_and_finite(rng, pattern):
     C = rng.random((12, 12))
     u = np.full(12, 1 / 12)
@@ -317,6 +307,9 @@ def test_without_a_feasible_plan_the_run_ends_unsolved_and_finite(rng, pattern):
         C[5:, 6:] = np.inf
         assert oracles.exact_cost(u, u, C) == np.inf
     res = unsolved(u, u, C, reg=0.05, maxiter=60)
+    if pattern != "blocks":
+        assert res.status is solvers.Status.INFEASIBLE  # seen at once
+        assert res.nit == 0
     assert res.certificate.value > 0.1
     assert np.isfinite(res.plan).all()
 
@@ -571,7 +564,6 @@ def test_every_status_comes_with_its_sentence_and_at_most_one_warning(hard):
     assert not res.success
 
 
-@pytest.mark.xfail(reason="leaps forget since when there was no progress")
 def test_rounding_level_is_recognised_soon(hard):
     res = unsolved(*hard, reg=1e-3, tol=1e-16)
     assert res.status is solvers.Status.STALLED
@@ -626,7 +618,7 @@ def test_history_has_a_row_for_every_pass_or_every_few(hard):
     full = ot.sinkhorn_newton(*hard, reg=1e-3)
     assert {"nit", "seconds", "marginal_error", "fun", "reg"} <= full.history.keys()
     np.testing.assert_array_equal(full.history["nit"], np.arange(1, full.nit + 1))
-    assert list(dict.fromkeys(full.history["reg"])) == full.levels
+    assert [reg for reg, _ in itertools.groupby(full.history["reg"])] == full.levels
     assert full.history["marginal_error"][-1] == pytest.approx(full.marginal_error, rel=1e-2)
     assert np.all(np.diff(full.history["seconds"]) >= 0)
     some = ot.sinkhorn_newton(*hard, reg=1e-3, history=3)
