@@ -75,7 +75,9 @@ def main(module, parser, run):
             subprocess.run([sys.executable, "-m", module, *arguments], env=environment, check=True)
         return
     (options.threads,) = options.threads
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("benchmarks").setLevel(logging.INFO)
+    logging.getLogger("__main__").setLevel(logging.INFO)
     warnings.simplefilter("ignore")  # the tables say what failed
     with contextlib.suppress(ImportError):
         import torch

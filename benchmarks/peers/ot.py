@@ -71,9 +71,9 @@ class Ours(Contender):
     def threshold(self, tol):
         return tol
 
-    def run(self, threshold, cap):
+    def run(self, threshold, cap=500, **options):
         a, b, C = self.problem[:3]
-        return self.solve(a, b, C, reg=self.reg, tol=threshold, maxiter=cap)
+        return self.solve(a, b, C, reg=self.reg, tol=threshold, maxiter=cap, **options)
 
     def iterations(self, answer):
         return int(answer.nit)

@@ -182,7 +182,7 @@ def logsumexp(z, *, be, axis):
     finite = xp.where(xp.isfinite(top), top, 0)
     total = xp.sum(xp.exp(z - finite), axis=axis)
     with np.errstate(divide="ignore"):
-        return xp.log(total) + xp.squeeze(finite, axis)
+        return xp.log(total) + finite.reshape(total.shape)
 
 
 def soft_threshold(v, t, *, be):

@@ -219,9 +219,7 @@ class Monitor:
         result = kind(
             success=certificate.holds,
             status=status,
-            message=" ".join(
-                filter(None, [explain(status, certificate, self.nit, reason), note])
-            ),
+            message=" ".join(filter(None, [explain(status, certificate, self.nit, reason), note])),
             method=self.method,
             nit=self.nit,
             **fields,
@@ -261,7 +259,6 @@ class Monitor:
         if value < 0.99 * self._best:
             self._best, self._best_nit = value, self.nit
         return self.nit - self._best_nit >= self._stall
-
 
     def _keep(self, row: dict[str, float]) -> None:
         value = row[self.kind]

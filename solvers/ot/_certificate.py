@@ -95,9 +95,7 @@ def judge(problem, f, g, reg, tol):
             rounded_cols += parts[1]
         col_sums *= b
         rounded_cols *= b
-        row_error, col_error = be.host(
-            xp.abs(row_sums - a).sum(), xp.abs(col_sums - b).sum()
-        )
+        row_error, col_error = be.host(xp.abs(row_sums - a).sum(), xp.abs(col_sums - b).sum())
         heavy_a, heavy_b = a > DUST, b > DUST
         linear = a[heavy_a] @ f[heavy_a] + b[heavy_b] @ g[heavy_b]
         dual = _or(be.host(linear + reg * (1.0 - row_sums.sum())), -np.inf)

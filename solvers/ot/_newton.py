@@ -26,38 +26,38 @@ class NewtonSteps:
 
     Parameters
     ----------
-    problem : Transport
+    be : Backend
+    b : array
+        Weights of the columns.
     run : Monitor
         Asked whether time is up.
     precond : {"auto", "jacobi", "cholesky"}
-    tol_inner : float or None
+    tol : float or None
         Relative residual of the linear solves; None tightens it with the error.
-    maxiter_inner : int or None
+    maxiter : int or None
         Most iterations of a linear solve; None stops where a factorisation is cheaper.
     sweeps : int
         Sinkhorn sweeps in a block.
     """
 
-    def __init__(self, problem, run, precond, tol_inner, maxiter_inner, sweeps):
-        self._be, self._run = problem.be, run
-        self._precond, self._tol, self._maxiter = precond, tol_inner, maxiter_inner
+    def __init__(self, be, b, run, *, precond, tol, maxiter, sweeps):
+        self._be, self._b, self._run = be, b, run
+        self._precond, self._tol, self._maxiter = precond, tol, maxiter
         self._sweeps = sweeps
         self._damping = 1e-2
         self._factor = None
         self.counts = {"nsinkhorn": 0, "nnewton": 0, "ncg": 0, "nfactor": 0}
 
-    def balance(self, kernel, b, c, tol, patience):
-        """Scale the columns of a kernel until their sums are `b`.
+    def balance(self, kernel, gap, tol, patience):
+        """Scale the columns of a kernel until their sums are right.
 
         Parameters
         ----------
         kernel : DenseKernel, SparseKernel or CostKernel
-            Made with the column factors `b`.
-        b : array
-            Wanted sums.
-        c : array
-            Sums of the kernel as the pass found them; what rounding and sparsification changed
-            is made up for.
+            Made with the column weights as factors.
+        gap : array
+            What the sums lack, as the pass found it; what rounding and sparsification have
+            changed is made up for.
         tol : float
             Largest error, in the L1 norm.
         patience : int
@@ -70,45 +70,41 @@ class NewtonSteps:
         float
             The error reached.
         """
-        xp, host = self._be.xp, self._be.host
+        xp, host, b = self._be.xp, self._be.host, self._b
         self._factor = None
-        log_v = xp.zeros_like(b)
         rho, w = kernel.sweep(b)
-        target = xp.maximum(b + (b * w - c), 0.5 * b)
-        state, weak = (log_v, b, rho, b * w), 0
+        target = xp.maximum(b * w + gap, 0.5 * b)
+        state, weak = (xp.zeros_like(b), b, rho, b * w), 0
         for move in range(patience + 1):
-            log_v, v, rho, c = state
+            log_v, _, _, c = state
             gap = target - c
             mismatch = xp.log(target / xp.maximum(c, 1e-300))
             error = xp.abs(gap).sum()
             heavy = target + c >= LIGHT / b.size * error
-            error, worst, spread = host(
-                error, xp.abs(mismatch[heavy]).max(), xp.ptp(log_v[heavy])
-            )
+            error, worst, spread = host(error, xp.abs(mismatch[heavy]).max(), xp.ptp(log_v[heavy]))
             done = error <= tol or spread > REACH or move == patience
             if done or not np.isfinite(error) or self._run.late:
                 break
             if worst > GATE or weak == 2:
-                state, weak = self._sinkhorn_block(kernel, b, target, state, heavy), 0
+                state, weak = self._sinkhorn_block(kernel, target, state, heavy), 0
             else:
-                state, step = self._newton_step(
-                    kernel, b, target, state, gap, xp.where(heavy, 0.0, mismatch), error
-                )
+                light = xp.where(heavy, 0.0, mismatch)
+                state, step = self._newton_step(kernel, target, state, light, error)
                 weak = weak + 1 if step < 0.3 else 0
         return log_v, error
 
-    def refine(self, kernel, b, log_v, gap, reduction):
+    def refine(self, kernel, log_v, gap, reduction):
         """Return one Newton step for exactly known gaps, meant to reduce them by that much."""
         xp = self._be.xp
-        v = b * xp.exp(log_v)
+        v = self._b * xp.exp(log_v)
         rho, w = kernel.sweep(v)
         kernel.fix(v, rho)
         tol = self._tol or min(max(reduction, 1e-4), 0.1)
         x = self._direction(kernel, v * w, gap, 1e-11, tol)
         return x * min(1.0, 1.0 / self._be.host(xp.abs(x).max()))
 
-    def _sinkhorn_block(self, kernel, b, target, state, heavy):
-        xp = self._be.xp
+    def _sinkhorn_block(self, kernel, target, state, heavy):
+        xp, b = self._be.xp, self._b
         log_v, _, _, c = state
         for _ in range(self._sweeps):
             # Columns of no weight may ask for any factor; the others stay far from the bounds.
@@ -122,14 +118,14 @@ class NewtonSteps:
                 break
         return log_v, v, rho, c
 
-    def _newton_step(self, kernel, b, target, state, gap, mismatch, error):
+    def _newton_step(self, kernel, target, state, mismatch, error):
         """Make one damped Newton step; `mismatch` is 0 but for columns of no weight."""
-        xp, host = self._be.xp, self._be.host
+        xp, host, b = self._be.xp, self._be.host, self._b
         log_v, v, rho, c = state
         kernel.fix(v, rho)
         # Columns of no weight whose sums are far off follow Sinkhorn instead.
         aside = xp.abs(mismatch) > GATE
-        gap = xp.where(aside, 0.0, gap)
+        gap = xp.where(aside, 0.0, target - c)
         shift = min(max(self._damping * error, 1e-11), 0.3)
         tol = self._tol or max(0.1 * min(1.0, error / 1e-2) ** 0.5, 1e-2)
         x = self._direction(kernel, c, gap, shift, tol)

@@ -93,7 +93,9 @@ class Transport:
         if not self.extent.forbidden:
             return False
         xp, finite = self.be.xp, self.be.xp.isfinite(self.C)
-        reached = xp.stack([finite.any(axis=1)[self.a > 0].all(), finite.any(axis=0)[self.b > 0].all()])
+        reached = xp.stack(
+            [finite.any(axis=1)[self.a > 0].all(), finite.any(axis=0)[self.b > 0].all()]
+        )
         return not self.be.host(reached.all())
 
     def without_dust(self, negligible):
@@ -165,14 +167,14 @@ class BestPotentials:
         return {"f": g, "g": f} if self._problem.flipped else {"f": f, "g": g}
 
     def potentials(self):
-        """Return those kept, for all points and in the canonical split; zeros if there are none."""
+        """Return those kept, for all points, in the canonical split; zeros if there are none."""
         if not self.found:
             return 0.0 * self._problem.a, 0.0 * self._problem.b
         return self._whole(self._f, self._g, self._reg)
 
     def _whole(self, f, g, reg):
         """Extend potentials of `part` to all points, with ``<a, f> = <b, g>``."""
-        problem, part, xp = self._problem, self.part, self._problem.be.xp
+        problem, part = self._problem, self.part
         if self._cols is not None:
             # What was left out gets the potentials that make its own marginals exact.
             every = softmin(part.be, _rows(problem.C, self._rows).T, f, part.a, reg)
@@ -329,7 +331,9 @@ def softmin(be, C, potential, weights, reg):
         top = z.max(axis=1)
         top = xp.where(xp.isfinite(top), top, 0.0)
         total = xp.exp(z - top[:, None]).sum(axis=1)
-        out[rows] = xp.where(total > 0, -reg * (top + xp.log(xp.where(total > 0, total, 1.0))), 0.0)
+        out[rows] = xp.where(
+            total > 0, -reg * (top + xp.log(xp.where(total > 0, total, 1.0))), 0.0
+        )
     return out
 
 
@@ -379,7 +383,7 @@ def _common_mass(totals, slack):
 
 
 def _heavy(be, weights, negligible):
-    """Indices of all but the lightest entries, whose sum is at most `negligible`."""
+    """Return the indices of all but the lightest entries, whose sum is at most `negligible`."""
     xp = be.xp
     order = xp.argsort(weights)
     count = be.host((xp.cumsum(weights[order]) <= negligible).sum())

@@ -8,7 +8,7 @@ import numpy as np
 
 from .._core.arrays import Ingest
 from .._core.result import Result, Status
-from .._core.validation import check_array, check_choice, check_memory, check_nonnegative
+from .._core.validation import check_array, check_memory, check_nonnegative
 from ._certificate import judge
 from ._problem import DUST, check_transport, is_feasible, row_blocks
 from ._rounding import missing, shrink
@@ -215,7 +215,7 @@ class TransportResult(Result):
         return self.g
 
     @property
-    def grad_C(self):
+    def grad_C(self):  # noqa: N802 (the cost's own letter)
         """Gradient of the value in `C`: the plan."""
         return self.plan
 
@@ -291,8 +291,8 @@ def _diagnose(problem, reg, tol, run, holds):
     floor = np.finfo(np.float64).eps * problem.range / reg
     if floor > (1e-4 if holds else 0.1 * tol):
         return (
-            f"Rounding limits the marginal error to about {min(floor, 2.0):.1e} where the costs that "
-            f"matter range over {problem.range / reg:.1e} times `reg`."
+            f"Rounding limits the marginal error to about {min(floor, 2.0):.1e} where the costs "
+            f"that matter range over {problem.range / reg:.1e} times `reg`."
         )
     return None
 
@@ -319,13 +319,12 @@ def _rounded_cost(blocks):
     y = shrink(xp, b, sums)
     right = missing(xp, b, sums * y)
     left, cost, bare = xp.empty_like(a), 0.0, xp.empty_like(a)
-    for rows, P in blocks:
-        P *= x[rows, None]
-        P *= y
+    for rows, block in blocks:
+        P = block * x[rows, None] * y
         left[rows] = missing(xp, a[rows], P.sum(axis=1))
         cost = cost + _inner(xp, C[rows], P)
         # Infinite where the missing mass would have to use a forbidden edge.
-        bare[rows] = xp.where(right > 0, C[rows], 0.0) @ right if C[rows].size else 0.0
+        bare[rows] = xp.where(right > 0, C[rows], 0.0) @ right
     total = left.sum()
     extra = xp.where(left > 0, bare, 0.0) @ left / xp.where(total > 0, total, 1.0)
     return float(blocks.host(cost + extra))

@@ -1,5 +1,6 @@
 """Annealed Newton steps on the semi-dual, with sparsification under error control."""
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ PATIENCE, LAST_PATIENCE = 14, 40
 LONGEST_LEAP, MOST_LEAPS = 1e6, 5
 # Passes without progress after which a run has stalled.
 STALL = 20
+
 
 def sinkhorn_newton(
     a,
@@ -182,113 +184,159 @@ def sinkhorn_newton(
     if sparsity is not None and method == "auto":
         raise ValueError("`sparsity` came with method='auto'; expected method='sns-paper'")
     start = check_start(problem, reg, C, x0, f0, g0)
-    run = Monitor("sinkhorn_newton", "marginal_error", be=io.be, tol=0.8 * tol, stall=STALL, **limits)
+    run = Monitor(
+        "sinkhorn_newton", "marginal_error", be=io.be, tol=0.8 * tol, stall=STALL, **limits
+    )
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         if method == "sns-paper":
             options = sparsity, n_sinkhorn or 20, tol_inner or 1e-3, maxiter_inner
             answer = sns_paper(problem, io.out, reg, tol, start, run, *options)
         else:
-            newton = NewtonSteps(problem, run, precond, tol_inner, maxiter_inner, n_sinkhorn or 8)
-            answer = _solve(
-                problem, io.out, reg, tol, start, run, newton, annealing, store_plan
+            newton = partial(
+                NewtonSteps,
+                precond=precond,
+                tol=tol_inner,
+                maxiter=maxiter_inner,
+                sweeps=n_sinkhorn or 8,
             )
+            descent = Descent(problem, reg, tol, run, newton, store_plan, io.out)
+            answer = descent.solve(start, annealing)
         return finish(problem, io, reg, reg_type, tol, answer, run, (a, b, C))
 
 
-def _solve(problem, out, reg, tol, start, run, newton, annealing, store_plan):
-    """Follow the solution from a high temperature down to `reg`."""
-    best = BestPotentials(problem, reg, max(1e-4 * tol, 1e-15), out)
-    if best.part.cut_off:
-        run.end(Status.INFEASIBLE)
-        return Answer(*best.potentials(), [])
-    passes = Passes(best.part, store_plan)
-    path = Path(best.part, reg, best.restrict(start), annealing)
-    levels = []
-    while run.status is None:
-        g, level, last = path.next()
-        run.stage("final temperature" if last else "annealing")
-        levels.append(level)
-        aim = 0.8 * tol if last else ANNEALING_TOL
-        patient = path.at_smallest_step
-        outcome = _solve_level(passes, g, level, aim, last, patient, run, newton, best)
-        path.advance(level, outcome)
-        g = outcome.g
-    if not best.found:
-        # Something ended the run above the last temperature: make the rows exact there.
-        c, _ = passes.run(g, reg)
-        best.offer(best.part.be.host(abs(best.part.b - c).sum()), passes.f, g)
-    f, g = best.potentials()
-    return Answer(f, g, levels, passes.density, **newton.counts)
+class Descent:
+    """Follows the solution from a high temperature down to `reg`.
 
+    Parameters
+    ----------
+    problem : Transport
+    reg : float
+        The last temperature.
+    tol : float
+        Largest error there, relative to the mass.
+    run : Monitor
+    newton : callable
+        Makes the `NewtonSteps` for a back end, column weights and a run.
+    store_plan : {"auto", True, False}
+    out : callable
+        Turns an array into the caller's kind.
+    """
 
-def _solve_level(passes, g, reg, tol, last, patient, run, newton, best):
-    """Balance the plan at one temperature, starting from column potentials `g`."""
-    b, be = passes.problem.b, passes.problem.be
-    stored, before, renew, first, stride, leaps = 0, np.inf, True, None, None, MOST_LEAPS
-    while True:
+    def __init__(self, problem, reg, tol, run, newton, store_plan, out):
+        self._best = BestPotentials(problem, reg, max(1e-4 * tol, 1e-15), out)
+        self._problem, self._be = self._best.part, problem.be
+        self._passes = Passes(self._problem, store_plan)
+        # A little below the tolerance, for the judge rounds differently.
+        self._reg, self._tol = reg, 0.8 * tol
+        self._run, self._newton = run, newton(self._be, self._problem.b, run)
+
+    def solve(self, start, annealing):
+        """Return the answer, from column potentials `start` (None: from scratch)."""
+        run, best = self._run, self._best
+        if self._problem.cut_off:
+            run.end(Status.INFEASIBLE)
+            return Answer(*best.potentials(), [])
+        path = Path(self._problem, self._reg, best.restrict(start), annealing)
+        levels = []
+        while run.status is None:
+            g, reg, last = path.next()
+            run.stage("final temperature" if last else "annealing")
+            levels.append(reg)
+            outcome = self._solve_level(g, reg, last, patient=path.at_smallest_step)
+            path.advance(reg, outcome)
+        if not best.found:
+            # Something ended the run above the last temperature: make the rows exact there.
+            c, _ = self._passes.run(outcome.g, self._reg)
+            error = self._be.host(abs(self._problem.b - c).sum())
+            best.offer(error, self._passes.f, outcome.g)
+        return Answer(*best.potentials(), levels, self._passes.density, **self._newton.counts)
+
+    def _solve_level(self, g, reg, last, patient):
+        """Balance the plan at one temperature, starting from column potentials `g`.
+
+        All but the last temperature give up when they make slow progress, unless `patient`.
+        """
+        tol, patience = (self._tol, LAST_PATIENCE) if last else (ANNEALING_TOL, PATIENCE)
         # Dropping less than a tenth of the error to be reached is harmless.
-        c, fresh = passes.run(g, reg, cutoff=0.1 * tol / b.size if renew else None)
-        kernel = fresh or kernel
-        error = be.host(abs(b - c).sum())
-        first = error if first is None else first
-        if last:
-            best.offer(error, passes.f, g)
-        if _record(run, best, passes, g, reg, error, judge=last) or error <= tol:
-            return Outcome(error <= tol, g, first, stored)
-        if renew:
-            if last and leaps and stride is not None and error > 0.9 * at_last_store:
-                leaps -= 1
-                g, stride = _leap(passes, g, reg, stride, b - c, run, best), None
+        cutoff = 0.1 * tol / g.size
+        first, before, left, stored, leaps, stride = None, np.inf, np.inf, 0, MOST_LEAPS, 0.0
+        while True:
+            look = self._look(g, reg, last, cutoff)
+            first = first or look.error
+            if look.over or look.error <= tol:
+                return Outcome(look.error <= tol, g, first, stored)
+            if last and leaps and 0.99 * before < look.error < 1.01 * before:
+                g, before, leaps = self._leap(g, reg, stride, look.gap), np.inf, leaps - 1
                 continue
-            stored, at_last_store = stored + 1, error
-            aim = max(0.3 * tol, kernel.floor, 1e-15)
-            log_v, inner = newton.balance(kernel, b, c, aim, LAST_PATIENCE if last else PATIENCE)
+            stored, before, goal = stored + 1, look.error, left
+            aim = max(0.3 * tol, look.kernel.floor, 1e-15)
+            log_v, left = self._newton.balance(look.kernel, look.gap, aim, patience)
             stride = reg * log_v
             g = g + stride
-            if not last and inner <= tol:
+            if not last and left <= tol:
                 return Outcome(True, g, first, stored)
-            hopeless = stored >= 3 and inner > (0.01 if last else 0.3 * before)
-            if hopeless and not (last and patient):
+            if stored >= 3 and left > (0.01 if last else 0.3 * goal) and not (last and patient):
                 return Outcome(False, g, first, stored)
-            renew = inner > 1.01 * aim
-            before = inner if renew else np.inf
-        elif error > 0.3 * before:
-            # Directions from a kernel in float32 have not helped.
-            passes.use_float64()
-            renew, before = True, np.inf
-        else:
-            # The stored kernel is too rough to go on with, but good enough for a direction.
-            g = g + reg * newton.refine(kernel, b, log_v, b - c, 0.3 * tol / error)
-            before = error
+            if left <= 1.01 * aim:
+                g = self._polish(g, reg, last, look.kernel, log_v, tol)
+                before = np.inf
+                if self._run.status is not None:
+                    return Outcome(self._run.status == Status.CONVERGED, g, first, stored)
+
+    def _look(self, g, reg, last, cutoff=None):
+        """Pass over the cost once, and report what it shows."""
+        passes = self._passes
+        c, kernel = passes.run(g, reg, cutoff)
+        gap = self._problem.b - c
+        error = self._be.host(abs(gap).sum())
+        if reg == self._reg:
+            self._best.offer(error, passes.f, g)
+        state = partial(self._best.state, passes.f, g, reg)
+        over = self._run.record(error, judge=last, state=state, fun=passes.dual(g), reg=reg)
+        return Look(gap, error, kernel, over)
+
+    def _polish(self, g, reg, last, kernel, log_v, tol):
+        """Correct exactly known gaps by Newton steps on a stored kernel, while they help."""
+        before = np.inf
+        while True:
+            look = self._look(g, reg, last)
+            if look.over or look.error <= tol:
+                return g
+            if look.error > 0.3 * before:
+                # If it was the rounding of float32 entries that spoiled the directions.
+                self._passes.use_float64()
+                return g
+            g = g + reg * self._newton.refine(kernel, log_v, look.gap, 0.3 * tol / look.error)
+            before = look.error
+
+    def _leap(self, g, reg, stride, gap):
+        """Follow a direction as far as the dual rises along it.
+
+        Parts of the problem whose links underflow, two distant clusters say, have to be moved
+        against each other by many times what a stored kernel reaches. The slope then stays what
+        it is until the links open: so look for the end in growing strides, and halve towards it.
+        """
+        self._run.stage("leaps")
+        slope = self._be.host(gap @ stride)
+        near, far, length = 0.0, np.inf, 4.0
+        while self._run.status is None and far - near > 1.0 and near < LONGEST_LEAP:
+            look = self._look(g + length * stride, reg, last=False)
+            if self._be.host(look.gap @ stride) > 0.5 * slope:
+                near = length
+            else:
+                far = length
+            length = 4.0 * near if far == np.inf else 0.5 * (near + far)
+        self._run.stage("final temperature")
+        return g + near * stride
 
 
-def _leap(passes, g, reg, stride, gap, run, best):
-    """Follow a direction as far as the dual rises along it.
+class Look(NamedTuple):
+    """What a pass shows: gaps of the column sums, their L1 norm, the kernel if it was stored."""
 
-    Parts of the problem whose links underflow, two distant clusters say, have to be moved against
-    each other by many times what a stored kernel reaches. The slope then stays what it is until
-    the links open: so look for the end in growing strides, and halve towards it.
-    """
-    b, be = passes.problem.b, passes.problem.be
-    run.stage("leaps")
-    slope = be.host(gap @ stride)
-    near, far, length = 0.0, np.inf, 4.0
-    while run.status is None and far - near > 1.0 and near < LONGEST_LEAP:
-        trial = g + length * stride
-        c, _ = passes.run(trial, reg)
-        _record(run, best, passes, trial, reg, be.host(abs(b - c).sum()), judge=False)
-        if be.host((b - c) @ stride) > 0.5 * slope:
-            near = length
-        else:
-            far = length
-        length = 4.0 * near if far == np.inf else 0.5 * (near + far)
-    run.stage("final temperature")
-    return g + near * stride
-
-
-def _record(run, best, passes, g, reg, error, judge):
-    state = partial(best.state, passes.f, g, reg)
-    return run.record(error, judge=judge, state=state, fun=passes.dual(g), reg=reg)
+    gap: Any
+    error: float
+    kernel: Any
+    over: bool
 
 
 class Outcome(NamedTuple):
@@ -317,7 +365,9 @@ class Path:
     def __init__(self, problem, reg, start, annealing):
         self._reg, self._factor = reg, FACTOR
         self._levels = []
-        self._highest = max(reg, FIRST * problem.spread) if annealing else reg
+        self._highest = FIRST * problem.spread if annealing else reg
+        if self._highest < 2.0 * reg:
+            self._highest = reg
         # A good start needs no higher temperature; `advance` goes up if it was not good.
         self._next = self._highest if start is None else reg
         # Otherwise the c-transform of zero: exact for reg = 0 if every row could choose freely.
@@ -343,7 +393,10 @@ class Path:
             self._factor = min(self._factor**2, FACTORS[1])
         elif not outcome.solved or outcome.stored > 1:
             self._factor = max(self._factor**0.5, FACTORS[0])
-        self._next = max(self._reg, self._levels[-1].reg / self._factor)
+        # Steps of equal ratio, as many as this factor takes, or nearly.
+        ratio = self._levels[-1].reg / self._reg
+        steps = max(1, math.ceil(math.log(ratio) / math.log(self._factor) - 0.2))
+        self._next = self._reg if steps == 1 else self._levels[-1].reg / ratio ** (1 / steps)
         self._g = self._predict(self._next)
 
     def _predict(self, reg):

@@ -23,4 +23,6 @@ def warmup():
             # Two passes see the dense and the compressed kernel; no solution is needed.
             warnings.simplefilter("ignore", ConvergenceWarning)
             sinkhorn_newton(None, None, C, reg=1e-3, maxiter=2)
-            sinkhorn_newton(None, None, C, reg=1e-5, annealing=False, maxiter=4, precond="cholesky")
+            sinkhorn_newton(
+                None, None, C, reg=1e-5, annealing=False, maxiter=4, precond="cholesky"
+            )

@@ -24,10 +24,9 @@ def row_pass(C, h, beta, reg, a, shift, K):
     rows) and returns ``K^T a``, which is 1 where the column sum is ``beta_j``. All arithmetic is
     in float64, whatever the dtypes of `C` and `K`.
     """
-    n, m = C.shape
     log_beta = np.log(beta)
     strips = threads.strips(C.size)
-    sums = np.zeros((strips, m))
+    sums = np.zeros((strips, C.shape[1]))
     with threads.guard():
         if strips == 1:
             _row_pass_strip(C, h, log_beta, beta, 1.0 / reg, a, shift, K, sums[0])
@@ -134,13 +133,13 @@ def _sweep_strip(K, v, a, rho, sums):
     zero = number(0.0)
     for i in range(0, n, 4):
         # Rows past the end repeat the last one with weight zero.
-        j, k, l = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
-        rho[i], rho[j], rho[k], rho[l] = _dot_rows(K[i], K[j], K[k], K[l], v)
+        i1, i2, i3 = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
+        rho[i], rho[i1], rho[i2], rho[i3] = _dot_rows(K[i], K[i1], K[i2], K[i3], v)
         w0 = number(a[i] / rho[i])
-        w1 = number(a[j] / rho[j]) if i + 1 < n else zero
-        w2 = number(a[k] / rho[k]) if i + 2 < n else zero
-        w3 = number(a[l] / rho[l]) if i + 3 < n else zero
-        _add_rows(K[i], K[j], K[k], K[l], w0, w1, w2, w3, sums)
+        w1 = number(a[i1] / rho[i1]) if i + 1 < n else zero
+        w2 = number(a[i2] / rho[i2]) if i + 2 < n else zero
+        w3 = number(a[i3] / rho[i3]) if i + 3 < n else zero
+        _add_rows(K[i], K[i1], K[i2], K[i3], w0, w1, w2, w3, sums)
 
 
 @kernel(fastmath=REDUCE)
@@ -223,19 +222,20 @@ def _laplacian_strip(K, v, rho, a, peaks, x, sums):
     number = K.dtype.type
     zero = number(0.0)
     for i in range(0, n, 4):
-        j, k, l = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
-        x0, x1, x2, x3 = x[peaks[i]], x[peaks[j]], x[peaks[k]], x[peaks[l]]
-        s0, s1, s2, s3 = _dot_differences(K[i], K[j], K[k], K[l], v, x, x0, x1, x2, x3)
+        i1, i2, i3 = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
+        x0, x1, x2, x3 = x[peaks[i]], x[peaks[i1]], x[peaks[i2]], x[peaks[i3]]
+        s0, s1, s2, s3 = _dot_differences(K[i], K[i1], K[i2], K[i3], v, x, x0, x1, x2, x3)
         w0 = number(a[i] / rho[i])
-        w1 = number(a[j] / rho[j]) if i + 1 < n else zero
-        w2 = number(a[k] / rho[k]) if i + 2 < n else zero
-        w3 = number(a[l] / rho[l]) if i + 3 < n else zero
+        w1 = number(a[i1] / rho[i1]) if i + 1 < n else zero
+        w2 = number(a[i2] / rho[i2]) if i + 2 < n else zero
+        w3 = number(a[i3] / rho[i3]) if i + 3 < n else zero
         # Weighted means on their own: a mean of 1e-12 would get lost in x0 + s0.
-        s0, s1 = w0 * number(s0 / rho[i]), w1 * number(s1 / rho[j])
-        s2, s3 = w2 * number(s2 / rho[k]), w3 * number(s3 / rho[l])
+        s0, s1 = w0 * number(s0 / rho[i]), w1 * number(s1 / rho[i1])
+        s2, s3 = w2 * number(s2 / rho[i2]), w3 * number(s3 / rho[i3])
         _add_differences(
-            K[i], K[j], K[k], K[l], w0, w1, w2, w3, x, x0, x1, x2, x3, s0, s1, s2, s3, sums
-        )
+            K[i], K[i1], K[i2], K[i3],
+            w0, w1, w2, w3, x, x0, x1, x2, x3, s0, s1, s2, s3, sums,
+        )  # fmt: skip
 
 
 @kernel(fastmath=REDUCE)
@@ -355,7 +355,9 @@ def _sparse_row_pass_strip(
                 starts[i] = at
                 # A row may take m places, however few it will fill.
                 if at + m <= last:
-                    at = _keep_above(rows[k], beta, cutoff * total, 1.0 / total, at, indices, values)
+                    at = _keep_above(
+                        rows[k], beta, cutoff * total, 1.0 / total, at, indices, values
+                    )
                 else:
                     at = last + 1
                 ends[i] = at
@@ -514,5 +516,5 @@ def _csr_gram(starts, ends, indices, values, v, rho, a, W):
             p = w * values[k] * v[j]
             row = W[j]
             # Indices ascend within a row, so these are the entries left of the diagonal.
-            for l in range(starts[i], k):
-                row[indices[l]] += p * values[l] * v[indices[l]]
+            for q in range(starts[i], k):
+                row[indices[q]] += p * values[q] * v[indices[q]]
