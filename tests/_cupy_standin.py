@@ -64,8 +64,8 @@ class Device:
         Arrays copied from the host to the device.
     launches : list of str
         Name expressions of the kernels launched.
-    traffic : list of (int, int)
-        Bytes that each of them loaded from and stored to its arrays.
+    traffic : list of list of (int, int)
+        Bytes that each of them loaded from and stored to each of its arguments.
     block : int or None
         If set, every launch of one-dimensional blocks uses this many threads in a block.
     """
@@ -342,7 +342,7 @@ class RawModule:
             if device.block and len(block) == 1:
                 block = (device.block,)
             kernel(grid, block, tuple(map(_on_host, args)), shared_mem=shared_mem)
-            device.traffic.append(tuple(map(sum, zip(*kernel.traffic, strict=True))))
+            device.traffic.append(kernel.traffic)
 
         return launch
 
