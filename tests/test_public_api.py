@@ -59,7 +59,7 @@ def documented(function):
     """Return the type line of every parameter by name, from the numpydoc section."""
     text = inspect.cleandoc(function.__doc__).partition("\nParameters\n---")[2]
     text = re.split(r"\n\n[A-Z]\w+\n---", text)[0]
-    lines = re.findall(r"^([*\w, ]+) :(.*)$", text, re.M)
+    lines = re.findall(r"^([*\w][*\w, ]*) :(.*)$", text, re.M)
     return {name.strip(" *"): line for names, line in lines for name in names.split(",")}
 
 

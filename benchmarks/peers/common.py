@@ -146,7 +146,7 @@ def tune(contender, tol, seconds, *, attempts=5):
         del answer
         certified = attempt.error <= tol
         capped = attempt.iterations >= cap
-        note = "" if certified else "time" if capped else "stopped"
+        note = "" if certified else "time" if capped or wall >= seconds else "stopped"
         if best is None or attempt.error <= best.attempt.error:
             best = Tuned(attempt, threshold, cap, certified, note)
         # A capped run that used most of the time has shown what it can do.

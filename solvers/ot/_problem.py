@@ -25,7 +25,7 @@ _MASS_SLACK = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
 
 
 # A weight, relative to the mass, that counts as none: its exponent would overflow.
-DUST = 1e-290
+DUST = 1e-305
 
 
 class Extent(NamedTuple):

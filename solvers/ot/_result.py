@@ -245,7 +245,8 @@ class _PlanBlocks:
             E = xp.subtract(g, self.C[rows], dtype=np.float64)
             E += f[rows, None]
             E /= reg
-            xp.exp(E, out=E)
+            with np.errstate(over="ignore"):
+                xp.exp(E, out=E)
             E *= (self.mass * self.a[rows])[:, None]
             E *= self.b
             yield rows, E

@@ -241,7 +241,8 @@ class Descent:
         while run.status is None:
             g, reg, last = path.next()
             run.stage("final temperature" if last else "annealing")
-            levels.append(reg)
+            if levels[-1:] != [reg]:
+                levels.append(reg)
             outcome = self._solve_level(g, reg, last, patient=path.at_smallest_step)
             path.advance(reg, outcome)
         if not best.found:

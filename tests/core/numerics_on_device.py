@@ -15,9 +15,10 @@ be = get_backend("cupy")
 
 
 @pytest.fixture(params=[(block, policy) for block in (32, 64, 128, 256) for policy in POLICIES])
-def any_schedule(request, device):
-    """Every block size with every order of threads."""
+def any_schedule(request, device, monkeypatch):
+    """Every block size with every order of threads; few blocks, so that each has much to do."""
     device.block, policy = request.param
+    monkeypatch.setattr(gpu, "blocks", lambda _: 3)
     with schedule(policy):
         yield
 

@@ -20,9 +20,11 @@ def matrix(sketch):
 def coherent_basis(rng, n, d):
     """Orthonormal columns, half of them unit vectors, so that single rows carry all the weight."""
     half = d // 2
-    A = np.zeros((n, d))
-    A[:half, :half] = np.eye(half)
-    A[half:, half:] = rng.standard_normal((n - half, d - half))
+    A = rng.standard_normal((n, d))
+    # A distance at which columns of the Hadamard matrix agree in all their leading entries.
+    heavy = 256 * np.arange(half)
+    A[:, :half], A[heavy] = 0, 0
+    A[heavy, :half] = np.eye(half)
     return np.linalg.qr(A)[0]
 
 

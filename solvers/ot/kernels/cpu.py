@@ -100,7 +100,7 @@ def column_potential(C, shift, a, reg, columns, h):
     """Set ``h_j`` for the given columns so that their sums are exact: ``(K^T a)_j = 1``."""
     log_a = np.log(a) - shift
     for j in columns:
-        z = log_a - C[:, j] / reg
+        z = log_a - C[:, j].astype(np.float64) / reg
         top = z.max()
         h[j] = -reg * (top + np.log(np.exp(z - top).sum()))
 
