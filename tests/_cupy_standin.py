@@ -41,7 +41,7 @@ LINALG = "cholesky eigh eigvalsh inv lstsq norm pinv qr solve svd"
 SCIPY_LINALG = "lu_factor lu_solve solve_triangular"
 METHODS = """
     all any argmax argmin astype clip copy cumsum diagonal dot fill max mean min prod ravel repeat
-    reshape sort squeeze std sum swapaxes take trace transpose var view
+    reshape sort squeeze std sum swapaxes take trace transpose var
 """
 ATTRIBUTES = "dtype itemsize nbytes ndim shape size strides"
 SPARSE = "csr_matrix vstack"
@@ -108,7 +108,16 @@ class ndarray:  # noqa: N801 (CuPy's name)
     def __dlpack_device__(self):
         return (2, self.device.id)
 
-    T = property(lambda self: ndarray(self._host.T))
+    def _part(self, host):
+        part = ndarray(host)
+        part.device = self.device
+        return part
+
+    # What involves no kernel works for arrays of any device.
+    T = property(lambda self: self._part(self._host.T))
+
+    def view(self, dtype=None):
+        return self._part(self._host.view(*([] if dtype is None else [dtype])))
 
     @property
     def flags(self):
@@ -152,7 +161,7 @@ class ndarray:  # noqa: N801 (CuPy's name)
     def __getitem__(self, key):
         if any(_is_mask(k) for k in (key if isinstance(key, tuple) else (key,))):
             device.syncs += 1
-        return _on_device(self._host[_on_host(key)])
+        return self._part(np.asarray(self._host[_on_host(key)]))
 
     def __setitem__(self, key, value):
         self._host[_on_host(key)] = _on_host(value)
@@ -351,16 +360,18 @@ class CudaDevice:
     """`cupy.cuda.Device`: as many as asked for, but all arrays must be on the current one."""
 
     current = 0
+    _before = ()
 
     def __init__(self, number=None):
         self.id = CudaDevice.current if number is None else number
 
     def __enter__(self):
-        self._before, CudaDevice.current = CudaDevice.current, self.id
+        CudaDevice._before = (*CudaDevice._before, CudaDevice.current)
+        CudaDevice.current = self.id
         return self
 
     def __exit__(self, *_):
-        CudaDevice.current = self._before
+        *CudaDevice._before, CudaDevice.current = CudaDevice._before
 
 
 def _module(name, **contents):

@@ -214,7 +214,8 @@ def _check_entries(io, name, x, plus_inf, minimum):
 def _extremes(io, x):
     """Smallest and largest entry, NaN if any is NaN, without a temporary of the size of `x`."""
     if io.be.name != "numpy":
-        return io.be.host(x.min(), x.max())
+        with io.device:
+            return io.be.host(x.min(), x.max())
     flat = x.reshape(-1)
     blocks = [flat[k : k + _BLOCK] for k in range(0, flat.size, _BLOCK)]
     # One visit per block: the second reduction finds it in the cache.
