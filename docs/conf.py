@@ -61,8 +61,6 @@ numpydoc_validation_exclude = {
     # Their parameters are fields, which stand under Attributes, or the enum machinery's own.
     r"\.TransportProblem$",
     r"\.Status$",
-    # One line says all.
-    r"\.Result\.(cite|plot|summary)$",
 }
 
 doctest_default_flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -59,7 +59,8 @@ def sample_photographs():
 
     Examples
     --------
-    >>> china, flower = sample_photographs()
+    >>> from solvers import datasets
+    >>> china, flower = datasets.sample_photographs()
     >>> china.shape
     (427, 640, 3)
     """
@@ -90,7 +91,8 @@ def digits_transport(i=0, j=1, side=32, metric="sqeuclidean"):
 
     Examples
     --------
-    >>> digits_transport(3, 8, side=16).C.shape
+    >>> from solvers import datasets
+    >>> datasets.digits_transport(3, 8, side=16).C.shape
     (256, 256)
     """
     from sklearn.datasets import load_digits

@@ -134,7 +134,13 @@ class Result(OptimizeResult):
     _bibtex: ClassVar[Mapping[str, str]] = {}
 
     def summary(self) -> str:
-        """Return a few lines: why the run ended, which stages ran, how good the answer is."""
+        """Return a few lines: why the run ended, which stages ran, how good the answer is.
+
+        Returns
+        -------
+        str
+            For printing.
+        """
         lines = [f"{self.method}: {self.message}"]
         width = max((len(name) for name, _, _ in self.stages), default=0)
         lines += [
@@ -148,13 +154,32 @@ class Result(OptimizeResult):
         return "\n".join(lines)
 
     def plot(self, *, x: str = "seconds", ax: Any = None) -> Any:
-        """Draw the convergence of this run; see `solvers.plot_convergence`."""
+        """Draw the convergence of this run; see `solvers.plot_convergence`.
+
+        Parameters
+        ----------
+        x : {"seconds", "nit"}
+            What to draw it against.
+        ax : matplotlib axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes.
+        """
         from solvers._core.plotting import plot_convergence
 
         return plot_convergence(self, x=x, ax=ax)
 
     def cite(self) -> str:
-        """Return BibTeX for the method that ran, followed by the library's own entry."""
+        """Return BibTeX for the method that ran, followed by the library's own entry.
+
+        Returns
+        -------
+        str
+            For a bibliography file.
+        """
         own = self._bibtex.get(self.method)
         return f"{own.strip()}\n\n{_LIBRARY}" if own else _LIBRARY
 

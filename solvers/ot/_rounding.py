@@ -42,8 +42,8 @@ def round_plan(P, a, b):
     --------
     >>> import solvers
     >>> solvers.ot.round_plan([[0.5, 0.0], [0.0, 0.25]], [0.5, 0.5], [0.5, 0.5])
-    array([[0.5 , 0.  ],
-           [0.  , 0.5 ]])
+    array([[0.5, 0. ],
+           [0. , 0.5]])
     """
     io = Ingest(P=P, a=a, b=b)
     P = check_array(io, "P", ndim=2, minimum=0.0)
