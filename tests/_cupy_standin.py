@@ -360,6 +360,8 @@ class CudaDevice:
     """`cupy.cuda.Device`: as many as asked for, but all arrays must be on the current one."""
 
     current = 0
+    # Free and total memory in bytes.
+    mem_info = (2**36, 2**37)
     _before = ()
 
     def __init__(self, number=None):
@@ -393,6 +395,7 @@ def install():
         cuda=cuda,
         linalg=linalg,
         RawModule=RawModule,
+        get_default_memory_pool=lambda: types.SimpleNamespace(free_bytes=lambda: 2**20),
         **{name: _forward(getattr(np, name)) for name in FUNCTIONS.split()},
         **{name: _forward(getattr(np, name), waits=True) for name in WAITING.split()},
         **{name: getattr(np, name) for name in CONSTANTS.split()},

@@ -108,7 +108,7 @@ class TransportResult(Result):
         with _PlanBlocks(self) as blocks:
             dtype = blocks.io.dtype
             remedy = "Use `apply` or `plan_sparse`."
-            check_memory(dtype.itemsize * blocks.C.size, "`plan`", remedy)
+            check_memory(dtype.itemsize * blocks.C.size, "`plan`", remedy, be=blocks.be)
             P = blocks.xp.empty(blocks.C.shape, dtype)
             for rows, block in blocks:
                 P[rows] = block
