@@ -41,7 +41,7 @@ LINALG = "cholesky eigh eigvalsh inv lstsq norm pinv qr solve svd"
 SCIPY_LINALG = "lu_factor lu_solve solve_triangular"
 METHODS = """
     all any argmax argmin astype clip copy cumsum diagonal dot fill max mean min prod ravel repeat
-    reshape sort squeeze std sum swapaxes take trace transpose var view
+    reshape sort squeeze std sum swapaxes take trace transpose var
 """
 ATTRIBUTES = "dtype itemsize nbytes ndim shape size strides"
 SPARSE = "csr_matrix vstack"
@@ -64,8 +64,8 @@ class Device:
         Arrays copied from the host to the device.
     launches : list of str
         Name expressions of the kernels launched.
-    traffic : list of (int, int)
-        Bytes that each of them loaded from and stored to its arrays.
+    traffic : list of list of (int, int)
+        Bytes that each of them loaded from and stored to each of its arguments.
     block : int or None
         If set, every launch of one-dimensional blocks uses this many threads in a block.
     """
@@ -108,7 +108,16 @@ class ndarray:  # noqa: N801 (CuPy's name)
     def __dlpack_device__(self):
         return (2, self.device.id)
 
-    T = property(lambda self: ndarray(self._host.T))
+    def _part(self, host):
+        part = ndarray(host)
+        part.device = self.device
+        return part
+
+    # What involves no kernel works for arrays of any device.
+    T = property(lambda self: self._part(self._host.T))
+
+    def view(self, dtype=None):
+        return self._part(self._host.view(*([] if dtype is None else [dtype])))
 
     @property
     def flags(self):
@@ -152,7 +161,7 @@ class ndarray:  # noqa: N801 (CuPy's name)
     def __getitem__(self, key):
         if any(_is_mask(k) for k in (key if isinstance(key, tuple) else (key,))):
             device.syncs += 1
-        return _on_device(self._host[_on_host(key)])
+        return self._part(np.asarray(self._host[_on_host(key)]))
 
     def __setitem__(self, key, value):
         self._host[_on_host(key)] = _on_host(value)
@@ -342,7 +351,7 @@ class RawModule:
             if device.block and len(block) == 1:
                 block = (device.block,)
             kernel(grid, block, tuple(map(_on_host, args)), shared_mem=shared_mem)
-            device.traffic.append(tuple(map(sum, zip(*kernel.traffic, strict=True))))
+            device.traffic.append(kernel.traffic)
 
         return launch
 
@@ -351,16 +360,20 @@ class CudaDevice:
     """`cupy.cuda.Device`: as many as asked for, but all arrays must be on the current one."""
 
     current = 0
+    # Free and total memory in bytes.
+    mem_info = (2**36, 2**37)
+    _before = ()
 
     def __init__(self, number=None):
         self.id = CudaDevice.current if number is None else number
 
     def __enter__(self):
-        self._before, CudaDevice.current = CudaDevice.current, self.id
+        CudaDevice._before = (*CudaDevice._before, CudaDevice.current)
+        CudaDevice.current = self.id
         return self
 
     def __exit__(self, *_):
-        CudaDevice.current = self._before
+        *CudaDevice._before, CudaDevice.current = CudaDevice._before
 
 
 def _module(name, **contents):
@@ -382,6 +395,7 @@ def install():
         cuda=cuda,
         linalg=linalg,
         RawModule=RawModule,
+        get_default_memory_pool=lambda: types.SimpleNamespace(free_bytes=lambda: 2**20),
         **{name: _forward(getattr(np, name)) for name in FUNCTIONS.split()},
         **{name: _forward(getattr(np, name), waits=True) for name in WAITING.split()},
         **{name: getattr(np, name) for name in CONSTANTS.split()},

@@ -64,6 +64,11 @@ class Backend:
         """Return the kernel module of a package, such as "solvers.ot", for these arrays."""
         return import_module(f"{package}.kernels.{'cpu' if self.name == 'numpy' else 'gpu'}")
 
+    def free_memory(self):
+        """Return how many bytes can still be allocated on the current CUDA device."""
+        # What CuPy's pool has kept of freed arrays counts as used on the device.
+        return self.xp.cuda.Device().mem_info[0] + self.xp.get_default_memory_pool().free_bytes()
+
     def host(self, *values):
         """Bring scalars and small arrays to the host; the only transfer that solvers make.
 

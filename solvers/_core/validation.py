@@ -214,7 +214,8 @@ def _check_entries(io, name, x, plus_inf, minimum):
 def _extremes(io, x):
     """Smallest and largest entry, NaN if any is NaN, without a temporary of the size of `x`."""
     if io.be.name != "numpy":
-        return io.be.host(x.min(), x.max())
+        with io.device:
+            return io.be.host(x.min(), x.max())
     flat = x.reshape(-1)
     blocks = [flat[k : k + _BLOCK] for k in range(0, flat.size, _BLOCK)]
     # One visit per block: the second reduction finds it in the cache.
@@ -222,8 +223,8 @@ def _extremes(io, x):
     return float(ends[:, 0].min()), float(ends[:, 1].max())
 
 
-def check_memory(nbytes, what, remedy=""):
-    """Raise MemoryError where an allocation on the host is bound to fail.
+def check_memory(nbytes, what, remedy="", *, be=None):
+    """Raise MemoryError where an allocation is bound to fail.
 
     Parameters
     ----------
@@ -233,10 +234,12 @@ def check_memory(nbytes, what, remedy=""):
         What it is for, as the subject of the sentence.
     remedy : str
         What to do instead, as a sentence.
+    be : Backend, optional
+        Whose memory it is; by default the host's.
     """
     if nbytes < _SMALL_ALLOCATION:
         return
-    free = _free_memory()
+    free = _free_memory() if be is None or be.name == "numpy" else be.free_memory()
     if nbytes > free:
         sentence = f"{what} needs {nbytes / 1e9:.3g} GB; {free / 1e9:.3g} GB are free"
         raise MemoryError(f"{sentence}. {remedy}".rstrip(" ."))

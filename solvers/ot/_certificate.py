@@ -69,7 +69,8 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8):
     n, m = sizes[::-1] if problem.flipped else sizes
     f = check_array(io, "f", shape=(n,), means="(a.size,)", finite=False)
     g = check_array(io, "g", shape=(m,), means="(b.size,)", finite=False)
-    return judge(problem, *((g, f) if problem.flipped else (f, g)), reg, tol)
+    with problem.device:
+        return judge(problem, *((g, f) if problem.flipped else (f, g)), reg, tol)
 
 
 def judge(problem, f, g, reg, tol):

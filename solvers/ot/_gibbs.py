@@ -108,7 +108,7 @@ class Passes:
         if self._csr is None:
             self._dense = None
             n, room = p.a.size, int(ROOM * p.C.size) + p.b.size
-            check_memory(12 * room, "The compressed plan")
+            check_memory(12 * room, "The compressed plan", be=p.be)
             starts, ends = xp.zeros(n, np.int64), xp.zeros(n, np.int64)
             self._csr = starts, ends, xp.empty(room, np.int32), xp.empty(room)
         starts, ends, indices, values = self._csr
@@ -137,7 +137,8 @@ class Passes:
 
     def _fits(self):
         try:
-            check_memory(self._number.itemsize * self.problem.C.size, "The dense plan")
+            nbytes = self._number.itemsize * self.problem.C.size
+            check_memory(nbytes, "The dense plan", be=self.problem.be)
         except MemoryError:
             return False
         return True

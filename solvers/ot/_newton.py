@@ -81,8 +81,14 @@ class NewtonSteps:
             mismatch = xp.log(target / xp.maximum(c, 1e-300))
             error = xp.abs(gap).sum()
             heavy = target + c >= LIGHT / b.size * error
-            error, worst, spread = host(error, xp.abs(mismatch[heavy]).max(), xp.ptp(log_v[heavy]))
-            done = error <= tol or spread > REACH or move == patience
+            # Not by mismatch[heavy], for whose size a GPU would have to be asked.
+            error, worst, low, high = host(
+                error,
+                xp.abs(xp.where(heavy, mismatch, 0.0)).max(),
+                xp.where(heavy, log_v, np.inf).min(),
+                xp.where(heavy, log_v, -np.inf).max(),
+            )
+            done = error <= tol or high - low > REACH or move == patience
             if done or not np.isfinite(error) or self._run.late:
                 break
             if worst > GATE or weak == 2:
@@ -113,7 +119,7 @@ class NewtonSteps:
             rho, w = kernel.sweep(v)
             c = v * w
             self.counts["nsinkhorn"] += 1
-            worst = xp.abs(xp.log(target / xp.maximum(c, 1e-300)))[heavy].max()
+            worst = xp.where(heavy, xp.abs(xp.log(target / xp.maximum(c, 1e-300))), 0.0).max()
             if self._be.host(worst) < 0.5 * GATE:
                 break
         return log_v, v, rho, c
@@ -212,7 +218,7 @@ class NewtonSteps:
         for more in (0.0, 1e-12, 1e-8):
             W[diagonal, diagonal] = degree + damping + (1.0 + more) * c * c / c.sum() + more * c
             try:
-                L = xp.linalg.cholesky(W)
+                L = self._be.cholesky(W)
             except np.linalg.LinAlgError:
                 continue
             if np.isfinite(self._be.host(L[-1, -1])):

@@ -43,6 +43,8 @@ class Transport:
     Attributes
     ----------
     be : Backend
+    device : context manager
+        Makes the arrays' device the current one.
     a, b : array, float64
         Weights with sum one.
     C : array, shape (a.size, b.size)
@@ -54,6 +56,7 @@ class Transport:
     """
 
     be: Any
+    device: Any
     a: Any
     b: Any
     C: Any
@@ -222,7 +225,7 @@ def check_transport(a, b, C):
         )
     if flipped:
         a, b = b, a
-    return Transport(io.be, a, b, C, mass, flipped), io
+    return Transport(io.be, io.device, a, b, C, mass, flipped), io
 
 
 def check_reg(problem, reg, reg_scale):
@@ -231,21 +234,26 @@ def check_reg(problem, reg, reg_scale):
     if reg is None:
         if reg_scale is not None:
             raise ValueError(f"`reg_scale` came as {reg_scale!r} without `reg`; expected both")
-        # Where the cost is constant every weight gives the same plan.
-        std = _moments(problem.be, problem.C)[1]
-        return check_positive(0.05 * std or max(abs(problem.extent.high), 1.0), "reg")
+        with problem.device:
+            std = _moments(problem.be, problem.C)[1]
+            # Where the cost is constant every weight gives the same plan.
+            return check_positive(0.05 * std or max(abs(problem.extent.high), 1.0), "reg")
     reg = check_positive(reg, "reg")
     if reg_scale is None:
         return reg
-    if reg_scale == "median":
+    with problem.device:
+        return check_positive(reg * float(_scale(problem, reg_scale)), "reg")
+
+
+def _scale(problem, name):
+    """Return a statistic of the finite costs."""
+    if name == "max":
+        return problem.extent.high
+    if name == "median":
         xp = problem.be.xp
-        scale = problem.be.host(xp.median(problem.C[xp.isfinite(problem.C)]))
-    elif reg_scale == "max":
-        scale = problem.extent.high
-    else:
-        mean, std = _moments(problem.be, problem.C)
-        scale = mean if reg_scale == "mean" else std
-    return check_positive(reg * float(scale), "reg")
+        return problem.be.host(xp.median(problem.C[xp.isfinite(problem.C)]))
+    mean, std = _moments(problem.be, problem.C)
+    return mean if name == "mean" else std
 
 
 def check_limits(io, tol, maxiter, time_limit, callback, progress, history):
@@ -284,15 +292,16 @@ def check_start(problem, reg, C, x0, f0, g0):
         names = "x0", "x0"
         f0, g0 = _pair(x0)
     sizes = problem.C.shape[::-1] if problem.flipped else problem.C.shape
-    f, g = (
-        _potential(C, name, potential, size)
-        for name, potential, size in zip(names, (f0, g0), sizes, strict=True)
-    )
-    if problem.flipped:
-        f, g = g, f
-    if g is None and f is not None:
-        return softmin(problem.be, problem.C.T, f, problem.a, reg)
-    return g
+    with problem.device:
+        f, g = (
+            _potential(C, name, potential, size)
+            for name, potential, size in zip(names, (f0, g0), sizes, strict=True)
+        )
+        if problem.flipped:
+            f, g = g, f
+        if g is None and f is not None:
+            return softmin(problem.be, problem.C.T, f, problem.a, reg)
+        return g
 
 
 def is_feasible(problem):

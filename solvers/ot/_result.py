@@ -94,8 +94,9 @@ class TransportResult(Result):
     @property
     def x(self):
         """The potentials `f` and `g` in one array."""
-        problem, io = check_transport(*self._data)
-        return io.out(problem.be.xp.concatenate(self._potentials(io)))
+        _, io = check_transport(*self._data)
+        with io.device:
+            return io.out(io.xp.concatenate(self._potentials()))
 
     @property
     def plan(self):
@@ -104,15 +105,14 @@ class TransportResult(Result):
 
     @cached_property
     def _plan(self):
-        blocks = _PlanBlocks(self)
-        xp, shape = blocks.xp, blocks.C.shape
-        check_memory(
-            blocks.io.dtype.itemsize * blocks.C.size, "`plan`", "Use `apply` or `plan_sparse`."
-        )
-        P = xp.empty(shape, blocks.io.dtype)
-        for rows, block in blocks:
-            P[rows] = block
-        return blocks.io.out(P.T if blocks.flipped else P)
+        with _PlanBlocks(self) as blocks:
+            dtype = blocks.io.dtype
+            remedy = "Use `apply` or `plan_sparse`."
+            check_memory(dtype.itemsize * blocks.C.size, "`plan`", remedy, be=blocks.be)
+            P = blocks.xp.empty(blocks.C.shape, dtype)
+            for rows, block in blocks:
+                P[rows] = block
+            return blocks.io.out(P.T if blocks.flipped else P)
 
     @property
     def potentials_counting(self):
@@ -122,11 +122,11 @@ class TransportResult(Result):
         """
         problem, io = check_transport(*self._data)
         a, b = (problem.b, problem.a) if problem.flipped else (problem.a, problem.b)
-        f, g = self._potentials(io)
-        with np.errstate(divide="ignore"):
-            phi = f + self.reg * problem.be.xp.log(a)
-            psi = g + self.reg * problem.be.xp.log(problem.mass * b)
-        return io.out(phi), io.out(psi)
+        with io.device, np.errstate(divide="ignore"):
+            f, g = self._potentials()
+            phi = f + self.reg * io.xp.log(a)
+            psi = g + self.reg * io.xp.log(problem.mass * b)
+            return io.out(phi), io.out(psi)
 
     def plan_sparse(self, threshold=1e-12):
         """Return the plan's entries of at least `threshold`, in units of mass.
@@ -142,14 +142,13 @@ class TransportResult(Result):
             In CSR format, of SciPy or CuPy.
         """
         threshold = check_nonnegative(threshold, "threshold")
-        blocks = _PlanBlocks(self)
-        sparse = blocks.be.sparse
-        parts = []
-        for _, P in blocks:
-            P[threshold > P] = 0.0
-            parts.append(sparse.csr_matrix(P))
-        plan = sparse.vstack(parts, format="csr")
-        return (plan.T if blocks.flipped else plan).tocsr()
+        with _PlanBlocks(self) as blocks:
+            sparse, parts = blocks.be.sparse, []
+            for _, P in blocks:
+                P[threshold > P] = 0.0
+                parts.append(sparse.csr_matrix(P))
+            plan = sparse.vstack(parts, format="csr")
+            return (plan.T if blocks.flipped else plan).tocsr()
 
     def apply(self, V, axis=1):
         """Multiply the plan with a vector or matrix, without forming it.
@@ -168,31 +167,31 @@ class TransportResult(Result):
         """
         if isinstance(axis, bool) or axis not in (0, 1):
             raise ValueError(f"`axis` came as {axis!r}; expected 0 or 1")
-        blocks = _PlanBlocks(self)
-        along = (axis == 1) != blocks.flipped
-        size = blocks.C.shape[1] if along else blocks.C.shape[0]
-        io = Ingest(C=self._data[2], V=V)
-        V = check_array(io, "V", ndim=(1, 2))
-        if V.shape[0] != size:
-            raise ValueError(f"`V` came with shape {V.shape}; expected {size} rows")
-        V = V.astype(np.float64)
-        if along:
-            return io.out(blocks.xp.concatenate([P @ V for _, P in blocks]))
-        return io.out(sum(P.T @ V[rows] for rows, P in blocks))
+        with _PlanBlocks(self) as blocks:
+            along = (axis == 1) != blocks.flipped
+            size = blocks.C.shape[1] if along else blocks.C.shape[0]
+            io = Ingest(C=self._data[2], V=V)
+            V = check_array(io, "V", ndim=(1, 2))
+            if V.shape[0] != size:
+                raise ValueError(f"`V` came with shape {V.shape}; expected {size} rows")
+            V = V.astype(np.float64)
+            if along:
+                return io.out(blocks.xp.concatenate([P @ V for _, P in blocks]))
+            return io.out(sum(P.T @ V[rows] for rows, P in blocks))
 
     @cached_property
     def value_linear(self):
         """Cost of the plan, ``sum(C * P)``; not a bound, since the plan is not quite feasible."""
-        blocks = _PlanBlocks(self)
-        return sum(blocks.host(_inner(blocks.xp, blocks.C[rows], P)) for rows, P in blocks)
+        with _PlanBlocks(self) as blocks:
+            return sum(blocks.host(_inner(blocks.xp, blocks.C[rows], P)) for rows, P in blocks)
 
     @cached_property
     def cost_rounded(self):
         """Cost of the plan after `round_plan`: an upper bound of the linear programme's value."""
-        blocks = _PlanBlocks(self)
-        # Rounded with mass one, where nothing can overflow.
-        mass, blocks.mass = blocks.mass, 1.0
-        return mass * _rounded_cost(blocks)
+        with _PlanBlocks(self) as blocks:
+            # Rounded with mass one, where nothing can overflow.
+            mass, blocks.mass = blocks.mass, 1.0
+            return mass * _rounded_cost(blocks)
 
     def lp_bracket(self):
         """Return a lower and an upper bound of the unregularised transport cost.
@@ -202,7 +201,8 @@ class TransportResult(Result):
         float, float
             The dual value of c-transformed potentials, and `cost_rounded`.
         """
-        return _linear_dual(_PlanBlocks(self)), self.cost_rounded
+        with _PlanBlocks(self) as blocks:
+            return _linear_dual(blocks), self.cost_rounded
 
     @property
     def grad_a(self):
@@ -219,22 +219,33 @@ class TransportResult(Result):
         """Gradient of the value in `C`: the plan."""
         return self.plan
 
-    def _potentials(self, io):
+    def _potentials(self):
         # In float64, as the certificate has judged them.
         door = Ingest(f=self.f, g=self.g)
         return door["f"].astype(np.float64), door["g"].astype(np.float64)
 
 
 class _PlanBlocks:
-    """Iterates over (rows, block of the plan) in the orientation of the checked problem."""
+    """Iterates over (rows, block of the plan) in the orientation of the checked problem.
+
+    In a ``with`` statement, so that all arrays are made on the device of the problem's.
+    """
 
     def __init__(self, result):
         problem, self.io = check_transport(*result._data)
-        f, g = result._potentials(self.io)
+        with self.io.device:
+            f, g = result._potentials()
         self.be, self.flipped, self.mass = problem.be, problem.flipped, problem.mass
         self.xp, self.host = problem.be.xp, problem.be.host
         self.a, self.b, self.C, self.reg = problem.a, problem.b, problem.C, result.reg
         self.f, self.g = (g, f) if problem.flipped else (f, g)
+
+    def __enter__(self):
+        self.io.device.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.io.device.__exit__(*error)
 
     def __iter__(self):
         xp, reg = self.xp, self.reg

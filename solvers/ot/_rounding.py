@@ -48,16 +48,17 @@ def round_plan(P, a, b):
     io = Ingest(P=P, a=a, b=b)
     P = check_array(io, "P", ndim=2, minimum=0.0)
     n, m = P.shape
-    a = check_array(io, "a", shape=(n,), means="(P.shape[0],)", minimum=0.0).astype(np.float64)
-    b = check_array(io, "b", shape=(m,), means="(P.shape[1],)", minimum=0.0).astype(np.float64)
+    a = check_array(io, "a", shape=(n,), means="(P.shape[0],)", minimum=0.0)
+    b = check_array(io, "b", shape=(m,), means="(P.shape[1],)", minimum=0.0)
     with io.device:
+        a, b = a.astype(np.float64), b.astype(np.float64)
         P = P * shrink(io.xp, a, P.sum(axis=1, dtype=np.float64))[:, None]
         P *= shrink(io.xp, b, P.sum(axis=0))
         left, right = missing(io.xp, a, P.sum(axis=1)), missing(io.xp, b, P.sum(axis=0))
         total = io.be.host(left.sum())
         if total > 0.0:
             P += left[:, None] * (right / total)
-    return io.out(P)
+        return io.out(P)
 
 
 def shrink(xp, wanted, sums):

@@ -8,6 +8,7 @@ from scipy.special import logsumexp
 
 from solvers._core.arrays import Ingest
 from solvers._core.backend import available_backends, get_backend
+from solvers._core.validation import check_memory
 
 be = get_backend("cupy")
 
@@ -144,6 +145,13 @@ def test_an_array_of_another_device_than_the_current_one_is_refused():
         x + 1
     with cupy.cuda.Device(1):
         assert be.host(x.sum()) == 3.0
+
+
+def test_memory_is_that_of_the_device():
+    assert be.free_memory() == 2**36 + 2**20
+    check_memory(2**36, "`plan`", be=be)
+    with pytest.raises(MemoryError, match=r"`plan` needs 137 GB; 68\.7 GB are free"):
+        check_memory(2**37, "`plan`", be=be)
 
 
 def test_sparse_matrices_stay_on_the_device_until_they_are_fetched(device):

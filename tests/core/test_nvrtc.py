@@ -1,4 +1,4 @@
-"""Every CUDA source compiles for every GPU generation, without a GPU (needs nvidia-cuda-nvrtc)."""
+"""Every CUDA source compiles for every GPU generation, without a GPU (needs the extra `nvrtc`)."""
 
 import ctypes
 import ctypes.util
@@ -27,7 +27,7 @@ def nvrtc():
     found = [str(f) for folder in folders for f in folder.glob("*/lib/libnvrtc.so.*[0-9]")]
     found = found or [ctypes.util.find_library("nvrtc")]
     if not found[0]:
-        pytest.skip("libnvrtc is not here; `pip install nvidia-cuda-nvrtc`")
+        pytest.skip("libnvrtc is not here; `pip install -e .[nvrtc]`")
     return ctypes.CDLL(found[0])
 
 

@@ -144,7 +144,7 @@ class KernelTests:
 
     @each_dtype
     def test_column_potential_makes_the_sums_of_its_columns_exact(self, rng, dtype):
-        C, h, a, beta = cost(rng, (300, 9), dtype)
+        C, h, *_ = cost(rng, (300, 9), dtype)
         C[5, 1], a = np.inf, rng.dirichlet(np.ones(300))
         reg, shift, columns = 1e-3, rng.normal(0.0, 100.0, 300), np.array([1, 7, 8])
         _, (*_, got) = self.run("column_potential", C, shift, a, reg, columns, h)

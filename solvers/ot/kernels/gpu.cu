@@ -205,12 +205,12 @@ __global__ void row_peaks(const T* __restrict__ K, long long ldk, const T* __res
   }
 }
 
-// laplacian: means of x - x_peak by row, and the weights a / rho.
+// laplacian: the weights a / rho, and these times the mean of x - x_peak by row.
 template <class T>
 __global__ void row_means(const T* __restrict__ K, long long ldk, const T* __restrict__ v,
                           const double* __restrict__ rho, const double* __restrict__ a,
                           const long long* __restrict__ peaks, const T* __restrict__ x,
-                          T* __restrict__ at_peak, T* __restrict__ mean, T* __restrict__ weight,
+                          T* __restrict__ at_peak, T* __restrict__ weight, T* __restrict__ drift,
                           long long n, long long m) {
   for (long long i = blockIdx.x; i < n; i += gridDim.x) {
     const T origin = x[peaks[i]];
@@ -222,20 +222,20 @@ __global__ void row_means(const T* __restrict__ K, long long ldk, const T* __res
     const double sum = block_sum((double)total);
     if (threadIdx.x == 0) {
       at_peak[i] = origin;
-      mean[i] = T(sum / rho[i]);
       weight[i] = T(a[i] / rho[i]);
+      drift[i] = T(a[i] / rho[i] * (sum / rho[i]));
     }
   }
 }
 
 template <class T>
 __global__ void laplacian_sums(const T* __restrict__ K, long long ldk, const T* __restrict__ x,
-                               const T* __restrict__ at_peak, const T* __restrict__ mean,
-                               const T* __restrict__ weight, double* __restrict__ sums,
+                               const T* __restrict__ at_peak, const T* __restrict__ weight,
+                               const T* __restrict__ drift, double* __restrict__ sums,
                                long long n, long long m) {
   strip_sums(n, m, sums, [=](long long i, long long j) {
-    // Two differences: a mean of 1e-12 would get lost in at_peak + mean.
-    return K[i * ldk + j] * (weight[i] * ((x[j] - at_peak[i]) - mean[i]));
+    // Two differences: a mean of 1e-12 would get lost when added to x_peak.
+    return K[i * ldk + j] * (weight[i] * (x[j] - at_peak[i]) - drift[i]);
   });
 }
 
@@ -317,10 +317,10 @@ __global__ void csr_laplacian(const long long* __restrict__ starts,
       const int j = indices[k];
       total += values[k] * (v[j] * (x[j] - at_peak));
     }
-    const double mean = warp_sum(total) / rho[i], weight = a[i] / rho[i];
+    const double weight = a[i] / rho[i], drift = weight * (warp_sum(total) / rho[i]);
     for (long long k = first; k < end; k += 32) {
       const int j = indices[k];
-      atomicAdd(&sums[j], weight * values[k] * ((x[j] - at_peak) - mean));
+      atomicAdd(&sums[j], values[k] * (weight * (x[j] - at_peak) - drift));
     }
   }
 }

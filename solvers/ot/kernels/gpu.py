@@ -66,11 +66,13 @@ def laplacian(K, v, rho, a, peaks, x):
     cancellation; see `cpu.py`.
     """
     n, m = K.shape
-    at_peak, mean, weight = rows = _xp().empty((3, n), K.dtype)
+    at_peak, weight, drift = _xp().empty((3, n), K.dtype)
     x = _like(K, x)
-    args = (K, _ld(K), _like(K, v), rho, a, peaks, x, at_peak, mean, weight, n, m)
+    args = (K, _ld(K), _like(K, v), rho, a, peaks, x, at_peak, weight, drift, n, m)
     _cuda.launch("row_means", K.dtype, blocks(n), _BLOCK, args)
-    return v * _column_sums("laplacian_sums", K.dtype, n, m, (K, _ld(K), x, *rows))
+    return v * _column_sums(
+        "laplacian_sums", K.dtype, n, m, (K, _ld(K), x, at_peak, weight, drift)
+    )
 
 
 def laplacian_diagonal(K, v, rho, a, peaks):
