@@ -159,10 +159,6 @@ class BestPotentials:
         """Keep potentials of `part` whatever their error."""
         self._f, self._g = f.copy(), g.copy()
 
-    def dual(self):
-        """Return the linear part of the dual at the potentials kept."""
-        return self.part.a @ self._f + self.part.b @ self._g
-
     @property
     def found(self):
         """Whether any were offered."""
