@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import solvers
-from solvers import ot
+from solvers import datasets, ot
 from solvers.ot import _gibbs
 from tests import oracles
 from tests.ot import reference
@@ -78,6 +78,14 @@ def test_the_kernel_method_breaks_down_where_its_factors_leave_the_range(rng):
     with pytest.warns(solvers.ConvergenceWarning):
         res = ot.sinkhorn(None, None, C, reg=1e-4, method="stabilized", maxiter=2000)
     assert res.status is not solvers.Status.NUMERICAL
+
+
+@pytest.mark.parametrize("seed", [301, 303, 328])
+def test_a_breakdown_leaves_finite_potentials(seed):
+    p = datasets.random_transport(seed, largest=60)
+    with pytest.warns(solvers.ConvergenceWarning, match="breakdown"):
+        res = ot.sinkhorn(p.a, p.b, p.C, reg=p.reg, method="kernel")
+    assert np.isfinite(res.x).all()
 
 
 def test_stabilisation_renews_the_kernel_when_its_factors_have_grown(rng, monkeypatch):

@@ -123,3 +123,13 @@ def test_where_it_fails_the_last_finite_iterate_is_returned(rng):
         res = ot.sinkhorn_newton(None, None, C, reg=1e-4, method="sns-paper", maxiter=300)
     assert not res.success
     assert res.certificate.value <= res.history["marginal_error"][0]
+
+
+def test_where_it_fails_the_best_iterate_is_returned():
+    p = datasets.random_transport(318, largest=60)
+    with pytest.warns(solvers.ConvergenceWarning):
+        res = ot.sinkhorn_newton(
+            p.a, p.b, p.C, reg=p.reg, method="sns-paper", tol=1e-5, maxiter=80
+        )
+    best = res.history["marginal_error"].min()
+    assert res.certificate.value == pytest.approx(best, rel=1e-6)
