@@ -77,6 +77,7 @@ def judge(problem, f, g, reg, tol):
     """As `certify`, for a checked problem and potentials in its orientation."""
     be, a, b, C = problem.be, problem.a, problem.b, problem.C
     xp = be.xp
+    known = be.host(xp.isfinite(f[a > 0]).all() & xp.isfinite(g[b > 0]).all())
     # Where there is no mass a potential is free, and must not overflow.
     f = xp.where(a > DUST, f.astype(np.float64), -np.inf)
     g = xp.where(b > DUST, g.astype(np.float64), -np.inf)
@@ -101,7 +102,7 @@ def judge(problem, f, g, reg, tol):
         linear = a[heavy_a] @ f[heavy_a] + b[heavy_b] @ g[heavy_b]
         dual = _or(be.host(linear + reg * (1.0 - row_sums.sum())), -np.inf)
         primal = _or(_rounded_value(problem, f, g, reg, row_sums, rounded_cols), np.inf)
-    error = row_error + col_error
+    error = row_error + col_error if known else np.inf
     mass = problem.mass
     details = {
         "row_error": col_error if problem.flipped else row_error,

@@ -85,6 +85,7 @@ class Passes:
         """Store dense kernels in full precision from now on, whatever the memory."""
         if self._number != np.float64:
             self._number, self._dense = np.dtype(np.float64), None
+            self.holds_dense = self.holds_dense and self._fits()
 
     def dual(self, h):
         """Return the dual value at the last pass: exact rows leave only the linear part."""
@@ -237,7 +238,7 @@ class CostKernel:
 
     def _blocks(self):
         C, xp = self._problem.C, self._xp
-        step = max(1, (1 << 22) // C.shape[1])
+        step = max(1, (1 << 18) // C.shape[1])
         for start in range(0, C.shape[0], step):
             rows = slice(start, start + step)
             K = xp.subtract(self._h, C[rows], dtype=np.float64)

@@ -21,7 +21,7 @@ from .._core.validation import (
 
 _SPARSE_HINT = {"C": "pass a dense array, with `inf` for edges that do not exist"}
 # Relative difference of the total masses up to which `b` is rescaled without a word.
-_MASS_SLACK = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
+MASS_SLACK = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
 
 
 # A weight, relative to the mass, that counts as none: its exponent would overflow.
@@ -82,7 +82,8 @@ class Transport:
     def spread(self):
         """As `range`, but blind to a few costs that are far away from all others."""
         xp = self.be.xp
-        sample = self.C.ravel()[:: self.C.size // 20_000 + 1]
+        n, m = self.C.shape
+        sample = self.C[:: n // 140 + 1, :: m // 140 + 1]
         sample = xp.sort(sample[xp.isfinite(sample)])
         edge = sample.size // 100
         if sample.size == 0:
@@ -114,10 +115,14 @@ class Transport:
             return self, None, None
         a, b, C = self.a, self.b, self.C
         if rows is not None:
-            a, C = a[rows] / a[rows].sum(), C[rows]
+            a = a[rows] / a[rows].sum()
         if cols is not None:
-            b, C = b[cols] / b[cols].sum(), C[:, cols]
-        return replace(self, a=a, b=b, C=self.be.xp.ascontiguousarray(C)), rows, cols
+            b = b[cols] / b[cols].sum()
+        if rows is not None and cols is not None:
+            C = C[self.be.xp.ix_(rows, cols)]
+        else:
+            C = C[rows] if cols is None else self.be.xp.ascontiguousarray(C[:, cols])
+        return replace(self, a=a, b=b, C=C), rows, cols
 
 
 class BestPotentials:
@@ -154,10 +159,6 @@ class BestPotentials:
         """Keep potentials of `part` whatever their error."""
         self._f, self._g = f.copy(), g.copy()
 
-    def dual(self):
-        """Return the linear part of the dual at the potentials kept."""
-        return self.part.a @ self._f + self.part.b @ self._g
-
     @property
     def found(self):
         """Whether any were offered."""
@@ -178,15 +179,11 @@ class BestPotentials:
     def _whole(self, f, g, reg):
         """Extend potentials of `part` to all points, with ``<a, f> = <b, g>``."""
         problem, part = self._problem, self.part
+        # What was left out gets the potentials that make its own marginals exact.
         if self._cols is not None:
-            # What was left out gets the potentials that make its own marginals exact.
-            every = softmin(part.be, _rows(problem.C, self._rows).T, f, part.a, reg)
-            every[self._cols] = g
-            g = every
+            g = _filled(part.be, problem.C.T, self._cols, self._rows, g, f, part.a, reg)
         if self._rows is not None:
-            every = softmin(part.be, problem.C, g, problem.b, reg)
-            every[self._rows] = f
-            f = every
+            f = _filled(part.be, problem.C, self._rows, None, f, g, problem.b, reg)
         shift = 0.5 * (problem.a @ f - problem.b @ g)
         return f - shift, g + shift
 
@@ -218,7 +215,7 @@ def check_transport(a, b, C):
     with io.device:
         weights = [None if w is None else w.astype(np.float64) for w in weights]
         totals = [None if w is None else io.be.host(w.sum()) for w in weights]
-        mass = _common_mass(totals, _MASS_SLACK[io.dtype])
+        mass = common_mass(totals, MASS_SLACK[io.dtype])
         a, b = (
             io.xp.full(size, 1.0 / size) if w is None else w / total
             for w, total, size in zip(weights, totals, shape, strict=True)
@@ -354,8 +351,20 @@ def row_blocks(be, C):
         yield slice(start, start + step)
 
 
-def _rows(C, rows):
-    return C if rows is None else C[rows]
+def _filled(be, C, kept, others, values, potential, weights, reg):
+    """Return potentials for all rows of C: `values` for those kept, a softmin for the others."""
+    xp = be.xp
+    every = xp.empty(C.shape[0])
+    every[kept] = values
+    dropped = xp.ones(C.shape[0], bool)
+    dropped[kept] = False
+    dropped = xp.flatnonzero(dropped)
+    step = max(1, (1 << 20) // C.shape[1])
+    for start in range(0, dropped.size, step):
+        some = dropped[start : start + step]
+        block = C[some] if others is None else C[some][:, others]
+        every[some] = softmin(be, block, potential, weights, reg)
+    return every
 
 
 def _pair(x0):
@@ -376,7 +385,7 @@ def _potential(C, name, potential, size):
     return check_array(io, name, shape=(size,)).astype(np.float64)
 
 
-def _common_mass(totals, slack):
+def common_mass(totals, slack):
     """Return the total mass of both sides; None stands for uniform weights."""
     known = {name: t for name, t in zip(("a", "b"), totals, strict=True) if t is not None}
     for name, total in known.items():

@@ -8,7 +8,7 @@ import numpy as np
 
 from .._core.arrays import Ingest
 from .._core.result import Result, Status
-from .._core.validation import check_array, check_memory, check_nonnegative
+from .._core.validation import check_array, check_count, check_memory, check_nonnegative
 from ._certificate import judge
 from ._problem import DUST, check_transport, is_feasible, row_blocks
 from ._rounding import missing, shrink
@@ -165,7 +165,7 @@ class TransportResult(Result):
         array
             Of the same kind as the inputs of the call.
         """
-        if isinstance(axis, bool) or axis not in (0, 1):
+        if check_count(axis, "axis") > 1:
             raise ValueError(f"`axis` came as {axis!r}; expected 0 or 1")
         with _PlanBlocks(self) as blocks:
             along = (axis == 1) != blocks.flipped
@@ -256,20 +256,19 @@ class _PlanBlocks:
             E = xp.subtract(g, self.C[rows], dtype=np.float64)
             E += f[rows, None]
             E /= reg
-            with np.errstate(over="ignore"):
+            with np.errstate(all="ignore"):
                 xp.exp(E, out=E)
-            E *= (self.mass * self.a[rows])[:, None]
-            E *= self.b
+                E *= (self.mass * self.a[rows])[:, None]
+                E *= self.b
             yield rows, E
 
 
 def finish(problem, io, reg, reg_type, tol, answer, run, data):
     """Judge an answer and turn it into a result."""
-    # The caller's precision first, for that is what the certificate is about.
-    f, g = (io.out(v) for v in ((answer.g, answer.f) if problem.flipped else (answer.f, answer.g)))
-    door = Ingest(f=f, g=g)
-    own = (door["g"], door["f"]) if problem.flipped else (door["f"], door["g"])
-    certificate = judge(problem, *own, reg, tol)
+    f, g, certificate = _judged(problem, io, answer.f, answer.g, reg, tol)
+    if certificate.value == np.inf:
+        # Worse than no potentials at all: then none, so that the plan is made of numbers.
+        f, g, certificate = _judged(problem, io, 0.0 * problem.a, 0.0 * problem.b, reg, tol)
     note = _diagnose(problem, reg, tol, run, certificate.holds)
     dual = certificate.details["dual"]
     value = dual + _entropy_shift(problem, reg) if reg_type == "entropy" else dual
@@ -292,6 +291,14 @@ def finish(problem, io, reg, reg_type, tol, answer, run, data):
         levels=answer.levels,
         _data=data,
     )
+
+
+def _judged(problem, io, f, g, reg, tol):
+    """Return potentials as the caller gets them, and the certificate of exactly these."""
+    f, g = (io.out(v) for v in ((g, f) if problem.flipped else (f, g)))
+    door = Ingest(f=f, g=g)
+    own = (door["g"], door["f"]) if problem.flipped else (door["f"], door["g"])
+    return f, g, judge(problem, *own, reg, tol)
 
 
 def _diagnose(problem, reg, tol, run, holds):

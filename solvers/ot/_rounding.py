@@ -4,6 +4,7 @@ import numpy as np
 
 from .._core.arrays import Ingest
 from .._core.validation import check_array
+from ._problem import MASS_SLACK, common_mass
 
 
 def round_plan(P, a, b):
@@ -27,7 +28,8 @@ def round_plan(P, a, b):
     Raises
     ------
     TypeError, ValueError
-        If an argument is no array of real numbers of the shape given above, or negative.
+        If an argument is no array of real numbers of the shape given above, or negative, or if
+        the weights have different sums.
 
     Notes
     -----
@@ -51,6 +53,7 @@ def round_plan(P, a, b):
     a = check_array(io, "a", shape=(n,), means="(P.shape[0],)", minimum=0.0)
     b = check_array(io, "b", shape=(m,), means="(P.shape[1],)", minimum=0.0)
     with io.device:
+        common_mass([io.be.host(a.sum()), io.be.host(b.sum())], MASS_SLACK[io.dtype])
         a, b = a.astype(np.float64), b.astype(np.float64)
         P = P * shrink(io.xp, a, P.sum(axis=1, dtype=np.float64))[:, None]
         P *= shrink(io.xp, b, P.sum(axis=0))

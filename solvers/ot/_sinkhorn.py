@@ -165,7 +165,8 @@ def _iterate_kernel(passes, g, reg, run, best, reach):
         if since == every or run.nit + since == run.maxiter:
             error, spread = be.host(xp.abs(c - b).sum(), xp.abs(xp.log(v / b)).max())
             f_now, g_now = passes.f - reg * xp.log(rho), g + reg * xp.log(v / b)
-            if np.isfinite(error):
+            # A factor that has underflowed has no logarithm, whatever its column's error.
+            if np.isfinite(error) and be.host(xp.isfinite(g_now).all()):
                 best.replace(f_now, g_now)
             dual = passes.problem.a @ f_now + b @ g_now
             if run.record(error, iterations=since, state=best.state, fun=dual):

@@ -1,5 +1,7 @@
 """Sinkhorn-Newton-Sparse as published: one temperature, a fixed fraction of the Hessian."""
 
+from functools import partial
+
 import numpy as np
 
 from .._core.linalg import pcg
@@ -33,10 +35,11 @@ def sns_paper(problem, out, reg, tol, start, run, sparsity, n_sinkhorn, tol_inne
 
     def report(x, y, P):
         rows, cols = P.sum(axis=1), P.sum(axis=0)
-        best.replace(x - reg * xp.log(a), y - reg * xp.log(b))
-        error = abs(rows - a).sum() + abs(cols - b).sum()
-        fun = best.dual() + reg * (1.0 - rows.sum())
-        stop = run.record(error, state=best.state, fun=fun)
+        f, g = x - reg * xp.log(a), y - reg * xp.log(b)
+        error = be.host(abs(rows - a).sum() + abs(cols - b).sum())
+        best.offer(error, f, g)
+        fun = a @ f + b @ g + reg * (1.0 - rows.sum())
+        stop = run.record(error, state=partial(best.state, f, g, reg), fun=fun)
         return stop, (a - rows, b - cols)
 
     run.stage("sinkhorn")

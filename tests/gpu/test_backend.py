@@ -74,6 +74,19 @@ def test_triangular_solves_have_scipys_name(be):
     np.testing.assert_allclose(be.host(x), np.ones(20), rtol=1e-6)
 
 
+def test_a_failed_factorisation_raises(be):
+    with pytest.raises(np.linalg.LinAlgError):
+        be.cholesky(-be.xp.eye(500))
+    L = be.cholesky(4.0 * be.xp.eye(500))
+    np.testing.assert_allclose(be.host(L), 2.0 * np.eye(500))
+
+
+def test_free_memory_shrinks_by_what_is_allocated(be):
+    before = be.free_memory()
+    x = be.xp.ones(2**28, np.uint8)
+    assert before - be.free_memory() >= x.nbytes // 2
+
+
 def test_launches_leave_no_memory_behind(be):
     pool = be.xp.get_default_memory_pool()
     gc.collect()
@@ -93,5 +106,8 @@ def test_cupy_has_whatever_the_stand_in_offers(be):
     assert [n for n in _cupy_standin.SCIPY_LINALG.split() if not hasattr(be.linalg, n)] == []
     names = f"{_cupy_standin.METHODS} {_cupy_standin.ATTRIBUTES}"
     assert [n for n in names.split() if not hasattr(be.xp.ndarray, n)] == []
+    assert [n for n in _cupy_standin.SPARSE.split() if not hasattr(be.sparse, n)] == []
+    matrix = be.sparse.csr_matrix(be.xp.eye(2))
+    assert [n for n in _cupy_standin.SPARSE_ATTRIBUTES.split() if not hasattr(matrix, n)] == []
     operators = [f"__{n}__" for n in _cupy_standin.OPERATORS.split()]
     assert [n for n in operators if not hasattr(be.xp.ndarray, n)] == []

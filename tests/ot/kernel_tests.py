@@ -136,6 +136,19 @@ class KernelTests:
         np.testing.assert_allclose(K @ beta, np.ones(20), rtol=1e-14)
         np.testing.assert_allclose(beta @ sums, a.sum(), rtol=1e-14)
 
+    @each_dtype
+    def test_only_differences_of_potentials_and_costs_count(self, rng, dtype):
+        C, h, a, beta = cost(rng, (20, 50), dtype)
+        # On a grid, so that adding a constant rounds nothing.
+        C, h = np.round(64 * C).astype(dtype) / 64, np.round(64 * h) / 64
+        answers = []
+        for constant in (0.0, 1024.0):
+            args = (C + C.dtype.type(constant), h + constant, beta, 1.23e-3, a)
+            sums, (*_, shift, K) = self.run("row_pass", *args, np.empty(20), np.empty((20, 50)))
+            answers.append((sums, shift, K))
+        for moved, expected in zip(*answers, strict=True):
+            np.testing.assert_array_equal(moved, expected)
+
     def test_a_row_without_any_edge_shows_in_every_sum(self, rng):
         C, h, a, beta = cost(rng, (6, 5), "float64")
         C[2] = np.inf

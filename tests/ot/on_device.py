@@ -57,6 +57,7 @@ def test_kernels_read_their_matrix_once_and_write_it_once(device, rng):
     row_pass = C, h, beta, 0.05, a, cupy.empty(n)
     for matrix, reads, call in (
         (C, 2, lambda: kernels.row_pass(*row_pass, K)),
+        # The one that waits: for how many entries there are.
         (C, 4, lambda: kernels.sparse_row_pass(*row_pass, 1e-3, *room, *segments)),
         (K, 2, lambda: kernels.sweep(K, v, a, rho)),
         (K, 1, lambda: kernels.row_peaks(K, v)),
@@ -67,6 +68,7 @@ def test_kernels_read_their_matrix_once_and_write_it_once(device, rng):
         assert [traffic[0] for traffic in device.traffic] == [(matrix.nbytes, 0)] * reads
         stored = [stored for traffic in device.traffic for _, stored in traffic]
         assert stored.count(K.nbytes) == (reads == 2 and matrix is C)
+        assert device.syncs == (reads == 4)
 
 
 # The public functions.

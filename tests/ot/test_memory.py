@@ -89,7 +89,6 @@ def test_a_result_holds_its_vectors_and_refers_to_the_cost(problem):
     assert res.x.size == 2 * N
 
 
-@pytest.mark.xfail(reason="rows and columns are picked one after the other, in two copies")
 def test_leaving_out_points_without_mass_copies_the_cost_once(problem):
     a, b, C = problem
     a, b = a.copy(), b.copy()

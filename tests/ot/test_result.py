@@ -57,7 +57,6 @@ def test_what_cannot_be_multiplied_is_refused(solved):
             res.apply(np.ones(11), axis=axis)
 
 
-@pytest.mark.xfail(reason="the text '0' passes as an axis and means 1")
 def test_an_axis_is_a_number(solved):
     with pytest.raises(TypeError, match="`axis`"):
         solved[0].apply(np.ones(11), axis="0")

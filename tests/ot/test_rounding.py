@@ -100,7 +100,6 @@ def test_what_is_no_plan_is_refused_by_name(name, kind, change):
         ot.round_plan(**{**data, **change})
 
 
-@pytest.mark.xfail(reason="round_plan does not compare the masses")
 def test_marginals_of_different_mass_are_refused():
     with pytest.raises(ValueError, match=r"`[ab]`"):
         ot.round_plan(np.array([[0.5, 0.5]]), np.array([1.0]), np.array([0.5, 0.9]))

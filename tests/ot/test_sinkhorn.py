@@ -80,7 +80,6 @@ def test_the_kernel_method_breaks_down_where_its_factors_leave_the_range(rng):
     assert res.status is not solvers.Status.NUMERICAL
 
 
-@pytest.mark.xfail(reason="the logarithm of a factor that underflowed is kept")
 @pytest.mark.parametrize("seed", [301, 303, 328])
 def test_a_breakdown_leaves_finite_potentials(seed):
     p = datasets.random_transport(seed, largest=60)

@@ -134,7 +134,6 @@ def test_where_it_fails_the_last_finite_iterate_is_returned(rng):
     assert res.certificate.value <= res.history["marginal_error"][0]
 
 
-@pytest.mark.xfail(reason="the last iterate is returned, however bad")
 def test_where_it_fails_the_best_iterate_is_returned():
     p = datasets.random_transport(318, largest=60)
     with pytest.warns(solvers.ConvergenceWarning):

@@ -231,8 +231,8 @@ __global__ void row_means(const T* __restrict__ K, long long ldk, const T* __res
 template <class T>
 __global__ void laplacian_sums(const T* __restrict__ K, long long ldk, const T* __restrict__ x,
                                const T* __restrict__ at_peak, const T* __restrict__ weight,
-                               const T* __restrict__ drift, double* __restrict__ sums,
-                               long long n, long long m) {
+                               const T* __restrict__ drift, double* __restrict__ sums, long long n,
+                               long long m) {
   strip_sums(n, m, sums, [=](long long i, long long j) {
     // Two differences: a mean of 1e-12 would get lost when added to x_peak.
     return K[i * ldk + j] * (weight[i] * (x[j] - at_peak[i]) - drift[i]);
