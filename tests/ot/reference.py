@@ -47,7 +47,8 @@ def sinkhorn_newton_sparse(a, b, C, eta, n_sinkhorn, n_newton, sparsity):
     n, m = C.shape
 
     def plan(x, y):
-        return np.exp(eta * (x[:, None] + y - C) - 1.0)
+        with np.errstate(over="ignore"):  # a trial step may go too far
+            return np.exp(eta * (x[:, None] + y - C) - 1.0)
 
     def objective(x, y):
         return a @ x + b @ y - plan(x, y).sum() / eta

@@ -73,6 +73,11 @@ def test_sparse_plans_have_the_entries_above_the_threshold_and_no_others(solved,
     assert S.nnz == np.count_nonzero(expected)
 
 
+def test_an_entry_at_the_threshold_itself_is_kept(solved):
+    res, *_ = solved
+    np.testing.assert_array_equal(res.plan_sparse(res.plan.max()).data, [res.plan.max()])
+
+
 def test_values_and_bounds_agree_with_dense_formulas(solved):
     res, P, a, b, C = solved
     assert res.value_linear == pytest.approx(oracles.linear_value(P, C), rel=1e-13)

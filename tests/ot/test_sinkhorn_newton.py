@@ -569,6 +569,14 @@ def test_rounding_level_is_recognised_soon(hard):
     assert res.nit < 100
 
 
+def test_a_run_cut_short_returns_the_best_it_has_seen():
+    p = datasets.random_transport(1302)
+    res = unsolved(p.a, p.b, p.C, reg=p.reg, annealing=False, maxiter=9)
+    seen = res.history["marginal_error"]
+    assert seen[-1] > 1.2 * seen.min()
+    assert res.certificate.value == pytest.approx(seen.min(), rel=1e-6)
+
+
 def test_a_limit_that_comes_above_the_last_temperature_still_gives_exact_rows(hard):
     res = unsolved(*hard, reg=1e-4, maxiter=1)
     assert res.levels[-1] > res.reg

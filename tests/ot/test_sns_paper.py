@@ -34,6 +34,15 @@ def test_every_step_is_that_of_the_published_algorithm(rng, shape, sparsity):
         np.testing.assert_allclose(P, Q, rtol=0, atol=1e-8)
 
 
+def test_steps_that_would_not_raise_the_dual_are_halved(rng):
+    C = rng.random((6, 6))
+    u = np.full(6, 1 / 6)
+    _, seen = plans(u, u, C, 0.005, n_sinkhorn=1, sparsity=1.0, tol_inner=1e-13, tol=1e-6)
+    expected = reference.sinkhorn_newton_sparse(u, u, C, 200.0, 1, len(seen) - 1, 1.0)
+    for P, Q in zip(seen, expected, strict=True):
+        np.testing.assert_allclose(P, Q, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("n", [60, 110, 200])
 def test_random_assignments_at_the_papers_regularisation_take_the_papers_number_of_steps(n):
     p = datasets.assignment(n, rng=n)
