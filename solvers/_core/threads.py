@@ -14,8 +14,9 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
-# Element operations below which a parallel launch costs more than it saves.
-_SMALL_WORK = 2.5e5
+# Element operations, of a nanosecond or so, below which waking the workers (some 50 us) costs more
+# than they save.
+_SMALL_WORK = 4e5
 _CGROUP = Path("/sys/fs/cgroup")
 
 _process = SimpleNamespace(lock=threading.RLock(), pool_is_lost=False)
