@@ -5,7 +5,7 @@ import numpy as np
 from .._core.arrays import Ingest
 from .._core.certificate import Certificate
 from .._core.validation import check_array, check_positive
-from ._problem import DUST, check_transport, row_blocks
+from ._problem import DUST, check_transport, over_strips, row_blocks
 
 KIND = "marginal error (L1)"
 # Missing mass below this is what rounding leaves of nothing.
@@ -81,9 +81,12 @@ def judge(problem, f, g, reg, tol):
     # Where there is no mass a potential is free, and must not overflow.
     f = xp.where(a > DUST, f.astype(np.float64), -np.inf)
     g = xp.where(b > DUST, g.astype(np.float64), -np.inf)
-    row_sums, col_sums, rounded_cols = xp.empty_like(a), xp.zeros_like(b), xp.zeros_like(b)
-    with np.errstate(all="ignore"):
-        for rows in row_blocks(be, C):
+    row_sums = xp.empty_like(a)
+
+    def column_sums(first, last):
+        """Set the row sums of a strip; return its column sums, and those with rows shrunk."""
+        sums = xp.zeros((2, b.size))
+        for rows in row_blocks(be, C, first, last):
             # In this order, because near the support the difference is exact and small.
             E = xp.subtract(g, C[rows], dtype=np.float64)
             E += f[rows, None]
@@ -91,12 +94,11 @@ def judge(problem, f, g, reg, tol):
             xp.exp(E, out=E)
             row_sums[rows] = a[rows] * (E @ b)
             shrink = xp.where(row_sums[rows] > a[rows], a[rows] / row_sums[rows], 1.0)
-            weights = xp.stack([a[rows], a[rows] * shrink])
-            parts = weights @ E
-            col_sums += parts[0]
-            rounded_cols += parts[1]
-        col_sums *= b
-        rounded_cols *= b
+            sums += xp.stack([a[rows], a[rows] * shrink]) @ E
+        return sums
+
+    with np.errstate(all="ignore"):
+        col_sums, rounded_cols = b * over_strips(be, C, column_sums)
         row_error, col_error = be.host(xp.abs(row_sums - a).sum(), xp.abs(col_sums - b).sum())
         heavy_a, heavy_b = a > DUST, b > DUST
         linear = a[heavy_a] @ f[heavy_a] + b[heavy_b] @ g[heavy_b]

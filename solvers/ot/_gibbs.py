@@ -16,6 +16,8 @@ ROOM = 1 / 3
 # A compressed entry costs about eight times a dense one, but the next temperature is lower: where
 # the last kernel was this dense, it pays to compress.
 PROMISING = 0.3
+# Log-factors may spread this far before rows are searched for their largest entries again.
+PEAK_HOLDS = 2.0
 # Column sums, relative to their targets, beyond which a kernel has lost a column.
 LOST = 1e20
 
@@ -151,6 +153,7 @@ class DenseKernel:
     def __init__(self, K, problem):
         self._K, self._a, self._kernels = K, problem.a, problem.kernels
         self._xp, self._problem = problem.be.xp, problem
+        self._peaks = None
         # The error below which the rounding of the entries shows.
         self.floor = 1e-7 if K.dtype.itemsize == 4 else 0.0
 
@@ -166,8 +169,12 @@ class DenseKernel:
 
     def fix(self, v, rho):
         """Choose the plan, by its column factors, that the methods below belong to."""
-        peaks = self._kernels.row_peaks(self._K, v)
-        self._plan = self._K, v, rho, self._a, peaks
+        xp = self._xp
+        # Any entry near the largest will do for a peak: look again only where factors have moved.
+        host = self._problem.be.host
+        if self._peaks is None or host(xp.ptp(xp.log(v / self._peaks_at))) > PEAK_HOLDS:
+            self._peaks, self._peaks_at = self._kernels.row_peaks(self._K, v), v
+        self._plan = self._K, v, rho, self._a, self._peaks
 
     def laplacian(self, x):
         """Return ``(diag(c) - P^T diag(1/a) P) x``."""

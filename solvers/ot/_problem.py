@@ -1,11 +1,13 @@
 """The transport problem: the caller's data, and what remains of them for the solvers."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._core import threads
 from .._core.arrays import Ingest
 from .._core.validation import (
     check_array,
@@ -343,12 +345,29 @@ def softmin(be, C, potential, weights, reg):
     return out
 
 
-def row_blocks(be, C):
+def row_blocks(be, C, first=0, last=None):
     """Yield slices of rows, small enough to stay in the cache (on a GPU: to fill the device)."""
     entries = 1 << 16 if be.name == "numpy" else 1 << 24
     step = max(1, entries // C.shape[1])
-    for start in range(0, C.shape[0], step):
-        yield slice(start, start + step)
+    last = C.shape[0] if last is None else last
+    for start in range(first, last, step):
+        yield slice(start, min(start + step, last))
+
+
+def over_strips(be, C, function):
+    """Return the sum of ``function(first, last)`` over strips of rows, one for each thread."""
+    strips = threads.strips(C.size) if be.name == "numpy" else 1
+    ends = [C.shape[0] * k // strips for k in range(strips + 1)]
+    if strips == 1:
+        return function(*ends)
+
+    def quietly(first, last):
+        # NumPy's error state belongs to the thread.
+        with np.errstate(all="ignore"):
+            return function(first, last)
+
+    with ThreadPoolExecutor(strips) as pool:
+        return sum(pool.map(quietly, ends[:-1], ends[1:]))
 
 
 def _filled(be, C, kept, others, values, potential, weights, reg):

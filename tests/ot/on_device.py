@@ -121,7 +121,7 @@ def assert_same_answer(res, expected, atol):
 
 def most_waits(res):
     """How often the host may wait: at both ends, by pass, Newton step, sweep and CG iteration."""
-    return 30 + 4 * res.nit + 7 * res.nnewton + 1.5 * res.nsinkhorn + res.ncg / 8
+    return 40 + 4 * res.nit + 7 * res.nnewton + 1.5 * res.nsinkhorn + res.ncg / 8
 
 
 def solve_on_device(device, solve, data, **options):
@@ -228,7 +228,7 @@ def test_sinkhorn_gives_what_it_gives_for_numpy_arrays(device, method, dtype):
     expected = ot.sinkhorn(*problem(dtype), **options)
     res = solve_on_device(device, ot.sinkhorn, problem(dtype), **options)
     # In kernel form the host looks at every tenth iteration only.
-    assert device.syncs <= 30 + (4 if method == "log" else 0.2) * res.nit
+    assert device.syncs <= 40 + (4 if method == "log" else 0.3) * res.nit
     assert_same_answer(res, expected, 1e-5 if dtype == "float32" else 1e-9)
 
 

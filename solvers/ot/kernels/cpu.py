@@ -107,7 +107,7 @@ def column_potential(C, shift, a, reg, columns, h):
 
 def sweep(K, v, a, rho):
     """Set ``rho = K v`` and return ``K^T (a / rho)``: a full Sinkhorn sweep in one pass."""
-    strips = threads.strips(K.size)
+    strips = threads.strips(K.size / 4)  # an entry costs a quarter of one of a pass
     sums = np.zeros((strips, K.shape[1]))
     v = v.astype(K.dtype)
     with threads.guard():
@@ -197,7 +197,7 @@ def laplacian(K, v, rho, a, peaks, x):
     the value at each row's peak keep it free of cancellation where the plan is nearly a
     permutation, and make constants an exact null space.
     """
-    strips = threads.strips(K.size)
+    strips = threads.strips(K.size / 4)  # an entry costs a quarter of one of a pass
     sums = np.zeros((strips, K.shape[1]))
     args = K, v.astype(K.dtype), rho, a, peaks, x.astype(K.dtype)
     with threads.guard():
