@@ -2,6 +2,7 @@
 
 import tracemalloc
 
+import numba
 import numpy as np
 import pytest
 
@@ -9,6 +10,8 @@ from solvers import datasets, ot
 
 N = 2000
 SMALL = 2_000_000  # vectors, blocks of rows, and what libraries keep
+
+pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="takes hours as plain Python")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +17,8 @@ from tests import oracles
 from tests.ot import reference
 
 seeds = st.integers(0, 2**32 - 1)
+# Loops over hundreds of thousands of entries, again and again.
+needs_compiler = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="slow as plain Python")
 
 
 def solve(a, b, C, **options):
@@ -102,11 +105,20 @@ def test_random_problems_are_certified_for_any_regularisation(seed, log_reg):
     solve(a, b, C, reg=max(np.ptp(C), 1.0) * 10.0**log_reg, tol=1e-10)
 
 
+@needs_compiler
 @pytest.mark.parametrize("seed", [11, 226, 986, 1302])
 def test_problems_from_the_benchmarks_suite_are_solved(seed):
     # The last two need mass moved over links that underflow at the final temperature.
     p = datasets.random_transport(seed)
     solve(p.a, p.b, p.C, reg=p.reg, tol=1e-9)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_all_problems_of_the_benchmarks_suite_are_solved():
+    for seed in range(1500):
+        p = datasets.random_transport(seed)
+        solve(p.a, p.b, p.C, reg=p.reg, tol=1e-9)
 
 
 @pytest.mark.parametrize("mismatch", [1e-3, 1e-5, 1e-7])
@@ -134,6 +146,7 @@ def test_photographs_match_a_long_sinkhorn_run():
     np.testing.assert_allclose(ours[1], g, rtol=0, atol=1e-8)
 
 
+@needs_compiler
 def test_digits_in_the_city_block_metric_stay_within_the_entropic_bias():
     p = datasets.digits_transport(3, 8, side=12, metric="cityblock")
     res = solve(p.a, p.b, p.C, reg=2e-4, tol=1e-9)
@@ -374,6 +387,7 @@ def test_a_solved_start_takes_at_most_two_passes_in_every_form(rng):
     assert solve(b, a, C.T, reg=0.02, g0=res.f).nit <= 2
 
 
+@needs_compiler
 def test_a_start_nearby_saves_passes_and_a_bad_one_does_no_harm(rng):
     p = datasets.digits_transport(1, 7, side=10)
     cold = solve(p.a, p.b, p.C, reg=1e-3)
@@ -423,6 +437,8 @@ def test_starts_that_do_not_fit_are_refused_by_name(rng, name, kind, start):
 @pytest.fixture(scope="module")
 def hard():
     """A problem that needs Newton steps, several temperatures and conjugate gradients."""
+    if numba.config.DISABLE_JIT:
+        pytest.skip("slow as plain Python")
     p = datasets.digits_transport(2, 9, side=12, metric="cityblock")
     return p.a, p.b, p.C
 
@@ -489,6 +505,7 @@ def test_reg_is_multiplied_by_the_statistic_asked_for(rng, statistic):
     assert res.reg == pytest.approx(0.2 * getattr(np, statistic)(finite), rel=1e-12)
 
 
+@needs_compiler
 def test_the_default_reg_is_a_twentieth_of_the_standard_deviation(rng):
     a, b, C = oracles.cloud_problem(rng, 300, 400)  # more than one block of rows
     C += 1e4
@@ -569,6 +586,7 @@ def test_rounding_level_is_recognised_soon(hard):
     assert res.nit < 100
 
 
+@needs_compiler
 def test_a_run_cut_short_returns_the_best_it_has_seen():
     p = datasets.random_transport(1302)
     res = unsolved(p.a, p.b, p.C, reg=p.reg, annealing=False, maxiter=9)
@@ -657,7 +675,17 @@ def test_counts_and_stages_add_up(hard):
     assert res.levels[0] == max(res.levels)
 
 
+def test_progress_is_shown_on_request_only(hard, capfd):
+    ot.sinkhorn_newton(*hard, reg=1e-3)
+    assert capfd.readouterr() == ("", "")
+    ot.sinkhorn_newton(*hard, reg=1e-3, progress=True)
+    shown = capfd.readouterr()
+    assert "marginal_error" in shown.err
+    assert not shown.out
+
+
 # Threads --------------------------------------------------------------------------------------
+@needs_compiler
 def test_the_same_number_of_threads_gives_the_same_bits(rng):
     a, b, C = oracles.cloud_problem(rng, 520, 510)  # big enough for parallel kernels
     for threads in (None, 1):
@@ -666,6 +694,36 @@ def test_the_same_number_of_threads_gives_the_same_bits(rng):
         assert (one.nit, one.ncg) == (two.nit, two.ncg)
 
 
+def test_the_number_of_threads_is_the_one_asked_for_and_given_back(rng):
+    C, before, during = rng.random((5, 5)), numba.get_num_threads(), []
+    for n_threads in range(1, before + 1):
+        during.clear()
+        ot.sinkhorn_newton(
+            None,
+            None,
+            C,
+            reg=0.1,
+            n_threads=n_threads,
+            callback=lambda _: during.append(numba.get_num_threads()),
+        )
+        assert set(during) == {n_threads}
+        assert numba.get_num_threads() == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_error_in_a_callback_passes_through_and_leaves_no_trace(rng, error):
+    C, before = rng.random((5, 5)), numba.get_num_threads()
+
+    def fail(_):
+        raise error
+
+    with pytest.raises(error):
+        ot.sinkhorn_newton(None, None, C, reg=0.1, n_threads=1, callback=fail)
+    assert numba.get_num_threads() == before
+    assert ot.sinkhorn_newton(None, None, C, reg=0.1).success
+
+
+@needs_compiler
 def test_runs_in_concurrent_threads_equal_runs_in_turn(rng):
     problems = [oracles.cloud_problem(rng, n, n - 7) for n in (40, 90, 520, 60)]
     together = threading.Barrier(4)
@@ -683,6 +741,7 @@ def test_runs_in_concurrent_threads_equal_runs_in_turn(rng):
             np.testing.assert_array_equal(x, y)
 
 
+@needs_compiler
 def test_large_problems_compress_and_agree_with_small_steps(rng):
     # Beyond _gibbs.SMALL entries kernels are kept in single precision, or compressed.
     a, b, C = oracles.cloud_problem(rng, 520, 500)
