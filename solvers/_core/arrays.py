@@ -81,6 +81,8 @@ class Ingest:
         Makes the arrays' device the current one; a solver runs inside it.
     out : Outlet
         ``io.out(v)`` hands a result back.
+    bounds : dict
+        Smallest and largest entry, by name, of the arrays that `check_array` has looked through.
 
     Raises
     ------
@@ -112,7 +114,7 @@ class Ingest:
             self.device = self.xp.cuda.Device(int(where.partition(":")[2]))
         with self.device:
             self._raw = {name: _shared(name, x, self.xp) for name, x in checked.items()}
-        self._normal = {}
+        self._normal, self.bounds = {}, {}
         self.out = _outlet(self.kind, self.dtype, next(iter(strong.values()), None))
 
     def __contains__(self, name):

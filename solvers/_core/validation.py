@@ -199,7 +199,7 @@ def _fits(given, shape):
 
 
 def _check_entries(io, name, x, plus_inf, minimum):
-    low, high = _extremes(io, x)
+    low, high = io.bounds[name] = _extremes(io, x)
     if math.isnan(low):
         found, expected = "NaN", "numbers"
     elif low == -math.inf or (high == math.inf and not plus_inf):

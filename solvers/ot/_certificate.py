@@ -126,8 +126,7 @@ def _rounded_value(problem, f, g, reg, row_sums, rounded_cols):
     """Bound the entropic cost of the rounded plan from above, without a second pass.
 
     Rounding scales rows by x and columns by y, both at most 1, and adds a rank-one plan of mass
-    ``missing``. Mixing two plans only lowers the entropy term, so the costs of the parts add up;
-    what depends on where exactly the missing mass sits is replaced by its worst case.
+    ``missing``. What depends on where exactly that mass sits is replaced by its worst case.
     """
     be, a, b = problem.be, problem.a, problem.b
     xp = be.xp
@@ -145,10 +144,22 @@ def _rounded_value(problem, f, g, reg, row_sums, rounded_cols):
     )
     if missing < _ROUNDING:
         return total + col_value
-    # What is missing may have to use a forbidden edge.
-    dearest = np.inf if problem.extent.forbidden else problem.extent.high
+    dearest = problem.extent.high
+    if problem.extent.forbidden:
+        dearest = _dearest(problem, heavy_a, heavy_b)
+    # A row of weight w that lacks a share s gains at most w times the entropy of (s, 1 - s) by
+    # mixing both parts, and of the added part's own w s log(s) that leaves -w (1 - s) log(1 - s);
+    # this is concave in s, so the mean share bounds the sum.
     kept = max(1.0 - missing, 0.0)
-    mixing = -2.0 * missing * np.log(missing) - (kept * np.log(kept) if kept else 0.0)
-    # The added part is e_a e_b^T / missing with e_a <= a: its entropy relative to a b^T is at
-    # most that of e_b relative to b, once the mass of e_a has cancelled.
+    mixing = -missing * np.log(missing) - (kept * np.log(kept) if kept else 0.0)
     return total - missing * lowest + col_value + missing * dearest + reg * (spread + mixing)
+
+
+def _dearest(problem, heavy_a, heavy_b):
+    """Return the largest cost between points with mass; infinite if an edge is forbidden."""
+    be, C = problem.be, problem.C
+    tops = [
+        be.xp.where(heavy_a[rows, None] & heavy_b, C[rows], -np.inf).max()
+        for rows in row_blocks(be, C)
+    ]
+    return be.host(be.xp.stack(tops).max())

@@ -224,7 +224,12 @@ def check_transport(a, b, C):
         )
     if flipped:
         a, b = b, a
-    return Transport(io.be, io.device, a, b, C, mass, flipped), io
+    problem = Transport(io.be, io.device, a, b, C, mass, flipped)
+    low, high = io.bounds["C"]
+    if high < np.inf:
+        # Known from the check already, which spares a look at every cost.
+        vars(problem)["extent"] = Extent(low, high, False)
+    return problem, io
 
 
 def check_reg(problem, reg, reg_scale):

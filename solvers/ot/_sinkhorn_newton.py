@@ -388,7 +388,8 @@ class Path:
         if not outcome.solved and not self._levels and reg < self._highest:
             self._g, self._next = outcome.g, self._highest
             return
-        if outcome.solved or not self._levels or self.at_smallest_step:
+        only = bool(self._levels) and self._levels[-1].reg == reg
+        if outcome.solved or only or not self._levels or self.at_smallest_step:
             self._levels = [*self._levels[-1:], Level(reg, outcome.g)]
         if outcome.solved and outcome.first < 0.1:
             self._factor = min(self._factor**2, FACTORS[1])
