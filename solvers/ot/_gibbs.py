@@ -136,6 +136,7 @@ class Passes:
         kernel = DenseKernel(self._dense, p)
         if self._compresses:
             self.density = kernel.density_above(cutoff)
+            kernel.spread_out = self.density > PROMISING
         return sums, kernel
 
     def _fits(self):
@@ -153,7 +154,7 @@ class DenseKernel:
     def __init__(self, K, problem):
         self._K, self._a, self._kernels = K, problem.a, problem.kernels
         self._xp, self._problem = problem.be.xp, problem
-        self._peaks = None
+        self._peaks, self.spread_out = None, False
         # The error below which the rounding of the entries shows.
         self.floor = 1e-7 if K.dtype.itemsize == 4 else 0.0
 
@@ -180,9 +181,9 @@ class DenseKernel:
         """Return ``(diag(c) - P^T diag(1/a) P) x``."""
         return self._kernels.laplacian(*self._plan, x)
 
-    def diagonal(self):
-        """Return the diagonal of the Laplacian."""
-        return self._kernels.laplacian_diagonal(*self._plan)
+    def diagonal(self, c):
+        """Return the diagonal of the Laplacian, roughly `c` where no entry dominates."""
+        return c if self.spread_out else self._kernels.laplacian_diagonal(*self._plan)
 
     def gram(self):
         """Return ``P^T diag(1/a) P``; only its lower triangle counts, without the diagonal."""
@@ -222,8 +223,8 @@ class SparseKernel:
         """Return ``(diag(c) - P^T diag(1/a) P) x``."""
         return self._kernels.csr_laplacian(*self._plan, x)
 
-    def diagonal(self):
-        """Return the diagonal of the Laplacian."""
+    def diagonal(self, c):
+        """Return the diagonal of the Laplacian; `c` are the column sums."""
         return self._kernels.csr_laplacian_diagonal(*self._plan)
 
     def gram(self):
@@ -276,8 +277,8 @@ class CostKernel:
         """Return ``(diag(c) - P^T diag(1/a) P) x``."""
         return sum(self._kernels.laplacian(*plan, x) for plan in self._plans())
 
-    def diagonal(self):
-        """Return the diagonal of the Laplacian."""
+    def diagonal(self, c):
+        """Return the diagonal of the Laplacian; `c` are the column sums."""
         return sum(self._kernels.laplacian_diagonal(*plan) for plan in self._plans())
 
     def gram(self):

@@ -166,7 +166,7 @@ class NewtonSteps:
         total = c.sum()
         gap = gap - c * (gap.sum() / total)
         damping = shift * c
-        jacobi = kernel.diagonal() + damping
+        jacobi = kernel.diagonal(c) + damping
 
         def solve(precond, tol, maxiter):
             result = pcg(

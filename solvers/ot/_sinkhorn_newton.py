@@ -266,7 +266,7 @@ class Descent:
             first = first or look.error
             if look.over or look.error <= tol:
                 return Outcome(look.error <= tol, g, first, stored)
-            if last and leaps and 0.99 * before < look.error < 1.01 * before:
+            if last and leaps and 0.999 * before < look.error < 1.001 * before:
                 g, before, leaps = self._leap(g, reg, stride, look.gap), np.inf, leaps - 1
                 continue
             stored, before, goal = stored + 1, look.error, left
