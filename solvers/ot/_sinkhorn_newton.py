@@ -394,6 +394,9 @@ class Path:
         if outcome.solved and outcome.first < 0.1:
             self._factor = min(self._factor**2, FACTORS[1])
         elif not outcome.solved or outcome.stored > 1:
+            if not outcome.solved and not only:
+                # Less than the step that failed, not only than the largest one allowed.
+                self._factor = min(self._factor, self._levels[-1].reg / reg)
             self._factor = max(self._factor**0.5, FACTORS[0])
         # Steps of equal ratio, as many as this factor takes, or nearly.
         ratio = self._levels[-1].reg / self._reg
