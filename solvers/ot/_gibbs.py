@@ -135,8 +135,7 @@ class Passes:
         sums = self._row_pass(h, reg, self._dense)
         kernel = DenseKernel(self._dense, p)
         if self._compresses:
-            self.density = kernel.density_above(cutoff)
-            kernel.spread_out = self.density > PROMISING
+            self.density = kernel.survey(cutoff)
         return sums, kernel
 
     def _fits(self):
@@ -158,10 +157,13 @@ class DenseKernel:
         # The error below which the rounding of the entries shows.
         self.floor = 1e-7 if K.dtype.itemsize == 4 else 0.0
 
-    def density_above(self, cutoff):
+    def survey(self, cutoff):
         """Return the fraction of entries above a fraction of their row, from a sample of rows."""
-        sample = self._K[:: max(1, self._K.shape[0] // 64)]
-        return self._problem.be.host((sample * self._problem.b > cutoff).mean())
+        sample = self._K[:: max(1, self._K.shape[0] // 64)] * self._problem.b
+        density, peak = self._problem.be.host((sample > cutoff).mean(), sample.max())
+        # Where no entry has most of its row, the Laplacian's diagonal is about the column sums.
+        self.spread_out = bool(density > PROMISING and peak < 0.5)
+        return density
 
     def sweep(self, v):
         """Return ``rho = K v`` and ``K^T (a / rho)``."""

@@ -12,7 +12,7 @@ from numba import prange
 from solvers._core.kernels.jit import kernel
 from solvers._core.threads import guard, limit, strips
 
-ROWS, LENGTH = 64, 5000
+ROWS, LENGTH = 64, 10_000
 
 
 @kernel()
