@@ -11,7 +11,7 @@ from ..datasets import sample_photographs
 from ..ot import sinkhorn, sinkhorn_newton
 from ._stop import Outcome, Peer
 
-# Colours drawn from each photograph, for a quick tour or a rehearsal and for a whole tour.
+# Colours drawn from each photograph, for a quick tour and for a whole one.
 FEW, MANY = 600, 2500
 # Relative to the largest cost: colours mix within three percent of the largest distance.
 REG = 1e-3
@@ -26,11 +26,11 @@ def visit(trip):
     source, target = sample_photographs()
     rng = np.random.default_rng(0)
     x, y = (rng.choice(p.reshape(-1, 3), n, replace=False) for p in (source, target))
-    with trip.step("preparing kernels, which takes longer the first time"):
-        few = xp.asarray(_cost(x[:FEW], y[:FEW]))
-        _solve(sinkhorn_newton, few)
-        _solve(sinkhorn, few, maxiter=100)
     C = xp.asarray(_cost(x, y))
+    with trip.step("preparing kernels, which takes longer the first time"):
+        # A rehearsal in full size, for large problems have kernels of their own.
+        _solve(sinkhorn_newton, C)
+        _solve(sinkhorn, C, maxiter=10)
     result = _solve(sinkhorn_newton, C, progress=True)
     plain = _solve(sinkhorn, C, time_limit=max(result.seconds, SHORTEST))
     pixels = source[..., 0].size
