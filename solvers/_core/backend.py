@@ -60,9 +60,18 @@ class Backend:
         with import_module("cupyx").errstate(linalg="raise"):
             return self.xp.linalg.cholesky(A)
 
-    def kernels(self, package):
-        """Return the kernel module of a package, such as "solvers.ot", for these arrays."""
-        return import_module(f"{package}.kernels.{'cpu' if self.name == 'numpy' else 'gpu'}")
+    def kernels(self, package, part=None):
+        """Return the kernel module of a package for these arrays.
+
+        Parameters
+        ----------
+        package : str
+            Such as "solvers.ot".
+        part : str, optional
+            A folder in the package's `kernels`, for those that are needed less often.
+        """
+        where = f"{package}.kernels" + (f".{part}" if part else "")
+        return import_module(f"{where}.{'cpu' if self.name == 'numpy' else 'gpu'}")
 
     def free_memory(self):
         """Return how many bytes can still be allocated on the current CUDA device."""
