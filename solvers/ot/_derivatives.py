@@ -20,6 +20,7 @@ import numpy as np
 from .._core.arrays import Ingest
 from .._core.result import ConvergenceWarning
 from .._core.validation import check_array, check_memory, check_positive
+from ._cloud import PointCloud, arrays_of
 from ._gibbs import Passes
 from ._newton import NewtonSteps
 from ._problem import DUST, check_transport, over_strips, row_blocks
@@ -41,8 +42,10 @@ def vjp(result, df, dg, dP, tol):
         tol = 1e-9 if io.dtype == np.float64 else 1e-6
     df, dg, dP = _cotangents(problem, result._data[2], df, dg, dP)
     with io.device, np.errstate(all="ignore"):
-        remedy = "It has the shape of the cost."
-        check_memory(io.dtype.itemsize * problem.C.size, "`dC`", remedy, be=problem.be)
+        to_points = has_points(result._data[2])
+        if not to_points:
+            remedy = "It has the shape of the cost."
+            check_memory(io.dtype.itemsize * problem.C.size, "`dC`", remedy, be=problem.be)
         system = result._adjoint
         pull = system.pull(df, dg, dP, tol)
         if pull.residual > tol:
@@ -52,17 +55,75 @@ def vjp(result, df, dg, dP, tol):
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        da, db, dC = pull.da, pull.db, system.cost_part(pull, dP, io.dtype)
-        if problem.flipped:
-            da, db, dC = db, da, dC.T
-        return io.out(da), io.out(db), io.out(dC)
+        da, db = (pull.db, pull.da) if problem.flipped else (pull.da, pull.db)
+        blocks = system.cost_part(pull, dP)
+        if to_points:
+            dx, dy = point_gradients(result._data[2], problem, io, blocks)
+            return io.out(da), io.out(db), (dx, dy)
+        dC = problem.be.xp.empty(problem.C.shape, io.dtype)
+        for rows, block in blocks:
+            dC[rows] = block
+        return io.out(da), io.out(db), io.out(dC.T if problem.flipped else dC)
+
+
+def has_points(C):
+    """Tell whether a cost depends on points in a way that is known."""
+    return isinstance(C, PointCloud) and not callable(C.cost)
+
+
+def point_gradients(cloud, problem, io, blocks):
+    """Turn a gradient in the cost into gradients in the points, by the chain rule.
+
+    Parameters
+    ----------
+    cloud : PointCloud
+    problem : Transport
+    io : Ingest
+        The door that `problem` came through.
+    blocks : iterable of (rows, array)
+        The gradient in the cost, in blocks of rows.
+
+    Returns
+    -------
+    array, array
+        In the shapes of the points. Where a distance has no derivative, at coinciding points,
+        it counts as zero.
+    """
+    C, xp, scale = problem.C, problem.be.xp, problem.C.scale
+    dx, dy = xp.zeros_like(C.x), xp.zeros_like(C.y)
+    for rows, block in blocks:
+        x, y = C.x[rows], C.y
+        if cloud.cost == "cityblock":
+            for k in range(x.shape[1]):
+                V = scale * block * xp.sign(x[:, k, None] - y[:, k])
+                dx[rows, k] = V.sum(axis=1)
+                dy[:, k] -= V.sum(axis=0)
+            continue
+        V = (2.0 * scale if cloud.cost == "sqeuclidean" else scale) * block
+        if cloud.cost == "euclidean":
+            distance = C[rows]
+            V *= xp.where(distance > 0, scale / xp.where(distance > 0, distance, 1.0), 0.0)
+        dx[rows] = V.sum(axis=1)[:, None] * x - V @ y
+        dy += V.sum(axis=0)[:, None] * y - V.T @ x
+    if cloud.cost == "cosine":
+        door = Ingest(x=cloud.x, y=cloud.y)
+        dx, dy = _onto_spheres(xp, door["x"], dx), _onto_spheres(xp, door["y"], dy)
+    return io.out(dx), io.out(dy)
+
+
+def _onto_spheres(xp, points, gradient):
+    """Return gradients in points from those in their directions."""
+    points = points.astype(np.float64)
+    length = xp.sqrt((points * points).sum(axis=1, keepdims=True))
+    points = points / length
+    return (gradient - points * (points * gradient).sum(axis=1, keepdims=True)) / length
 
 
 def _cotangents(problem, C, df, dg, dP):
     """Return the cotangents, checked, in the problem's orientation and in float64."""
     if df is None and dg is None and dP is None:
         raise ValueError("`df` came as None, like `dg` and `dP`; expected at least one of them")
-    io = Ingest(C=C, df=df, dg=dg, dP=dP)
+    io = Ingest(df=df, dg=dg, dP=dP, **arrays_of(C))
     n, m = problem.C.shape[::-1] if problem.flipped else problem.C.shape
     df = check_array(io, "df", shape=(n,), means="(a.size,)")
     dg = check_array(io, "dg", shape=(m,), means="(b.size,)")
@@ -136,26 +197,25 @@ class Adjoint:
         df, dg = xp.where(self._rows > 0, df, 0.0), xp.where(self._sums > 0, dg, 0.0)
         # <a, f> = <b, g> fixes the constant, and moves with the weights.
         shift = 0.5 * (df.sum() - dg.sum())
-        pull = self._solve(df - shift * a, dg + shift * b, tol)
+        scale = problem.be.host(xp.abs(df).sum() + xp.abs(dg).sum()) or 1.0
+        pull = self._solve(df - shift * a, dg + shift * b, scale, tol)
         da = pull.da + direct_a - shift * self._f
         db = pull.db + direct_b + shift * self._g
         # Only the shares of the weights in their sums enter, but for the plan's mass.
         return pull._replace(da=(da - a @ da) / mass + share, db=(db - b @ db) / mass + share)
 
-    def cost_part(self, pull, dP, dtype):
-        """Return the cotangent of the cost."""
+    def cost_part(self, pull, dP):
+        """Yield (rows, block) of the cotangent of the cost."""
         problem = self._problem
-        xp, a, b = problem.be.xp, problem.a, problem.b
-        dC = xp.empty(problem.C.shape, dtype)
+        a, b = problem.a, problem.b
         for rows in row_blocks(problem.be, problem.C):
-            E = self._density(rows)
             part = pull.lam[rows, None] * b + a[rows, None] * pull.mu
             if dP is not None:
                 part -= (problem.mass / self._reg) * dP[rows] * (a[rows, None] * b)
-            dC[rows] = E * part
-        return dC
+            part *= self._density(rows)
+            yield rows, part
 
-    def _solve(self, df, dg, tol):
+    def _solve(self, df, dg, scale, tol):
         """Solve ``rows lam + a (E mu) = df`` and ``b (E^T lam) + sums mu = dg``.
 
         By a solve with the Schur complement of a stored kernel, which may be rounded or
@@ -163,7 +223,6 @@ class Adjoint:
         """
         problem = self._problem
         xp, host, b = problem.be.xp, problem.be.host, problem.b
-        scale = host(xp.abs(df).sum() + xp.abs(dg).sum()) or 1.0
         mu = xp.where(b > DUST, 0.0, dg / xp.where(self._sums > 0, self._sums, 1.0))
         best = None
         for _ in range(MOST_ROUNDS):

@@ -10,7 +10,8 @@ from .._core.arrays import Ingest
 from .._core.result import Result, Status
 from .._core.validation import check_array, check_count, check_memory, check_nonnegative
 from ._certificate import judge
-from ._derivatives import Adjoint, vjp
+from ._cloud import arrays_of
+from ._derivatives import Adjoint, has_points, point_gradients, vjp
 from ._problem import DUST, check_transport, is_feasible, row_blocks
 from ._rounding import missing, shrink
 
@@ -171,7 +172,7 @@ class TransportResult(Result):
         with _PlanBlocks(self) as blocks:
             along = (axis == 1) != blocks.flipped
             size = blocks.C.shape[1] if along else blocks.C.shape[0]
-            io = Ingest(C=self._data[2], V=V)
+            io = Ingest(V=V, **arrays_of(self._data[2]))
             V = check_array(io, "V", ndim=(1, 2))
             if V.shape[0] != size:
                 raise ValueError(f"`V` came with shape {V.shape}; expected {size} rows")
@@ -225,6 +226,32 @@ class TransportResult(Result):
         """Gradient of the value in `C`, for a fixed `reg`: the plan."""
         return self.plan
 
+    @property
+    def grad_x(self):
+        """Gradient of the value in the source points, where the cost is a `PointCloud`.
+
+        For a `PointCloud` without `y` the gradient in its points is ``grad_x + grad_y``. Where a
+        distance has no derivative, at points that coincide, it counts as zero.
+        """
+        return self._point_gradients[0]
+
+    @property
+    def grad_y(self):
+        """Gradient of the value in the target points, where the cost is a `PointCloud`."""
+        return self._point_gradients[1]
+
+    @cached_property
+    def _point_gradients(self):
+        cloud = self._data[2]
+        if not has_points(cloud):
+            raise TypeError(
+                "`C` came without points or with a callable cost; expected a `PointCloud` whose "
+                "`cost` is a word: use `grad_C` and the chain rule"
+            )
+        problem, io = check_transport(*self._data)
+        with _PlanBlocks(self) as blocks:
+            return point_gradients(cloud, problem, io, blocks)
+
     @cached_property
     def grad_reg(self):
         """Slope of the value in `reg`: ``KL(P | a b^T / M)``, or ``sum P (log P - 1)``."""
@@ -249,16 +276,17 @@ class TransportResult(Result):
         dP : array, shape (n, m), optional
             Gradient of `L` in the plan; None for zero.
         tol : float, optional
-            Largest residual of the linear system, relative to its right-hand side, in the L1
-            norm. Default: 1e-9, in float32 1e-6.
+            Largest residual of the linear system, relative to the cotangents, in the L1 norm.
+            Default: 1e-9, in float32 1e-6.
 
         Returns
         -------
         da, db : array, shapes (n,) and (m,)
             Gradient of `L` in the weights. Both sums have to change alike, so a constant may be
             added to one and taken from the other; weights of zero have derivatives from above.
-        dC : array, shape (n, m)
-            Gradient of `L` in the cost.
+        dC : array, shape (n, m), or pair of arrays, shapes (n, d) and (m, d)
+            Gradient of `L` in the cost; for a `PointCloud`, unless its cost is a function, in
+            its points `x` and `y` instead.
 
         Raises
         ------
