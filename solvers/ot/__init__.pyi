@@ -1,4 +1,5 @@
 from ._certificate import certify as certify
+from ._cloud import PointCloud as PointCloud
 from ._result import TransportResult as TransportResult
 from ._rounding import round_plan as round_plan
 from ._sinkhorn import sinkhorn as sinkhorn

@@ -7,6 +7,7 @@ import numpy as np
 from .._core.arrays import Ingest
 from .._core.certificate import Certificate
 from .._core.validation import check_array, check_positive
+from ._cloud import arrays_of
 from ._problem import DUST, check_reg_m, check_transport, over_strips, row_blocks
 
 KIND = "marginal error (L1)"
@@ -77,7 +78,7 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None):
     balanced = min(reg_m) == np.inf
     problem, _ = check_transport(a, b, C, balanced=balanced)
     reg, tol = check_positive(reg, "reg"), check_positive(tol, "tol")
-    io = Ingest(f=f, g=g, C=C)
+    io = Ingest(f=f, g=g, **arrays_of(C))
     sizes = problem.a.size, problem.b.size
     n, m = sizes[::-1] if problem.flipped else sizes
     f = check_array(io, "f", shape=(n,), means="(a.size,)", finite=False)

@@ -8,6 +8,8 @@ between two passes happens on it. The three kernel classes have the same methods
 import numpy as np
 
 from .._core.validation import check_memory
+from ._cloud import Cloud
+from ._problem import row_blocks
 
 # Up to this many entries a dense kernel in float64 costs next to nothing.
 SMALL = 250_000
@@ -79,7 +81,7 @@ class Passes:
             if lost.size == 0:
                 break
             # Their potentials are so far off that the kernel underflowed: set them directly.
-            self._kernels.column_potential(problem.C, self._shift, problem.a, reg, lost, h)
+            self._column_potential(reg, lost, h)
         self.f = -reg * self._shift
         return problem.b * sums, kernel
 
@@ -96,7 +98,7 @@ class Passes:
     def _once(self, h, reg, cutoff):
         if cutoff is None:
             return self._row_pass(h, reg, self._none), None
-        if self._compresses and self.density < PROMISING:
+        if self._compresses and self.density < PROMISING and not isinstance(self.problem.C, Cloud):
             sums, kernel = self._compressed(h, reg, cutoff)
             if kernel is not None:
                 return sums, kernel
@@ -104,7 +106,14 @@ class Passes:
 
     def _row_pass(self, h, reg, K):
         p = self.problem
-        return self._kernels.row_pass(p.C, h, p.b, reg, p.a, self._shift, K)
+        if not isinstance(p.C, Cloud):
+            return self._kernels.row_pass(p.C, h, p.b, reg, p.a, self._shift, K)
+        sums = self._xp.zeros_like(p.b)
+        for rows in row_blocks(p.be, p.C):
+            sums += self._kernels.row_pass(
+                p.C[rows], h, p.b, reg, p.a[rows], self._shift[rows], K[rows]
+            )
+        return sums
 
     def _compressed(self, h, reg, cutoff):
         p, xp = self.problem, self._xp
@@ -137,6 +146,17 @@ class Passes:
         if self._compresses:
             self.density = kernel.survey(cutoff)
         return sums, kernel
+
+    def _column_potential(self, reg, columns, h):
+        p = self.problem
+        if not isinstance(p.C, Cloud):
+            self._kernels.column_potential(p.C, self._shift, p.a, reg, columns, h)
+            return
+        some = h[columns]
+        C = self._xp.ascontiguousarray(p.C.T[columns].T)
+        every = self._xp.arange(columns.size)
+        self._kernels.column_potential(C, self._shift, p.a, reg, every, some)
+        h[columns] = some
 
     def _fits(self):
         try:

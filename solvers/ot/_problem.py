@@ -16,12 +16,16 @@ from .._core.validation import (
     check_count,
     check_flag,
     check_flag_or_stride,
+    check_memory,
     check_positive,
     check_time_limit,
     describe,
 )
+from ._cloud import Cloud, PointCloud, arrays_of, checked_cloud
 
-_SPARSE_HINT = {"C": "pass a dense array, with `inf` for edges that do not exist"}
+_SPARSE_HINT = {
+    "C": "pass a dense array with `inf` for edges that do not exist, or a `PointCloud`"
+}
 # Relative difference of the total masses up to which `b` is rescaled without a word.
 MASS_SLACK = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
 
@@ -49,7 +53,7 @@ class Transport:
         Makes the arrays' device the current one.
     a, b : array, float64
         Weights with sum one.
-    C : array, shape (a.size, b.size)
+    C : array or Cloud, shape (a.size, b.size)
         Cost in the caller's precision; never written to.
     mass : float
         Sum of the caller's weights.
@@ -85,7 +89,7 @@ class Transport:
         """As `range`, but blind to a few costs that are far away from all others."""
         xp = self.be.xp
         n, m = self.C.shape
-        sample = self.C[:: n // 100 + 1, :: m // 100 + 1]
+        sample = self.C[:: n // 100 + 1][:, :: m // 100 + 1]
         sample = xp.sort(sample[xp.isfinite(sample)])
         edge = sample.size // 100
         if sample.size == 0:
@@ -120,7 +124,9 @@ class Transport:
             a = a[rows] / a[rows].sum()
         if cols is not None:
             b = b[cols] / b[cols].sum()
-        if rows is not None and cols is not None:
+        if isinstance(C, Cloud):
+            C = C.part(rows, cols)
+        elif rows is not None and cols is not None:
             C = C[self.be.xp.ix_(rows, cols)]
         else:
             C = C[rows] if cols is None else self.be.xp.ascontiguousarray(C[:, cols])
@@ -209,18 +215,11 @@ def check_transport(a, b, C, *, balanced=True):
     """
     if C is None:
         raise TypeError("`C` came as None; expected a cost matrix")
-    io = Ingest(a=a, b=b, C=C, sparse_hint=_SPARSE_HINT)
+    io = Ingest(a=a, b=b, **arrays_of(C), sparse_hint=_SPARSE_HINT)
     weights = [check_array(io, name, ndim=1, minimum=0.0) for name in ("a", "b")]
-    if len(io.raw("C").shape) != 2:
-        check_array(io, "C", ndim=2)
-    shape = tuple(
-        size if w is None else w.size for size, w in zip(io.raw("C").shape, weights, strict=True)
-    )
-    # Where a copy is made anyway, it may as well have the rows contiguous.
-    flipped = io.is_fortran("C") and io.raw("C").dtype == io.dtype
-    C = check_array(
-        io, "C", shape=shape, means="(a.size, b.size)", plus_inf=True, transposed=flipped
-    )
+    checked = _checked_points if isinstance(C, PointCloud) else _checked_matrix
+    C, flipped = checked(io, C, weights)
+    shape = C.shape[::-1] if flipped else C.shape
     with io.device:
         weights = [None if w is None else w.astype(np.float64) for w in weights]
         totals = [None if w is None else io.be.host(w.sum()) for w in weights]
@@ -236,11 +235,38 @@ def check_transport(a, b, C, *, balanced=True):
     if flipped:
         a, b = b, a
     problem = Transport(io.be, io.device, a, b, C, mass, flipped)
-    low, high = io.bounds["C"]
+    low, high = C.bounds() if isinstance(C, Cloud) else io.bounds["C"]
     if high < np.inf:
         # Known from the check already, which spares a look at every cost.
         vars(problem)["extent"] = Extent(low, high, False)
     return problem, io
+
+
+def _checked_matrix(io, _, weights):
+    """Return a cost matrix with contiguous rows, and whether these are the caller's columns."""
+    if len(io.raw("C").shape) != 2:
+        check_array(io, "C", ndim=2)
+    shape = tuple(
+        size if w is None else w.size for size, w in zip(io.raw("C").shape, weights, strict=True)
+    )
+    # Where a copy is made anyway, it may as well have the rows contiguous.
+    flipped = io.is_fortran("C") and io.raw("C").dtype == io.dtype
+    C = check_array(
+        io, "C", shape=shape, means="(a.size, b.size)", plus_inf=True, transposed=flipped
+    )
+    return C, flipped
+
+
+def _checked_points(io, cloud, weights):
+    """Return a `Cloud`, and False: its rows are always the caller's."""
+    C = checked_cloud(cloud, io)
+    for name, points, size, w in zip("ab", "xy", C.shape, weights, strict=True):
+        if w is not None and w.size != size:
+            raise ValueError(
+                f"`{name}` came with shape {w.shape}; expected ({size},), a weight for each point "
+                f"of `{points}`"
+            )
+    return C, False
 
 
 def check_reg(problem, reg, reg_scale):
@@ -263,10 +289,14 @@ def check_reg(problem, reg, reg_scale):
 def _scale(problem, name):
     """Return a statistic of the finite costs."""
     if name == "max":
-        return problem.extent.high
+        # Of a cloud the extent is only a bound.
+        cloud = isinstance(problem.C, Cloud)
+        return (_extent(problem.be, problem.C) if cloud else problem.extent).high
     if name == "median":
         xp = problem.be.xp
-        return problem.be.host(xp.median(problem.C[xp.isfinite(problem.C)]))
+        check_memory(8 * problem.C.size, "The median of all costs", be=problem.be)
+        C = problem.C[:]
+        return problem.be.host(xp.median(C[xp.isfinite(C)]))
     mean, std = _moments(problem.be, problem.C)
     return mean if name == "mean" else std
 
@@ -429,7 +459,7 @@ def _potential(C, name, potential, size):
     """Return a potential of a warm start in float64, or None."""
     if potential is None:
         return None
-    io = Ingest(C=C, **{name: potential})
+    io = Ingest(**arrays_of(C), **{name: potential})
     return check_array(io, name, shape=(size,)).astype(np.float64)
 
 

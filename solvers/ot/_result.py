@@ -10,6 +10,7 @@ from .._core.arrays import Ingest
 from .._core.result import Result, Status
 from .._core.validation import check_array, check_count, check_memory, check_nonnegative
 from ._certificate import judge
+from ._cloud import arrays_of
 from ._problem import DUST, check_transport, is_feasible, row_blocks
 from ._rounding import missing, shrink
 
@@ -180,7 +181,7 @@ class TransportResult(Result):
         with _PlanBlocks(self) as blocks:
             along = (axis == 1) != blocks.flipped
             size = blocks.C.shape[1] if along else blocks.C.shape[0]
-            io = Ingest(C=self._data[2], V=V)
+            io = Ingest(V=V, **arrays_of(self._data[2]))
             V = check_array(io, "V", ndim=(1, 2))
             if V.shape[0] != size:
                 raise ValueError(f"`V` came with shape {V.shape}; expected {size} rows")

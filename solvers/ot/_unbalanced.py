@@ -1,8 +1,8 @@
 r"""Unbalanced transport: marginals may differ from the weights, at a price.
 
 Rows are eliminated as in the balanced problem. With the row sums ``log K v = s`` of the Gibbs
-kernel, the optimal row masses are ``r = a exp(lam s)``, ``lam = reg / (reg + tau_1)``, and the dual
-is a concave function of the column potentials alone: its gradient is ``t - c`` with targets
+kernel, the optimal row masses are ``r = a exp(lam s)``, ``lam = reg / (reg + tau_1)``, and the
+dual is a concave function of the column potentials alone: its gradient is ``t - c`` with targets
 ``t = b exp(-g / tau_2)`` and the plan's column sums ``c``; its negated Hessian is
 ``(1 - lam) L + diag(lam c + reg / tau_2 t)`` with the Laplacian ``L`` of the balanced problem.
 """
@@ -20,6 +20,7 @@ from .._core.monitor import Monitor
 from .._core.result import Status
 from .._core.validation import check_choice, check_flag, check_threads
 from ._certificate import judge_unbalanced
+from ._cloud import Cloud
 from ._gibbs import LOST, Passes
 from ._newton import GATE, LIGHT, LONGEST_STEP, MOST_COLUMNS, REACH, NewtonSteps
 from ._problem import (
@@ -83,7 +84,7 @@ def sinkhorn_unbalanced(
     ----------
     a, b : array, shapes (n,) and (m,), or None
         Non-negative weights (zeros are fine); None for uniform ones with sum one.
-    C : array, shape (n, m)
+    C : array or PointCloud, shape (n, m)
         Cost of moving a unit of mass, in any unit; ``inf`` forbids an edge.
     reg_m : float or pair of float
         Price :math:`\tau_1, \tau_2` of a marginal's divergence from `a` and `b`, in the unit of
@@ -634,7 +635,7 @@ class _BestPair:
         g_kept, g = g, self._spread(g, 1)
         if self._kept[1] is not None:
             a = problem.a if self._kept[0] is None else problem.a[self._kept[0]]
-            C = problem.C if self._kept[0] is None else problem.C[self._kept[0]]
+            C = _rows(problem.C, self._kept[0])
             g = self._filled(C.T, 1, f, a, g_kept, taus[1])
         if self._kept[0] is not None:
             f = self._filled(problem.C, 0, g, problem.b, f, taus[0])
@@ -655,19 +656,29 @@ class _BestPair:
         known[self._kept[side]] = True
         missing = xp.flatnonzero(~known)
         out = self._spread(values, side)
-        out[missing] = _damped(be, C[missing], others, weights, self._reg, tau)
+        out[missing] = _damped(be, _rows(C, missing), others, weights, self._reg, tau)
         return xp.where(self._cut[side], NOTHING_LEFT * tau, out)
 
 
 def _part(problem, rows, cols):
     """Return the problem of some points, with their weights as they are."""
-    a, b, C = problem.a, problem.b, problem.C
-    xp = problem.be.xp
-    if rows is not None:
-        a, C = a[rows], C[rows]
-    if cols is not None:
-        b, C = b[cols], xp.ascontiguousarray(C[:, cols])
-    return problem if C is problem.C else replace(problem, a=a, b=b, C=C)
+    if rows is None and cols is None:
+        return problem
+    a = problem.a if rows is None else problem.a[rows]
+    b = problem.b if cols is None else problem.b[cols]
+    C = _rows(problem.C, rows)
+    if isinstance(C, Cloud):
+        C = C.part(None, cols)
+    elif cols is not None:
+        C = problem.be.xp.ascontiguousarray(C[:, cols])
+    return replace(problem, a=a, b=b, C=C)
+
+
+def _rows(C, rows):
+    """Return some rows of a cost (None: all), without evaluating them if it is a cloud."""
+    if rows is None:
+        return C
+    return C.part(rows, None) if isinstance(C, Cloud) else C[rows]
 
 
 def _reached(be, C, others):
