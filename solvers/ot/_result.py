@@ -34,6 +34,16 @@ _SINKHORN = """\
   year = {2013},
 }"""
 
+_UNBALANCED = """\
+@article{chizat2018scaling,
+  title = {Scaling algorithms for unbalanced optimal transport problems},
+  author = {Chizat, Lenaic and Peyr{\\'e}, Gabriel and Schmitzer, Bernhard and
+            Vialard, Fran{\\c{c}}ois-Xavier},
+  journal = {Mathematics of Computation},
+  volume = {87},
+  year = {2018},
+}"""
+
 
 @dataclass
 class Answer:
@@ -96,7 +106,7 @@ class TransportResult(Result):
     @property
     def x(self):
         """The potentials `f` and `g` in one array."""
-        _, io = check_transport(*self._data)
+        _, io = self._checked()
         with io.device:
             return io.out(io.xp.concatenate(self._potentials()))
 
@@ -122,7 +132,7 @@ class TransportResult(Result):
 
         This is the convention of POT, OTT-JAX and RegOT. Points without mass have ``-inf``.
         """
-        problem, io = check_transport(*self._data)
+        problem, io = self._checked()
         a, b = (problem.b, problem.a) if problem.flipped else (problem.a, problem.b)
         with io.device, np.errstate(divide="ignore"):
             f, g = self._potentials()
@@ -248,7 +258,7 @@ class TransportResult(Result):
                 "`C` came without points or with a callable cost; expected a `PointCloud` whose "
                 "`cost` is a word: use `grad_C` and the chain rule"
             )
-        problem, io = check_transport(*self._data)
+        problem, io = self._checked()
         with _PlanBlocks(self) as blocks:
             return point_gradients(cloud, problem, io, blocks)
 
@@ -261,7 +271,9 @@ class TransportResult(Result):
                 exponent = xp.subtract(blocks.g, blocks.C[rows], dtype=np.float64)
                 exponent += blocks.f[rows, None]
                 total += _inner(xp, exponent / blocks.reg - 1.0, P)
-            return blocks.host(total) + blocks.mass + (self.value - self.dual) / self.reg
+            # What the plan is measured against, a b^T / M, has this mass.
+            total += blocks.mass * (blocks.a.sum() * blocks.b.sum())
+            return blocks.host(total) + (self.value - self.dual) / self.reg
 
     def vjp(self, df=None, dg=None, dP=None, *, tol=None):
         r"""Pull cotangents of the potentials and the plan back to the weights and the cost.
@@ -321,14 +333,14 @@ class TransportResult(Result):
 
     @cached_property
     def _adjoint(self):
-        problem, _ = check_transport(*self._data)
+        problem, _ = self._checked()
         with problem.device:
             f, g = self._potentials()
         f, g = (g, f) if problem.flipped else (f, g)
         return Adjoint(problem, f, g, self.reg, self.density)
 
     def _entropic_gradient(self, side):
-        problem, io = check_transport(*self._data)
+        problem, io = self._checked()
         weights = (problem.b, problem.a) if problem.flipped else (problem.a, problem.b)
         with io.device, np.errstate(divide="ignore"):
             entropic = io.xp.log(weights[side]) + 0.5 * np.log(problem.mass)
@@ -338,10 +350,76 @@ class TransportResult(Result):
         # What can be computed again, and is large, does not travel.
         return {key: value for key, value in vars(self).items() if key != "_adjoint"}
 
+    def _checked(self):
+        return check_transport(*self._data)
+
     def _potentials(self):
         # In float64, as the certificate has judged them.
         door = Ingest(f=self.f, g=self.g)
         return door["f"].astype(np.float64), door["g"].astype(np.float64)
+
+
+class UnbalancedResult(TransportResult):
+    r"""Outcome of `sinkhorn_unbalanced`.
+
+    Potentials belong to :math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \varepsilon)`, without
+    any normalisation, and are unique. Attributes that are not listed are those of
+    `TransportResult`.
+
+    Attributes
+    ----------
+    reg_m : pair of float
+        Prices of the marginals' divergences.
+    fun, value, dual : float
+        The optimal value, from below: the dual at `f` and `g`.
+    mass : float
+        Sum of the plan.
+    marginal_error : float
+        L1 distance of the plan's marginals from those that the potentials ask for, in the unit
+        of mass.
+    """
+
+    reg_m: tuple[float, float]
+    mass: float
+
+    _bibtex: ClassVar = {"sinkhorn_unbalanced": _UNBALANCED}
+
+    @property
+    def grad_a(self):
+        """Gradient of the value in `a`; only for infinite `reg_m` it is `f` plus a constant."""
+        return self._gradient(0)
+
+    @property
+    def grad_b(self):
+        """Gradient of the value in `b`."""
+        return self._gradient(1)
+
+    @property
+    def cost_rounded(self):
+        """Not available: an unbalanced plan has no marginals to be rounded to."""
+        raise NotImplementedError("`cost_rounded` is for balanced problems; see `value_linear`")
+
+    def lp_bracket(self):
+        """Not available: the bounds are those of the balanced linear programme."""
+        raise NotImplementedError("`lp_bracket` is for balanced problems; see `value_linear`")
+
+    def vjp(self, df=None, dg=None, dP=None, *, tol=None):
+        """Not available: implicit differentiation is for balanced problems."""
+        raise NotImplementedError("`vjp` is for balanced problems; see `grad_a` and `grad_C`")
+
+    def _gradient(self, side):
+        problem, io = self._checked()
+        with io.device:
+            potential, tau = self._potentials()[side], self.reg_m[side]
+            # The mass of the other side.
+            other = (problem.b if side == int(problem.flipped) else problem.a).sum()
+            if tau == np.inf:
+                return io.out(potential + self.reg * (other - 1.0))
+            left = io.xp.exp(-potential / tau)
+            return io.out(tau * (1.0 - left) + self.reg * (other - left))
+
+    def _checked(self):
+        return check_transport(*self._data, balanced=False)
 
 
 class _PlanBlocks:
@@ -351,7 +429,7 @@ class _PlanBlocks:
     """
 
     def __init__(self, result):
-        problem, self.io = check_transport(*result._data)
+        problem, self.io = result._checked()
         with self.io.device:
             f, g = result._potentials()
         self.be, self.flipped, self.mass = problem.be, problem.flipped, problem.mass
