@@ -25,10 +25,13 @@ from ._result import Answer
 FACTOR, FIRST = 8.0, 1 / 16
 # Residual at which all temperatures but the last are left, and the marginal error on the way.
 ANNEALING_TOL, ROUGH = 1e-2, 1e-3
-# A step tilts exponents by no more than this, at first. Each one that ends where the dual still
-# rises lets the next be longer, by the second number: where entries of the plan have to vanish,
-# its model holds for one unit of the exponent only, and contradictory constraints have no end.
-REACH, STRETCH = 10.0, 4.0
+# By how much the step of one multiplier may tilt exponents, at first and at least. Each step that
+# ends where the dual still rises lets the next be longer, by the third number: where entries of
+# the plan have to vanish, its model holds for one unit of the exponent only, and contradictory
+# constraints have no end.
+REACH, SHORTEST_REACH, STRETCH = 10.0, 1e-3, 4.0
+# Smallest eigenvalue that counts, relative to the largest variance of a constraint's matrix.
+SMALLEST = 1e-12
 # Steps at one temperature, and trials of a step.
 MOST_STEPS, MOST_TRIALS = 100, 8
 # Passes without progress after which balancing one plan has stalled.
@@ -132,7 +135,7 @@ class ConstrainedDescent:
         # Noise in the values of the constraints adds up.
         finest = 0.3 * goal / math.sqrt(1 + w.size)
         point = self._look(reg, g, w, ROUGH if w.any() else min(finest, ROUGH), last)
-        stretch = 1.0
+        reach, stretch = REACH, 1.0
         for _ in range(MOST_STEPS):
             if self._run.status is not None or point.residual <= goal:
                 break
@@ -143,18 +146,20 @@ class ConstrainedDescent:
                 if last:
                     self._run.end(Status.INFEASIBLE)
                 break
-            step, answers = self._newton_step(point, reg)
+            step, answers = self._newton_step(point, reg, reach)
             tol = min(max(0.1 * point.residual**2, finest), ROUGH)
             if not step.any():
                 tol = finest
-            point, stretch = self._advance(point, step, answers, reg, tol, stretch, last)
+            point, reach, stretch = self._advance(
+                point, step, answers, reg, tol, reach, stretch, last
+            )
         return point
 
-    def _advance(self, point, step, answers, reg, tol, stretch, last):
-        """Go along a step; return the point reached, and by how much to stretch the next."""
-        longest = np.abs(step * self._scales).max()
-        length = stretch * min(1.0, REACH * reg / max(longest, 1e-300))
+    def _advance(self, point, step, answers, reg, tol, reach, stretch, last):
+        """Go along a step; return the point reached, and how far the next may go."""
         gradient = -point.slack * self._scales
+        longest = np.abs(step * self._scales).max() / reg
+        length = min(stretch, reach / max(longest, 1e-300))
         # Its memory is needed for the next point.
         start = point._replace(descent=None)
         for trial in range(MOST_TRIALS):
@@ -165,10 +170,13 @@ class ConstrainedDescent:
             if self._run.status is not None or after >= -0.5 * before:
                 break
             length *= min(max(before / (before - after), 0.1), 0.7)
-        grow = trial == 0 and after > 0.3 * before > 0
-        return point, STRETCH * stretch if grow else 1.0
+        if trial:
+            return point, max(2.0 * length * longest, SHORTEST_REACH), 1.0
+        if after > 0.3 * before > 0:
+            return point, STRETCH * reach, STRETCH * stretch
+        return point, reach, 1.0
 
-    def _newton_step(self, point, reg):
+    def _newton_step(self, point, reg, reach):
         """Return a step of the multipliers, and how column potentials answer to a unit of each."""
         count, m = len(self._constraints), self._problem.b.size
         step, answers = np.zeros(count), self._xp.zeros((count, m))
@@ -180,11 +188,16 @@ class ConstrainedDescent:
         flows, covariance = self._curvature(point, reg, active)
         replies = point.descent.responses(point.g, flows)
         self._owed += 1
-        hessian = (covariance - self._problem.be.host(flows @ replies.T)) / reg
-        lower = np.where(equal, -np.inf, -point.w * self._scales)[active]
-        # Constraints that say the same leave the Hessian singular.
-        hessian = 0.5 * (hessian + hessian.T) + np.diag(np.full(active.size, 1e-12 / reg))
-        step[active] = bounded_minimum(hessian, point.slack[active], lower) / scales
+        hessian = covariance - self._problem.be.host(flows @ replies.T)
+        # Where a plan is nearly a vertex, or constraints say the same, rounding decides the sign
+        # of the smallest eigenvalues.
+        values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
+        values = np.maximum(values, SMALLEST * max(np.diag(covariance).max(), SMALLEST))
+        hessian = (vectors * (values / reg)) @ vectors.T
+        # A box, not a shorter step: what is well determined must not wait for what is not.
+        upper = np.full(active.size, reach * reg)
+        lower = np.where(equal[active], -upper, -np.minimum(point.w[active] * scales, upper))
+        step[active] = bounded_minimum(hessian, point.slack[active], lower, upper) / scales
         answers[active] = -replies * self._xp.asarray(scales)[:, None]
         return step, answers
 
@@ -302,29 +315,32 @@ def start_multipliers(constraints, x0):
     return np.where(constraints.equal, w, np.maximum(w, 0.0))
 
 
-def bounded_minimum(H, v, lower):
-    """Return the smallest point of ``x H x / 2 + v x`` with ``x >= lower``, where ``lower <= 0``.
+def bounded_minimum(H, v, lower, upper):
+    """Return the smallest point of ``x H x / 2 + v x`` between bounds that contain 0.
 
     By a primal active-set method; `H` is positive definite and small.
     """
-    x, bound = np.zeros_like(v), lower >= 0.0
-    for _ in range(10 * v.size + 10):
-        free = np.flatnonzero(~bound)
+    x, held = np.zeros_like(v), (lower >= 0.0) | (upper <= 0.0)
+    for _ in range(20 * v.size + 20):
+        free = np.flatnonzero(~held)
         target = x.copy()
         if free.size:
-            known = v[free] + H[np.ix_(free, np.flatnonzero(bound))] @ x[bound]
-            target[free] = np.linalg.solve(H[np.ix_(free, free)], -known)
-        short = target < lower
-        if short.any():
-            room = np.where(short, (x - lower) / np.where(short, x - target, 1.0), np.inf)
+            pull = v[free] + H[np.ix_(free, np.flatnonzero(held))] @ x[held]
+            target[free] = np.linalg.solve(H[np.ix_(free, free)], -pull)
+        beyond = (target < lower) | (target > upper)
+        if beyond.any():
+            end = np.where(target < lower, lower, upper)
+            room = np.where(beyond, (end - x) / np.where(beyond, target - x, 1.0), np.inf)
             first = int(np.argmin(room))
             x = x + room[first] * (target - x)
-            x[first], bound[first] = lower[first], True
+            x[first], held[first] = end[first], True
             continue
         x = target
-        pull = np.where(bound, v + H @ x, 0.0)
-        most = int(np.argmin(pull))
-        if pull[most] >= -1e-14 * np.abs(v).max():
+        slope = v + H @ x
+        # By how much the value would fall if a component left its bound.
+        gain = np.where(held, np.where(x <= lower, -slope, slope), 0.0)
+        most = int(np.argmax(gain))
+        if gain[most] <= 1e-12 * np.abs(v).max():
             break
-        bound[most] = False
+        held[most] = False
     return x
