@@ -1,7 +1,7 @@
 """What transport solvers return."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,8 +9,9 @@ import numpy as np
 from .._core.arrays import Ingest
 from .._core.result import Result, Status
 from .._core.validation import check_array, check_count, check_memory, check_nonnegative
-from ._certificate import judge
+from ._certificate import check_multipliers, judge, judge_constrained
 from ._cloud import arrays_of
+from ._constraints import check_constraints
 from ._derivatives import Adjoint, has_points, point_gradients, vjp
 from ._problem import DUST, check_transport, is_feasible, row_blocks
 from ._rounding import missing, shrink
@@ -57,6 +58,7 @@ class Answer:
     nnewton: int = 0
     ncg: int = 0
     nfactor: int = 0
+    w: Any = None
 
 
 class TransportResult(Result):
@@ -86,6 +88,9 @@ class TransportResult(Result):
         Fraction of the plan's entries that mattered in the last Newton steps.
     levels : list of float
         The entropic weights that were visited.
+    w : array, shape (len(constraints),)
+        Only under constraints: their multipliers, in the order of the call. The plan then has
+        :math:`C - \sum_k w_k D_k` in place of `C`.
     """
 
     f: Any
@@ -100,6 +105,7 @@ class TransportResult(Result):
     nfactor: int
     density: float
     levels: list[float]
+    w: Any
 
     _bibtex: ClassVar = {"sinkhorn_newton": _SNS, "sinkhorn": _SINKHORN}
 
@@ -268,7 +274,7 @@ class TransportResult(Result):
         with _PlanBlocks(self) as blocks:
             xp, total = blocks.xp, 0.0
             for rows, P in blocks:
-                exponent = xp.subtract(blocks.g, blocks.C[rows], dtype=np.float64)
+                exponent = xp.subtract(blocks.g, blocks.tilted[rows], dtype=np.float64)
                 exponent += blocks.f[rows, None]
                 total += _inner(xp, exponent / blocks.reg - 1.0, P)
             # What the plan is measured against, a b^T / M, has this mass.
@@ -329,6 +335,8 @@ class TransportResult(Result):
         >>> dC.shape
         (2, 2)
         """
+        if "_constraints" in self:
+            raise NotImplementedError("`vjp` is for problems without constraints; see `grad_C`")
         return vjp(self, df, dg, dP, tol)
 
     @cached_property
@@ -436,6 +444,12 @@ class _PlanBlocks:
         self.xp, self.host = problem.be.xp, problem.be.host
         self.a, self.b, self.C, self.reg = problem.a, problem.b, problem.C, result.reg
         self.f, self.g = (g, f) if problem.flipped else (f, g)
+        # The cost that the potentials belong to, and what its plans get for the constraints.
+        self.tilted, self.reward = problem.C, 0.0
+        constraints = check_constraints(problem, result._data[2], result.get("_constraints"))
+        if constraints is not None:
+            w = check_multipliers(constraints, result._data[2], result.w)
+            self.tilted, self.reward = constraints.tilt(problem.C, w), w @ constraints.beta
 
     def __enter__(self):
         self.io.device.__enter__()
@@ -450,7 +464,7 @@ class _PlanBlocks:
         f = xp.where(self.a > DUST, self.f, -np.inf)
         g = xp.where(self.b > DUST, self.g, -np.inf)
         for rows in row_blocks(self.be, self.C):
-            E = xp.subtract(g, self.C[rows], dtype=np.float64)
+            E = xp.subtract(g, self.tilted[rows], dtype=np.float64)
             E += f[rows, None]
             E /= reg
             with np.errstate(all="ignore"):
@@ -460,12 +474,24 @@ class _PlanBlocks:
             yield rows, E
 
 
-def finish(problem, io, reg, reg_type, tol, answer, run, data):
-    """Judge an answer and turn it into a result."""
-    f, g, certificate = _judged(problem, io, answer.f, answer.g, reg, tol)
+def finish(problem, io, reg, reg_type, tol, answer, run, data, conditions=None):
+    """Judge an answer and turn it into a result.
+
+    `conditions` are the caller's constraints and the same in normal form.
+    """
+    own = {}
+    judged = partial(_judged, problem, io, reg=reg, tol=tol)
+    if conditions is not None:
+        # As with the potentials, what the caller gets is what is judged.
+        own = {"w": io.out(io.xp.asarray(answer.w)), "_constraints": conditions[0]}
+        judged = partial(judged, constraints=conditions[1], w=own["w"])
+    f, g, certificate = judged(answer.f, answer.g)
     if certificate.value == np.inf:
         # Worse than no potentials at all: then none, so that the plan is made of numbers.
-        f, g, certificate = _judged(problem, io, 0.0 * problem.a, 0.0 * problem.b, reg, tol)
+        f, g, certificate = judged(0.0 * problem.a, 0.0 * problem.b)
+    error = certificate.value
+    if conditions is not None:
+        error = certificate.details["row_error"] + certificate.details["col_error"]
     note = _diagnose(problem, reg, tol, run, certificate.holds)
     dual = certificate.details["dual"]
     value = dual + _entropy_shift(problem, reg) if reg_type == "entropy" else dual
@@ -479,24 +505,28 @@ def finish(problem, io, reg, reg_type, tol, answer, run, data):
         fun=value,
         value=value,
         dual=dual,
-        marginal_error=certificate.value * problem.mass,
+        marginal_error=error * problem.mass,
         nsinkhorn=answer.nsinkhorn,
         nnewton=answer.nnewton,
         ncg=answer.ncg,
         nfactor=answer.nfactor,
         density=answer.density,
         levels=answer.levels,
+        **own,
         _data=data,
         _reg_type=reg_type,
     )
 
 
-def _judged(problem, io, f, g, reg, tol):
+def _judged(problem, io, f, g, *, reg, tol, constraints=None, w=None):
     """Return potentials as the caller gets them, and the certificate of exactly these."""
     f, g = (io.out(v) for v in ((g, f) if problem.flipped else (f, g)))
     door = Ingest(f=f, g=g)
     own = (door["g"], door["f"]) if problem.flipped else (door["f"], door["g"])
-    return f, g, judge(problem, *own, reg, tol)
+    if constraints is None:
+        return f, g, judge(problem, *own, reg, tol)
+    w = check_multipliers(constraints, f, w)
+    return f, g, judge_constrained(problem, *own, reg, tol, constraints, w)
 
 
 def _diagnose(problem, reg, tol, run, holds):
@@ -549,7 +579,7 @@ def _rounded_cost(blocks):
 
 def _linear_dual(blocks):
     """Return a lower bound of the linear programme: both potentials c-transformed."""
-    xp, C, heavy_a, heavy_b = blocks.xp, blocks.C, blocks.a > 0, blocks.b > 0
+    xp, C, heavy_a, heavy_b = blocks.xp, blocks.tilted, blocks.a > 0, blocks.b > 0
     # Points without mass must not bind the others.
     f, g = xp.empty_like(blocks.a), xp.where(heavy_b, blocks.g, -np.inf)
     for rows in row_blocks(blocks.be, C):
@@ -558,4 +588,4 @@ def _linear_dual(blocks):
     for rows in row_blocks(blocks.be, C):
         g = xp.minimum(g, (C[rows] - f[rows, None]).min(axis=0))
     value = blocks.a[heavy_a] @ f[heavy_a] + blocks.b[heavy_b] @ g[heavy_b]
-    return blocks.mass * float(blocks.host(value))
+    return blocks.mass * float(blocks.host(value) + blocks.reward)
