@@ -1,5 +1,6 @@
 from ._certificate import certify as certify
 from ._cloud import PointCloud as PointCloud
+from ._emd import emd as emd
 from ._result import TransportResult as TransportResult
 from ._rounding import round_plan as round_plan
 from ._sinkhorn import sinkhorn as sinkhorn

@@ -1,12 +1,13 @@
 """The independent judge: plain array code on the caller's data, shared with no solver."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
-from .._core.arrays import Ingest
+from .._core.arrays import Ingest, is_sparse
 from .._core.certificate import Certificate
-from .._core.validation import check_array, check_positive
+from .._core.validation import check_array, check_nonnegative, check_positive
 from ._cloud import arrays_of
 from ._constraints import check_constraints
 from ._problem import DUST, check_reg_m, check_transport, over_strips, row_blocks
@@ -14,11 +15,14 @@ from ._problem import DUST, check_reg_m, check_transport, over_strips, row_block
 KIND = "marginal error (L1)"
 KIND_UNBALANCED = "unbalanced optimality (L1)"
 KIND_CONSTRAINED = "marginal error (L1) plus constraint residuals"
+KIND_LINEAR = "relative LP gap"
 # Missing mass below this is what rounding leaves of nothing.
 _ROUNDING = 1e-14
+# Smallest value, relative to the range of the cost, that a linear gap is divided by.
+_FLOOR = 1e-8
 
 
-def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None):
+def certify(a, b, C, f, g, *, reg, tol=1e-8, P=None, reg_m=None, constraints=(), w=None):
     r"""Judge a pair of entropic potentials, wherever they come from.
 
     Rebuilds the plan :math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \varepsilon) / M` in
@@ -33,9 +37,12 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
     f, g : array, shapes (n,) and (m,)
         Potentials in the unit of `C`; only :math:`f_i + g_j` counts.
     reg : float
-        Entropic weight :math:`\varepsilon`, in the unit of `C`.
+        Entropic weight :math:`\varepsilon`, in the unit of `C`. Zero, together with `P`, asks
+        for the linear programme.
     tol : float, default 1e-8
         Largest marginal error that passes, relative to the mass.
+    P : array or sparse array, shape (n, m), optional
+        Only for ``reg=0``: a plan, which need not be quite feasible.
     reg_m : float or pair of float, optional
         Judge an answer of `sinkhorn_unbalanced` for these weights
         :math:`\tau_1, \tau_2` of the marginals' divergences.
@@ -66,6 +73,13 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
         the constraints contradict each other. `primal` stands for a plan that may miss them by
         what the certificate shows.
 
+        For ``reg=0`` the value is :math:`(U - L) / \max(|U|, 10^{-8} r)`, where `r` is the range
+        of the cost, `U` what the plan costs after `round_plan`, and `L` what `g` proves together
+        with its c-transform :math:`f_i = \min_j (C_{ij} - g_j)`, which takes the place of `f`.
+        (For a cost in Fortran order `f` and `g` change roles.) In `details`: ``primal`` and
+        ``dual`` (`U` and `L`, each moved outwards by what rounding can have done to it),
+        ``row_error`` and ``col_error`` of the plan as it came, and ``mass``.
+
     Raises
     ------
     TypeError, ValueError
@@ -93,7 +107,13 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
     # Where both marginals are kept the problem is the balanced one.
     balanced = min(reg_m) == np.inf
     problem, _ = check_transport(a, b, C, balanced=balanced)
-    reg, tol = check_positive(reg, "reg"), check_positive(tol, "tol")
+    reg = check_positive(reg, "reg") if P is None else check_nonnegative(reg, "reg")
+    tol = check_positive(tol, "tol")
+    if P is not None:
+        if reg > 0:
+            raise ValueError(f"`P` came with reg={reg:g}; expected reg=0")
+        if not balanced or len(constraints):
+            raise ValueError("`P` came with `reg_m` or `constraints`; expected neither")
     io = Ingest(f=f, g=g, **arrays_of(C))
     sizes = problem.a.size, problem.b.size
     n, m = sizes[::-1] if problem.flipped else sizes
@@ -106,6 +126,8 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
     if problem.flipped:
         f, g, reg_m = g, f, reg_m[::-1]
     with problem.device:
+        if P is not None:
+            return judge_linear(problem, g, _checked_plan(problem, C, P), tol)
         if not balanced:
             return judge_unbalanced(problem, f, g, reg, reg_m, tol)
         if constraints is not None:
@@ -342,3 +364,102 @@ def _divergence(xp, sums, weights):
     """Return ``KL(sums | weights)`` of two non-negative vectors."""
     used = sums > 0
     return (sums[used] * xp.log(sums[used] / weights[used])).sum() - sums.sum() + weights.sum()
+
+
+def _checked_plan(problem, C, P):
+    """Return a caller's plan, dense or sparse, in the orientation of the problem."""
+    shape = problem.C.shape[:: -1 if problem.flipped else 1]
+    if is_sparse(P):
+        data = P.tocoo().data
+        if data.dtype.kind not in "fiub":
+            raise TypeError(f"`P` came with dtype {data.dtype}; expected real numbers")
+        io = Ingest(**arrays_of(C), P=data)
+        check_array(io, "P", minimum=0.0)
+        if P.shape != shape:
+            raise ValueError(f"`P` came with shape {P.shape}; expected {shape}, as `C`")
+        P = io.be.sparse.csr_matrix(P).astype(np.float64)
+    else:
+        io = Ingest(**arrays_of(C), P=P)
+        P = check_array(io, "P", shape=shape, means="C.shape", minimum=0.0)
+    return P.T.tocsr() if is_sparse(P) and problem.flipped else P.T if problem.flipped else P
+
+
+def judge_linear(problem, g, P, tol):
+    """As `certify` for ``reg=0``, for a checked problem and a plan in its orientation."""
+    be, a, b, C = problem.be, problem.a, problem.b, problem.C
+    xp, host = be.xp, be.host
+    heavy_a, heavy_b = a > 0, b > 0
+    g = xp.where(heavy_b, g.astype(np.float64), -np.inf)
+    row_sums, col_sums, rounded_cols = xp.zeros_like(a), xp.zeros_like(b), xp.zeros_like(b)
+    longest = 0
+    for rows in row_blocks(be, C):
+        i, j, mass = _entries(be, P, rows, problem.mass)
+        sums = xp.bincount(i, mass, rows.stop - rows.start)
+        row_sums[rows] = sums
+        shrink = xp.where(sums > a[rows], a[rows] / xp.where(sums > 0, sums, 1.0), 1.0)
+        col_sums += xp.bincount(j, mass, b.size)
+        rounded_cols += xp.bincount(j, mass * shrink[i], b.size)
+        longest = max(longest, mass.size and host(xp.bincount(i).max()))
+    x = xp.where(row_sums > a, a / xp.where(row_sums > 0, row_sums, 1.0), 1.0)
+    y = xp.where(rounded_cols > b, b / xp.where(rounded_cols > 0, rounded_cols, 1.0), 1.0)
+    right = xp.maximum(b - rounded_cols * y, 0.0)
+    lacks = host(right.sum()) > _ROUNDING
+    f, cost, size, left, bare = (xp.zeros_like(a) for _ in range(5))
+    for rows in row_blocks(be, C):
+        block = C[rows]
+        count = rows.stop - rows.start
+        f[rows] = xp.subtract(block, g, dtype=np.float64).min(axis=1)
+        i, j, mass = _entries(be, P, rows, problem.mass)
+        mass = mass * x[rows][i] * y[j]
+        used = xp.where(mass > 0, block[i, j].astype(np.float64), 0.0) * mass
+        cost[rows], size[rows] = xp.bincount(i, used, count), xp.bincount(i, abs(used), count)
+        left[rows] = xp.maximum(a[rows] - xp.bincount(i, mass, count), 0.0)
+        if lacks:
+            bare[rows] = xp.where(right > 0, block, 0.0) @ right
+    # What is missing is spread as a rank-one plan; dust of rounding goes anywhere.
+    missing = host(left.sum())
+    if missing > _ROUNDING:
+        cost += xp.where(left > 0, bare, 0.0) * (left / missing)
+        size += abs(xp.where(left > 0, bare, 0.0)) * (left / missing)
+        dust = 0.0
+    else:
+        dust = missing * max(abs(problem.extent.high), abs(problem.extent.low))
+    upper, magnitude = _exact_sum(be, cost), _exact_sum(be, size)
+    # A term rounds a few times, and a row's terms once more each.
+    unit = np.finfo(np.float64).eps
+    upper += (4.0 + longest) * unit * magnitude + dust
+    terms = xp.concatenate([a[heavy_a] * f[heavy_a], b[heavy_b] * g[heavy_b]])
+    lower = _exact_sum(be, terms) - 4.0 * unit * _exact_sum(be, abs(terms))
+    scale = max(abs(upper), _FLOOR * problem.range)
+    value = np.inf
+    if np.isfinite(upper) and np.isfinite(lower):
+        value = (upper - lower) / scale if scale else 0.0
+    row_error, col_error = host(abs(row_sums - a).sum(), abs(col_sums - b).sum())
+    mass = problem.mass
+    details = {
+        "row_error": mass * (col_error if problem.flipped else row_error),
+        "col_error": mass * (row_error if problem.flipped else col_error),
+        "mass": mass,
+        "dual": mass * _or(lower, -np.inf),
+        "primal": mass * _or(upper, np.inf),
+    }
+    return Certificate(KIND_LINEAR, value, tol, details)
+
+
+def _entries(be, P, rows, total):
+    """Return row, column and mass of what a plan has in some rows, for a total mass of one."""
+    xp = be.xp
+    if is_sparse(P):
+        block = P[rows].tocoo()
+        return block.row, block.col, block.data / total
+    block = P[rows]
+    i, j = xp.nonzero(block)
+    return i, j, block[i, j].astype(np.float64) / total
+
+
+def _exact_sum(be, terms):
+    """Return a sum that is rounded once; NaN if there is any, or infinities of both signs."""
+    try:
+        return math.fsum(be.host(terms).tolist() if terms.size > 1 else [be.host(terms.sum())])
+    except (ValueError, OverflowError):
+        return np.nan
