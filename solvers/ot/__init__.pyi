@@ -6,3 +6,4 @@ from ._rounding import round_plan as round_plan
 from ._sinkhorn import sinkhorn as sinkhorn
 from ._sinkhorn_newton import sinkhorn_newton as sinkhorn_newton
 from ._unbalanced import sinkhorn_unbalanced as sinkhorn_unbalanced
+from ._wasserstein import wasserstein as wasserstein

@@ -174,6 +174,12 @@ class Vertex:
     density: float
     counts: dict[str, int]
 
+    def plan(self, problem):
+        """Return the plan as a sparse matrix."""
+        tail, head, mass = (problem.be.xp.asarray(v) for v in self.entries)
+        mass = problem.mass * mass
+        return problem.be.sparse.csr_matrix((mass, (tail, head)), shape=problem.C.shape)
+
 
 class Search:
     """Finds the edges that matter, and the best plan on them.
@@ -557,18 +563,13 @@ def _sparse(problem, io, entries, threshold):
 def _finish(problem, io, gap, answer, run, data):
     """Judge the answer and turn it into a result."""
     f, g = (io.out(v) for v in (answer.f, answer.g))
+    # As the caller gets them: the certificate is about nothing else.
+    certificate = judge_linear(problem, Ingest(g=g)["g"], answer.plan(problem), gap)
+    details = certificate.details
     tail, head, mass = answer.entries
     entries = tail, head, problem.mass * mass
-    # As the caller gets them: the certificate is about nothing else.
-    door = Ingest(g=g)
-    P = io.be.sparse.csr_matrix(
-        (io.xp.asarray(entries[2]), (io.xp.asarray(tail), io.xp.asarray(head))),
-        shape=problem.C.shape,
-    )
-    certificate = judge_linear(problem, door["g"], P, gap)
-    details = certificate.details
     if problem.flipped:
-        f, g, entries = g, f, (head, tail, entries[2])
+        f, g, entries = g, f, (head, tail, problem.mass * mass)
     return run.finish(
         ExactResult,
         certificate,
