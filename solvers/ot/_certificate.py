@@ -5,6 +5,7 @@ import numpy as np
 from .._core.arrays import Ingest
 from .._core.certificate import Certificate
 from .._core.validation import check_array, check_positive
+from ._batch_problem import is_batch
 from ._problem import DUST, check_transport, over_strips, row_blocks
 
 KIND = "marginal error (L1)"
@@ -62,6 +63,10 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8):
     >>> solvers.ot.certify(a, a, C, [f, f], [0.0, 0.0], reg=0.1).holds
     True
     """
+    if is_batch(a, b, C):
+        from ._batch_result import certify_batch
+
+        return certify_batch(a, b, C, f, g, reg=reg, tol=tol)
     problem, _ = check_transport(a, b, C)
     reg, tol = check_positive(reg, "reg"), check_positive(tol, "tol")
     io = Ingest(f=f, g=g, C=C)
