@@ -9,7 +9,7 @@ import numpy as np
 
 from .._core.arrays import Ingest, to_numpy
 from .._core.linalg import logsumexp
-from .._core.validation import check_array, check_choice, check_positive, describe
+from .._core.validation import check_array, check_choice, check_positive
 from ._problem import _SPARSE_HINT, MASS_SLACK, Transport, _pair
 
 # Entries of a few problems that are looked at together: they stay in the cache, or fill a GPU.
@@ -283,7 +283,7 @@ def _scales(problem, name):
     if name == "max":
         C = xp.where(xp.isfinite(problem.C), problem.C, -np.inf)
         return C.max(axis=(1, 2)) + xp.zeros(problem.count)
-    return problem.moments["mean std".split().index(name)]
+    return problem.moments[["mean", "std"].index(name)]
 
 
 def check_starts(problem, reg, C, x0, f0, g0):

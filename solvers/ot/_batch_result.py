@@ -42,15 +42,14 @@ def judge_batch(problem, f, g, reg):
     be, found = problem.be, []
     f, g = f.astype(np.float64), g.astype(np.float64)
     with np.errstate(all="ignore"):
-        for these in problem.blocks():
-            if problem.size <= LARGE:
+        if problem.size <= LARGE:
+            for these in problem.blocks():
                 found.append(be.host(*_judge(problem, f[these], g[these], reg[these], these)))
-                continue
-            k = these.start
-            one = replace(problem.one(k), mass=1.0)
-            verdict = judge(one, f[k], g[k], be.host(reg[k]), 1.0)
-            numbers = {"value": verdict.value, **verdict.details}
-            found.append([np.array([numbers[name]]) for name in NUMBERS])
+        else:
+            for k, temperature in enumerate(be.host(reg)):
+                verdict = judge(replace(problem.one(k), mass=1.0), f[k], g[k], temperature, 1.0)
+                numbers = {"value": verdict.value, **verdict.details}
+                found.append([np.array([numbers[name]]) for name in NUMBERS])
     columns = map(np.concatenate, zip(*found, strict=True))
     numbers = dict(zip(NUMBERS, columns, strict=True))
     for name, bound in (("value", np.inf), ("dual", -np.inf), ("primal", np.inf)):
