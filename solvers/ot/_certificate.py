@@ -7,6 +7,7 @@ import numpy as np
 from .._core.arrays import Ingest
 from .._core.certificate import Certificate
 from .._core.validation import check_array, check_positive
+from ._batch_problem import is_batch
 from ._cloud import arrays_of
 from ._constraints import check_constraints
 from ._problem import DUST, check_reg_m, check_transport, over_strips, row_blocks
@@ -89,6 +90,13 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
     >>> solvers.ot.certify(a, a, C, [f, f], [0.0, 0.0], reg=0.1).holds
     True
     """
+    if is_batch(a, b, C):
+        if reg_m is not None or constraints:
+            name = "constraints" if reg_m is None else "reg_m"
+            raise ValueError(f"`{name}` came with a batch; expected a single problem with it")
+        from ._batch_result import certify_batch
+
+        return certify_batch(a, b, C, f, g, reg=reg, tol=tol)
     reg_m = (np.inf, np.inf) if reg_m is None else check_reg_m(reg_m)
     # Where both marginals are kept the problem is the balanced one.
     balanced = min(reg_m) == np.inf

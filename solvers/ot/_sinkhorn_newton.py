@@ -10,6 +10,8 @@ from .._core import threads
 from .._core.monitor import Monitor
 from .._core.result import Status
 from .._core.validation import check_choice, check_count, check_flag, check_positive, check_threads
+from ._batch import sinkhorn_newton_batch
+from ._batch_problem import is_batch
 from ._constrained import ConstrainedDescent, start_multipliers
 from ._constraints import check_constraints
 from ._gibbs import Passes
@@ -176,6 +178,8 @@ def sinkhorn_newton(
     array([[0.25, 0.25],
            [0.  , 0.5 ]])
     """
+    if is_batch(a, b, C):
+        return sinkhorn_newton_batch(Descent, **locals())
     problem, io = check_transport(a, b, C)
     reg = check_reg(problem, reg, reg_scale)
     tol, limits = check_limits(io, tol, maxiter, time_limit, callback, progress, history)
