@@ -1,3 +1,5 @@
+from ._barycenter import BarycenterResult as BarycenterResult
+from ._barycenter import barycenter as barycenter
 from ._certificate import certify as certify
 from ._cloud import PointCloud as PointCloud
 from ._result import TransportResult as TransportResult

@@ -262,15 +262,23 @@ class _Relaxed:
         All but the last temperature give up when they make slow progress, unless `patient`.
         """
         tol, patience = (self._tol, LAST_PATIENCE) if last else (ANNEALING_TOL, PATIENCE)
-        cutoff, first, left, stored = 0.1 * tol / g.size, None, np.inf, 0
+        cutoff, first, stored = 0.1 * tol / g.size, None, 0
+        left = before = np.inf
         while True:
             look = self._look(passes, f, g, reg, last, cutoff)
             if look.over or (last and look.error <= tol):
                 return look.f, Outcome(look.error <= tol, g, first or look.error, stored)
             system = _System(self._problem, reg, self._taus, look)
             stored, goal = stored + 1, left
-            aim = max(0.3 * tol, look.kernel.floor, 1e-15)
-            point, start, left = steps.solve(system, aim, patience)
+            floor = look.kernel.floor
+            if last and look.error < 10 * floor:
+                # Too little for stored entries to show; their rounding hardly matters to a step.
+                if look.error > 0.3 * before:
+                    passes.use_float64()
+                before, point = look.error, steps.refine(system, look.error)
+                g, f, stored = g + reg * point.x, system.row_potentials(point), stored - 1
+                continue
+            point, start, left = steps.solve(system, max(0.3 * tol, 1e-15), floor, patience)
             first = first or start
             g, f = g + reg * point.x, system.row_potentials(point)
             if not last and left <= tol:
@@ -289,7 +297,7 @@ class _Relaxed:
         best.levels.append(reg)
         while run.status is None:
             system = _System(problem, reg, self._taus, passes.look(f, g, reg, self._taus, 0.0))
-            point = system.at(0.0 * g)
+            point = system.start
             while True:
                 error, mass, reach = be.host(*system.residual(point), be.xp.ptp(point.x))
                 f, h = system.row_potentials(point), g + reg * point.x
@@ -379,17 +387,28 @@ class _Point(NamedTuple):
 
 
 class _System:
-    """The optimality system on a stored kernel, corrected for what storing has changed."""
+    """The optimality system on a stored kernel, corrected for what storing has changed.
+
+    Attributes
+    ----------
+    start : _Point
+        At the potentials of the pass, exactly.
+    """
 
     def __init__(self, problem, reg, taus, look):
         self.be, self._a, self._b = problem.be, problem.a, problem.b
         self.kernel, self._g, self._reg, self._tau = look.kernel, look.g, reg, taus[1]
         self.lam, self.mu = look.lam, 0.0 if taus[1] == np.inf else reg / taus[1]
-        xp = self.be.xp
-        self.kernel.weigh(look.w)
-        rho, sums = self.kernel.sweep(self._b)
+        xp, v = self.be.xp, self._b
+        r = self._row_masses(look.s)
+        # What the row sums differ from those of the pass is little, and so is its rounding.
+        self.kernel.weigh(r - look.w)
+        rho, sums = self.kernel.sweep(v)
+        c = look.c + v * sums
+        self.start = _Point(xp.zeros_like(v), v, rho, look.s, r, c, look.t)
+        self.kernel.weigh(r)
+        ratio = c / (v * self.kernel.sweep(v)[1])
         self._s = look.s - xp.log(rho)
-        ratio = look.c / (self._b * sums)
         self._correction = xp.where(xp.isfinite(ratio), xp.clip(ratio, 0.5, 2.0), 1.0)
 
     def at(self, x):
@@ -400,13 +419,21 @@ class _System:
         v = self._b * xp.exp(x - top)
         rho, sums = kernel.sweep(v)
         s = self._s + top + xp.log(rho)
-        r = self._a
+        r = self._row_masses(s)
         if self.lam > 0.0:
-            r = r * xp.exp(self.lam * s)
             kernel.weigh(r)
             rho, sums = kernel.sweep(v)
         c = v * sums * self._correction
         return _Point(x, v, rho, s, r, c, _wanted(xp, self._b, self._g + self._reg * x, self._tau))
+
+    def moved(self, x):
+        """Return the start moved by a small `x`; its column sums stay those of the start."""
+        start = self.start
+        drift = self.kernel.sweep(start.v * x)[0] / start.rho
+        return start._replace(x=x, s=start.s + drift)
+
+    def _row_masses(self, s):
+        return self._a if self.lam == 0.0 else self._a * self.be.xp.exp(self.lam * s)
 
     def fix(self, point):
         """Make the kernel ready for products at a point."""
@@ -446,8 +473,8 @@ class _DampedSteps(NewtonSteps):
     def __init__(self, be, b, run):
         super().__init__(be, b, run, precond="auto", tol=None, maxiter=None, sweeps=SWEEPS)
 
-    def solve(self, system, tol, patience):
-        """Find the log-factors at which a stored system holds.
+    def solve(self, system, tol, floor, patience):
+        """Find the log-factors at which a stored system holds, as far as rounding shows it.
 
         Returns
         -------
@@ -457,9 +484,9 @@ class _DampedSteps(NewtonSteps):
             The residuals at the start and at the end.
         """
         xp, host = self._be.xp, self._be.host
-        self._factor, first, weak, worst_before = None, None, 0, np.inf
-        point = system.at(0.0 * self._b)
-        point = system.at(system.shifted(point))
+        self._factor, first, weak = None, None, 0
+        before = worst_before = np.inf
+        point = system.at(system.shifted(system.start))
         for move in range(patience + 1):
             total = point.t + point.c
             error, mass = system.residual(point)
@@ -471,18 +498,29 @@ class _DampedSteps(NewtonSteps):
                 xp.where(heavy, point.x, np.inf).min(),
                 xp.where(heavy, point.x, -np.inf).max(),
             )
-            first = error / mass if first is None else first
-            done = error <= tol * mass or high - low > REACH or move == patience
-            if done or not np.isfinite(error) or self._run.late:
+            left = error / mass
+            first = left if first is None else first
+            if left <= max(tol, floor) or high - low > REACH or move == patience:
                 break
+            rounded = 0.5 * before < left < 30 * floor
+            if rounded or not np.isfinite(left) or self._run.late:
+                break
+            before = left
             # What sweeps do not mend soon is slow for them: a common shift of distant parts.
             if (worst > GATE and worst < 0.5 * worst_before) or weak == 2:
                 point, weak = self._block(system, point, heavy), 0
                 worst_before = worst
             else:
-                point, step = self._step(system, point, heavy, error / mass)
+                point, step = self._step(system, point, heavy, left)
                 weak, worst_before = weak + 1 if step < 0.3 else 0, np.inf
-        return point, first, error / mass
+        return point, first, left
+
+    def refine(self, system, error):
+        """Return the start moved by one Newton step, for a residual that is known exactly."""
+        start = system.start
+        system.fix(start)
+        x = self._solve(system, start, start.t - start.c, error)
+        return system.moved(x * min(1.0, 1.0 / self._be.host(self._be.xp.abs(x).max())))
 
     def _block(self, system, point, heavy):
         """Make a few damped sweeps, each followed by the best common shift."""
