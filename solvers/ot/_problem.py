@@ -157,6 +157,14 @@ class BestPotentials:
         """Return column potentials of the whole problem at the points that `part` has."""
         return g if g is None or self._cols is None else g[self._cols]
 
+    def extend(self, change):
+        """Return a change of `part`'s column potentials as one of all; 0 where it has none."""
+        if self._cols is None:
+            return change
+        whole = self.part.be.xp.zeros_like(self._problem.b)
+        whole[self._cols] = change
+        return whole
+
     def offer(self, error, f, g):
         """Keep potentials of `part` if they are the best so far; NaN never is."""
         if error < self.error:

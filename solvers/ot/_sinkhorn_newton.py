@@ -10,6 +10,8 @@ from .._core import threads
 from .._core.monitor import Monitor
 from .._core.result import Status
 from .._core.validation import check_choice, check_count, check_flag, check_positive, check_threads
+from ._constrained import ConstrainedDescent, start_multipliers
+from ._constraints import check_constraints
 from ._gibbs import Passes
 from ._newton import NewtonSteps
 from ._problem import BestPotentials, check_limits, check_reg, check_start, check_transport
@@ -27,6 +29,8 @@ PATIENCE, LAST_PATIENCE = 14, 40
 LONGEST_LEAP, MOST_LEAPS = 1e6, 5
 # Passes without progress after which a run has stalled.
 STALL = 20
+# Relative residual of the linear solves that ask how a balanced plan answers to changes.
+RESPONSE_TOL = 1e-4
 
 
 def sinkhorn_newton(
@@ -51,6 +55,7 @@ def sinkhorn_newton(
     n_sinkhorn=None,
     precond="auto",
     store_plan="auto",
+    constraints=None,
     callback=None,
     progress=False,
     history=True,
@@ -107,6 +112,10 @@ def sinkhorn_newton(
     store_plan : {"auto", True, False}
         Whether to hold the plan in memory between passes while it is dense, at half the size of
         a float64 cost. False recomputes its entries instead, which is several times slower.
+    constraints : list of tuples, optional
+        Conditions on the plan, ``(D, ">=")``, ``(D, "==")`` or with a number ``beta`` as third
+        entry: ``sum(D * P) >= beta``, or ``== beta``, for the plan as returned (so `beta` is in
+        units of `D` times mass; default 0). `D` has the shape of `C` and is finite.
     callback : callable, optional
         Called after each pass as ``callback(intermediate_result)`` with fields ``nit``, ``fun``,
         ``marginal_error``, ``reg``, ``f`` and ``g``; StopIteration or a true return value ends
@@ -184,8 +193,13 @@ def sinkhorn_newton(
     if sparsity is not None and method == "auto":
         raise ValueError("`sparsity` came with method='auto'; expected method='sns-paper'")
     start = check_start(problem, reg, C, x0, f0, g0)
+    conditions = check_constraints(problem, C, constraints)
+    if conditions is not None and method != "auto":
+        raise ValueError(f"`constraints` came with method={method!r}; expected method='auto'")
+    # Of points of the constrained method, each takes a few passes.
+    stall = STALL if conditions is None else 5 * STALL
     run = Monitor(
-        "sinkhorn_newton", "marginal_error", be=io.be, tol=0.8 * tol, stall=STALL, **limits
+        "sinkhorn_newton", "marginal_error", be=io.be, tol=0.8 * tol, stall=stall, **limits
     )
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         if method == "sns-paper":
@@ -199,9 +213,16 @@ def sinkhorn_newton(
                 maxiter=maxiter_inner,
                 sweeps=n_sinkhorn or 8,
             )
-            descent = Descent(problem, reg, tol, run, newton, store_plan, io.out)
-            answer = descent.solve(start, annealing)
-        return finish(problem, io, reg, reg_type, tol, answer, run, (a, b, C))
+            descend = partial(Descent, newton=newton, store_plan=store_plan, out=io.out)
+            if conditions is None:
+                answer = descend(problem, reg, tol, run).solve(start, annealing)
+            else:
+                descent = ConstrainedDescent(
+                    problem, conditions, reg, tol, run, time_limit, descend, annealing, io.out
+                )
+                answer = descent.solve(start, start_multipliers(conditions, x0))
+        conditions = conditions and (constraints, conditions)
+        return finish(problem, io, reg, reg_type, tol, answer, run, (a, b, C), conditions)
 
 
 class Descent:
@@ -251,6 +272,21 @@ class Descent:
             error = self._be.host(abs(self._problem.b - c).sum())
             best.offer(error, self._passes.f, outcome.g)
         return Answer(*best.potentials(), levels, self._passes.density, **self._newton.counts)
+
+    def responses(self, g, gaps):
+        """Return how column potentials answer to small gaps of the column sums, row by row.
+
+        Around `g`, balanced at the last temperature, and in units of it. Takes one pass.
+        """
+        xp, best = self._be.xp, self._best
+        part = best.restrict(g).copy()
+        _, kernel = self._passes.run(part, self._reg, 0.1 * self._tol / part.size)
+        replies = []
+        none = xp.zeros_like(part)
+        for gap in gaps:
+            x = self._newton.solve(kernel, none, best.restrict(gap), 1e-11, RESPONSE_TOL)
+            replies.append(best.extend(x))
+        return xp.stack(replies)
 
     def _solve_level(self, g, reg, last, patient):
         """Balance the plan at one temperature, starting from column potentials `g`.
