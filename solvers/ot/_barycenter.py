@@ -381,7 +381,8 @@ class _Projections:
         """
         xp, host = self._be.xp, self._be.host
         b = xp.concatenate(self._b)
-        point, first, weak, before = system.start, None, 0, np.inf
+        point = system.at([0.0 * part for part in self._b])
+        first, weak, before = None, 0, np.inf
         for move in range(patience + 1):
             gaps = [abs(t - c) for t, c in zip(self._b, point.c, strict=True)]
             error = self._mean([gap.sum() for gap in gaps])
@@ -413,14 +414,14 @@ class _Projections:
         return point, first, error
 
     def _refine(self, system, error):
-        """Return the start moved by one Newton step, for a residual that is known exactly."""
-        xp, start = self._be.xp, system.start
-        gap = system.column_weights * (xp.concatenate(self._b) - xp.concatenate(start.c))
-        d, iterations = system.direction(start, gap, 1e-11, max(min(1e-9 / error, 0.1), 1e-4))
+        """Return where one Newton step leads from a residual that is known exactly."""
+        xp, point = self._be.xp, system.exact()
+        gap = system.column_weights * (xp.concatenate(self._b) - xp.concatenate(point.c))
+        d, iterations = system.direction(point, gap, 1e-11, max(min(1e-9 / error, 0.1), 1e-4))
         self.counts["ncg"] += iterations
         self.counts["nnewton"] += 1
         d = d * min(1.0, 1.0 / self._be.host(xp.abs(d).max()))
-        return system.moved([d[cut] for cut in self._cuts])
+        return system.moved(point, [d[cut] for cut in self._cuts])
 
     def _sweeps(self, system, point, heavy):
         """Make a few iterated projections."""
@@ -477,36 +478,23 @@ class _Projections:
 
 
 class _System:
-    """The optimality system on stored kernels, corrected for what storing has changed.
-
-    Attributes
-    ----------
-    start : _Point
-        At the potentials of the pass, exactly.
-    """
+    """The optimality system on stored kernels, corrected for what storing has changed."""
 
     def __init__(self, solver, look):
         self._be, self._b, self._cuts = solver._be, solver._b, solver._cuts
         self._mean, self._kernels, self._weights = solver._mean, look.kernels, solver._weights
-        xp = self._be.xp
+        xp, self._look = self._be.xp, look
         self.column_weights = xp.concatenate(
             [xp.full(b.size, t) for b, t in zip(self._b, self._weights, strict=True)]
         )
-        log_x = self._mean(look.s)
-        x = xp.exp(log_x)
-        rhos, exact, self._s, self._correction = [], [], [], []
+        self._rho, self._s, self._correction = [], [], []
         for kernel, b, s, c in zip(look.kernels, self._b, look.s, look.c, strict=True):
-            # What the row sums differ from those of the pass is little, and so is its rounding.
-            kernel.weigh(x - look.w)
+            kernel.weigh(look.w)
             rho, sums = kernel.sweep(b)
-            exact.append(c + b * sums)
-            rhos.append(rho)
-            kernel.weigh(x)
-            ratio = exact[-1] / (b * kernel.sweep(b)[1])
+            ratio = c / (b * sums)
+            self._rho.append(rho)
             self._s.append(s - xp.log(rho))
             self._correction.append(xp.where(xp.isfinite(ratio), xp.clip(ratio, 0.5, 2.0), 1.0))
-        zero = [xp.zeros_like(b) for b in self._b]
-        self.start = _Point(zero, self._b, rhos, log_x, x, exact)
 
     def at(self, eta):
         """Return the plans for column potentials ``g + reg eta``, shifted to a mass of one."""
@@ -527,12 +515,26 @@ class _System:
             c.append(factors * sums[1] * correction)
         return _Point(eta, v, rho, log_x, x, c)
 
-    def moved(self, eta):
-        """Return the start moved by small log-factors; column sums stay those of the start."""
-        start, drifts = self.start, []
-        for kernel, v, rho, e in zip(self._kernels, start.v, start.rho, eta, strict=True):
-            drifts.append(kernel.sweep(v * e)[0] / rho)
-        return start._replace(eta=eta, log_x=start.log_x + self._mean(drifts))
+    def exact(self):
+        """Return where the pass was, without the rounding of stored entries.
+
+        For a small residual: they only tell what correcting the row sums changes.
+        """
+        look, c = self._look, []
+        log_x = self._mean(look.s)
+        x = self._be.xp.exp(log_x)
+        for kernel, b, sums in zip(self._kernels, self._b, look.c, strict=True):
+            kernel.weigh(x - look.w)
+            c.append(sums + b * kernel.sweep(b)[1])
+        return _Point([0.0 * b for b in self._b], self._b, self._rho, log_x, x, c)
+
+    def moved(self, point, eta):
+        """Return an exact point moved by small factors; its column sums stay as they were."""
+        drifts = [
+            kernel.sweep(v * e)[0] / rho
+            for kernel, v, rho, e in zip(self._kernels, point.v, point.rho, eta, strict=True)
+        ]
+        return point._replace(eta=eta, log_x=point.log_x + self._mean(drifts))
 
     def direction(self, point, gap, shift, tol):
         """Solve for the Newton direction by conjugate gradients; return it and their number."""

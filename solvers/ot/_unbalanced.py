@@ -297,7 +297,7 @@ class _Relaxed:
         best.levels.append(reg)
         while run.status is None:
             system = _System(problem, reg, self._taus, passes.look(f, g, reg, self._taus, 0.0))
-            point = system.start
+            point = system.at(0.0 * g)
             while True:
                 error, mass, reach = be.host(*system.residual(point), be.xp.ptp(point.x))
                 f, h = system.row_potentials(point), g + reg * point.x
@@ -387,28 +387,17 @@ class _Point(NamedTuple):
 
 
 class _System:
-    """The optimality system on a stored kernel, corrected for what storing has changed.
-
-    Attributes
-    ----------
-    start : _Point
-        At the potentials of the pass, exactly.
-    """
+    """The optimality system on a stored kernel, corrected for what storing has changed."""
 
     def __init__(self, problem, reg, taus, look):
         self.be, self._a, self._b = problem.be, problem.a, problem.b
-        self.kernel, self._g, self._reg, self._tau = look.kernel, look.g, reg, taus[1]
+        self.kernel, self._look, self._reg, self._tau = look.kernel, look, reg, taus[1]
         self.lam, self.mu = look.lam, 0.0 if taus[1] == np.inf else reg / taus[1]
-        xp, v = self.be.xp, self._b
-        r = self._row_masses(look.s)
-        # What the row sums differ from those of the pass is little, and so is its rounding.
-        self.kernel.weigh(r - look.w)
-        rho, sums = self.kernel.sweep(v)
-        c = look.c + v * sums
-        self.start = _Point(xp.zeros_like(v), v, rho, look.s, r, c, look.t)
-        self.kernel.weigh(r)
-        ratio = c / (v * self.kernel.sweep(v)[1])
-        self._s = look.s - xp.log(rho)
+        xp = self.be.xp
+        self.kernel.weigh(look.w)
+        self._rho, sums = self.kernel.sweep(self._b)
+        self._s = look.s - xp.log(self._rho)
+        ratio = look.c / (self._b * sums)
         self._correction = xp.where(xp.isfinite(ratio), xp.clip(ratio, 0.5, 2.0), 1.0)
 
     def at(self, x):
@@ -423,14 +412,24 @@ class _System:
         if self.lam > 0.0:
             kernel.weigh(r)
             rho, sums = kernel.sweep(v)
-        c = v * sums * self._correction
-        return _Point(x, v, rho, s, r, c, _wanted(xp, self._b, self._g + self._reg * x, self._tau))
+        c, g = v * sums * self._correction, self._look.g + self._reg * x
+        return _Point(x, v, rho, s, r, c, _wanted(xp, self._b, g, self._tau))
 
-    def moved(self, x):
-        """Return the start moved by a small `x`; its column sums stay those of the start."""
-        start = self.start
-        drift = self.kernel.sweep(start.v * x)[0] / start.rho
-        return start._replace(x=x, s=start.s + drift)
+    def exact(self):
+        """Return where the pass was, without the rounding of stored entries.
+
+        For a small residual: they only tell what correcting the row sums changes.
+        """
+        look, v = self._look, self._b
+        r = self._row_masses(look.s)
+        self.kernel.weigh(r - look.w)
+        c = look.c + v * self.kernel.sweep(v)[1]
+        return _Point(0.0 * v, v, self._rho, look.s, r, c, look.t)
+
+    def moved(self, point, x):
+        """Return an exact point moved by a small `x`; its column sums stay as they were."""
+        drift = self.kernel.sweep(point.v * x)[0] / point.rho
+        return point._replace(x=x, s=point.s + drift)
 
     def _row_masses(self, s):
         return self._a if self.lam == 0.0 else self._a * self.be.xp.exp(self.lam * s)
@@ -486,7 +485,7 @@ class _DampedSteps(NewtonSteps):
         xp, host = self._be.xp, self._be.host
         self._factor, first, weak = None, None, 0
         before = worst_before = np.inf
-        point = system.at(system.shifted(system.start))
+        point = system.at(system.shifted(system.at(0.0 * self._b)))
         for move in range(patience + 1):
             total = point.t + point.c
             error, mass = system.residual(point)
@@ -516,11 +515,11 @@ class _DampedSteps(NewtonSteps):
         return point, first, left
 
     def refine(self, system, error):
-        """Return the start moved by one Newton step, for a residual that is known exactly."""
-        start = system.start
-        system.fix(start)
-        x = self._solve(system, start, start.t - start.c, error)
-        return system.moved(x * min(1.0, 1.0 / self._be.host(self._be.xp.abs(x).max())))
+        """Return where one Newton step leads from a residual that is known exactly."""
+        point = system.exact()
+        system.fix(point)
+        x = self._solve(system, point, point.t - point.c, error)
+        return system.moved(point, x * min(1.0, 1.0 / self._be.host(self._be.xp.abs(x).max())))
 
     def _block(self, system, point, heavy):
         """Make a few damped sweeps, each followed by the best common shift."""
