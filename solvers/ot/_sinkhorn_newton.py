@@ -403,7 +403,7 @@ class Path:
     Steps shrink where a level resisted and grow where the prediction was good.
     """
 
-    def __init__(self, problem, reg, start, annealing):
+    def __init__(self, problem, reg, start, annealing, first=None):
         self._reg, self._factor = reg, FACTOR
         self._levels = []
         self._highest = FIRST * problem.spread if annealing else reg
@@ -411,8 +411,10 @@ class Path:
             self._highest = reg
         # A good start needs no higher temperature; `advance` goes up if it was not good.
         self._next = self._highest if start is None else reg
-        # Otherwise the c-transform of zero: exact for reg = 0 if every row could choose freely.
-        self._g = problem.C.min(axis=0).astype(np.float64) if start is None else start
+        if start is None:
+            # The c-transform of zero: exact for reg = 0 if every row could choose freely.
+            start = problem.C.min(axis=0).astype(np.float64) if first is None else first
+        self._g = start
 
     def next(self):
         """Return start, temperature, and whether it is the last one."""
