@@ -15,6 +15,7 @@ from ._newton import NewtonSteps
 from ._problem import BestPotentials, check_limits, check_reg, check_start, check_transport
 from ._result import Answer, finish
 from ._sns_paper import sns_paper
+from ._splr import splr
 
 # Weights of the entropy ("temperatures"): the first, relative to the spread of the cost, and the
 # factor between two, which adapts within these bounds.
@@ -172,7 +173,7 @@ def sinkhorn_newton(
     tol, limits = check_limits(io, tol, maxiter, time_limit, callback, progress, history)
     n_threads = check_threads(n_threads)
     check_choice(reg_type, "reg_type", ("kl", "entropy"))
-    check_choice(method, "method", ("auto", "sns-paper"))
+    check_choice(method, "method", ("auto", "sns-paper", "splr"))
     n_sinkhorn = check_count(n_sinkhorn, "n_sinkhorn", minimum=1, allow_none=True)
     tol_inner = check_positive(tol_inner, "tol_inner", allow_none=True)
     maxiter_inner = check_count(maxiter_inner, "maxiter_inner", minimum=1, allow_none=True)
@@ -191,6 +192,9 @@ def sinkhorn_newton(
         if method == "sns-paper":
             options = sparsity, n_sinkhorn or 20, tol_inner or 1e-3, maxiter_inner
             answer = sns_paper(problem, io.out, reg, tol, start, run, *options)
+        elif method == "splr":
+            options = sparsity, n_sinkhorn or 5, tol_inner, maxiter_inner, annealing
+            answer = splr(problem, io.out, reg, tol, start, run, *options)
         else:
             newton = partial(
                 NewtonSteps,
