@@ -185,8 +185,10 @@ def sinkhorn_newton(
     if sparsity is not None and method == "auto":
         raise ValueError("`sparsity` came with method='auto'; expected method='sns-paper'")
     start = check_start(problem, reg, C, x0, f0, g0)
+    # Quasi-Newton steps come in long runs without much progress.
+    stall = 10 * STALL if method == "splr" else STALL
     run = Monitor(
-        "sinkhorn_newton", "marginal_error", be=io.be, tol=0.8 * tol, stall=STALL, **limits
+        "sinkhorn_newton", "marginal_error", be=io.be, tol=0.8 * tol, stall=stall, **limits
     )
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         if method == "sns-paper":

@@ -15,7 +15,7 @@ from ._sns_paper import largest_entries, plan
 # the first factor after a step that raised the error, and falls by the second after another.
 DENSEST, GROWTH, DECAY = 0.01, 1.1, 0.99
 # But so many entries for each row and column, which matters for small plans.
-FEWEST = 4
+FEWEST = 10
 # The shift is the error, relative to the mass, up to this; in units of the Hessian's diagonal.
 LARGEST_SHIFT = 1e-3
 # A secant pair is used if its curvature exceeds this.
@@ -80,8 +80,8 @@ class _Steps:
         self._be, self._xp = part.be, part.be.xp
         self._densest = sparsity or max(DENSEST, FEWEST * (n + m) / (n * m))
         self.density = min(0.1 * self._densest if sparsity else self._densest, 1.0)
-        self._tol = tol_inner or 1e-3
-        self._maxiter = maxiter_inner or 10 * (n + m)
+        self._tol = tol_inner or 1e-2
+        self._maxiter = maxiter_inner or n + m
         self.counts = {"nsinkhorn": 0, "nnewton": 0, "ncg": 0}
 
     def descend(self, g, reg, n_sinkhorn):
