@@ -11,11 +11,12 @@ from ._problem import BestPotentials, softmin
 from ._result import Answer
 from ._sns_paper import largest_entries, plan
 
-# The largest fraction of the plan that the Hessian keeps; it starts at a tenth of this, grows by
-# the first factor after a step that raised the error, and falls by the second after another.
-DENSEST, GROWTH, DECAY = 0.01, 1.1, 0.99
-# But so many entries for each row and column, which matters for small plans.
-FEWEST = 10
+# The fraction of the plan that the Hessian keeps at first and at most: this, but so many entries
+# for each row and column, which matters for small plans.
+DENSEST, FEWEST = 0.01, 10
+# It grows by the first factor after a step that raised the error, and falls by the second after
+# another.
+GROWTH, DECAY = 1.1, 0.99
 # The shift is the error, relative to the mass, up to this; in units of the Hessian's diagonal.
 LARGEST_SHIFT = 1e-3
 # A secant pair is used if its curvature exceeds this.
@@ -76,10 +77,12 @@ class _Steps:
 
     def __init__(self, part, reg, best, run, sparsity, tol_inner, maxiter_inner):
         n, m = part.C.shape
+        # Of a point cloud, the costs.
+        self._C = part.C[:]
         self._part, self._last, self._best, self._run = part, reg, best, run
         self._be, self._xp = part.be, part.be.xp
-        self._densest = sparsity or max(DENSEST, FEWEST * (n + m) / (n * m))
-        self.density = min(0.1 * self._densest if sparsity else self._densest, 1.0)
+        self._densest = min(sparsity or max(DENSEST, FEWEST * (n + m) / (n * m)), 1.0)
+        self.density = self._densest
         self._tol = tol_inner or 1e-2
         self._maxiter = maxiter_inner or n + m
         self.counts = {"nsinkhorn": 0, "nnewton": 0, "ncg": 0}
@@ -89,8 +92,8 @@ class _Steps:
         part, xp, last = self._part, self._xp, reg == self._last
         n, shift = part.a.size, reg * xp.log(xp.concatenate([part.a, part.b]))
         for _ in range(n_sinkhorn):
-            f = softmin(self._be, part.C, g, part.b, reg)
-            g = softmin(self._be, part.C.T, f, part.a, reg)
+            f = softmin(self._be, self._C, g, part.b, reg)
+            g = softmin(self._be, self._C.T, f, part.a, reg)
             self.counts["nsinkhorn"] += 1
             point = self._look(xp.concatenate([f, g]) + shift, shift, reg)
             if self._over(point, last):
@@ -116,7 +119,7 @@ class _Steps:
     def _look(self, z, shift, reg):
         """Evaluate the plan once, and report."""
         part, xp, n = self._part, self._xp, self._part.a.size
-        P = plan(xp, z[:n], z[n:], part.C, reg)
+        P = plan(xp, z[:n], z[n:], self._C, reg)
         gradient = xp.concatenate([P.sum(axis=1) - part.a, P.sum(axis=0) - part.b])
         error = self._be.host(xp.abs(gradient).sum())
         h = z - shift
