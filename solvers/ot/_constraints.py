@@ -9,6 +9,7 @@ import numpy as np
 
 from .._core.arrays import Ingest
 from .._core.validation import check_array, describe
+from ._cloud import arrays_of
 from ._problem import row_blocks
 
 SIGNS = ">=", "=="
@@ -100,7 +101,7 @@ def check_constraints(problem, C, constraints):
     n, m = problem.C.shape[::-1] if problem.flipped else problem.C.shape
     matrices = []
     for k, (D, _, _) in enumerate(triples):
-        io = Ingest(C=C, constraints=D)
+        io = Ingest(constraints=D, **arrays_of(C))
         means = f"(a.size, b.size) for the matrix of entry {k}"
         matrices.append(
             check_array(io, "constraints", shape=(n, m), means=means, transposed=problem.flipped)

@@ -10,7 +10,9 @@ from .._core.arrays import Ingest
 from .._core.result import Result, Status
 from .._core.validation import check_array, check_count, check_memory, check_nonnegative
 from ._certificate import check_multipliers, judge, judge_constrained
+from ._cloud import arrays_of
 from ._constraints import check_constraints
+from ._derivatives import Adjoint, has_points, point_gradients, vjp
 from ._problem import DUST, check_transport, is_feasible, row_blocks
 from ._rounding import missing, shrink
 
@@ -31,6 +33,16 @@ _SINKHORN = """\
   booktitle = {Advances in Neural Information Processing Systems},
   volume = {26},
   year = {2013},
+}"""
+
+_UNBALANCED = """\
+@article{chizat2018scaling,
+  title = {Scaling algorithms for unbalanced optimal transport problems},
+  author = {Chizat, Lenaic and Peyr{\\'e}, Gabriel and Schmitzer, Bernhard and
+            Vialard, Fran{\\c{c}}ois-Xavier},
+  journal = {Mathematics of Computation},
+  volume = {87},
+  year = {2018},
 }"""
 
 
@@ -100,7 +112,7 @@ class TransportResult(Result):
     @property
     def x(self):
         """The potentials `f` and `g` in one array."""
-        _, io = check_transport(*self._data)
+        _, io = self._checked()
         with io.device:
             return io.out(io.xp.concatenate(self._potentials()))
 
@@ -126,7 +138,7 @@ class TransportResult(Result):
 
         This is the convention of POT, OTT-JAX and RegOT. Points without mass have ``-inf``.
         """
-        problem, io = check_transport(*self._data)
+        problem, io = self._checked()
         a, b = (problem.b, problem.a) if problem.flipped else (problem.a, problem.b)
         with io.device, np.errstate(divide="ignore"):
             f, g = self._potentials()
@@ -176,7 +188,7 @@ class TransportResult(Result):
         with _PlanBlocks(self) as blocks:
             along = (axis == 1) != blocks.flipped
             size = blocks.C.shape[1] if along else blocks.C.shape[0]
-            io = Ingest(C=self._data[2], V=V)
+            io = Ingest(V=V, **arrays_of(self._data[2]))
             V = check_array(io, "V", ndim=(1, 2))
             if V.shape[0] != size:
                 raise ValueError(f"`V` came with shape {V.shape}; expected {size} rows")
@@ -212,23 +224,210 @@ class TransportResult(Result):
 
     @property
     def grad_a(self):
-        """Gradient of the value in `a`, up to a constant: `f`."""
-        return self.f
+        """Gradient of the value in `a`: `f`, and what `reg_type` adds.
+
+        Up to a constant that `grad_b` gains, because both masses change together; split such
+        that ``grad_a @ a + grad_b @ b`` is the slope along the mass. Finite where `a` is zero,
+        but for ``reg_type="entropy"``, whose slope there is ``-inf``.
+        """
+        return self.f if self._reg_type == "kl" else self._entropic_gradient(0)
 
     @property
     def grad_b(self):
-        """Gradient of the value in `b`, up to a constant: `g`."""
-        return self.g
+        """Gradient of the value in `b`: `g`, and what `reg_type` adds; see `grad_a`."""
+        return self.g if self._reg_type == "kl" else self._entropic_gradient(1)
 
     @property
     def grad_C(self):  # noqa: N802 (the cost's own letter)
-        """Gradient of the value in `C`: the plan."""
+        """Gradient of the value in `C`, for a fixed `reg`: the plan."""
         return self.plan
+
+    @property
+    def grad_x(self):
+        """Gradient of the value in the source points, where the cost is a `PointCloud`.
+
+        For a `PointCloud` without `y` the gradient in its points is ``grad_x + grad_y``. Where a
+        distance has no derivative, at points that coincide, it counts as zero.
+        """
+        return self._point_gradients[0]
+
+    @property
+    def grad_y(self):
+        """Gradient of the value in the target points, where the cost is a `PointCloud`."""
+        return self._point_gradients[1]
+
+    @cached_property
+    def _point_gradients(self):
+        cloud = self._data[2]
+        if not has_points(cloud):
+            raise TypeError(
+                "`C` came without points or with a callable cost; expected a `PointCloud` whose "
+                "`cost` is a word: use `grad_C` and the chain rule"
+            )
+        problem, io = self._checked()
+        with _PlanBlocks(self) as blocks:
+            return point_gradients(cloud, problem, io, blocks)
+
+    @cached_property
+    def grad_reg(self):
+        """Slope of the value in `reg`: ``KL(P | a b^T / M)``, or ``sum P (log P - 1)``."""
+        with _PlanBlocks(self) as blocks:
+            xp, total = blocks.xp, 0.0
+            for rows, P in blocks:
+                exponent = xp.subtract(blocks.g, blocks.tilted[rows], dtype=np.float64)
+                exponent += blocks.f[rows, None]
+                total += _inner(xp, exponent / blocks.reg - 1.0, P)
+            # What the plan is measured against, a b^T / M, has this mass.
+            total += blocks.mass * (blocks.a.sum() * blocks.b.sum())
+            return blocks.host(total) + (self.value - self.dual) / self.reg
+
+    def vjp(self, df=None, dg=None, dP=None, *, tol=None):
+        r"""Pull cotangents of the potentials and the plan back to the weights and the cost.
+
+        The gradient of any scalar :math:`L(f, g, P)` in the data, by implicit differentiation of
+        the optimality system; `reg` stays fixed.
+
+        Parameters
+        ----------
+        df, dg : array, shapes (n,) and (m,), optional
+            Gradient of `L` in the potentials `f` and `g` of this result; None for zero.
+        dP : array, shape (n, m), optional
+            Gradient of `L` in the plan; None for zero.
+        tol : float, optional
+            Largest residual of the linear system, relative to the cotangents, in the L1 norm.
+            Default: 1e-9, in float32 1e-6.
+
+        Returns
+        -------
+        da, db : array, shapes (n,) and (m,)
+            Gradient of `L` in the weights. Both sums have to change alike, so a constant may be
+            added to one and taken from the other; weights of zero have derivatives from above.
+        dC : array, shape (n, m), or pair of arrays, shapes (n, d) and (m, d)
+            Gradient of `L` in the cost; for a `PointCloud`, unless its cost is a function, in
+            its points `x` and `y` instead.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a cotangent is no array of the shape above, or none is given.
+        MemoryError
+            If `dC` would not fit.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the residual stays above `tol`, which is recomputed from the data.
+
+        Notes
+        -----
+        A few passes over the cost, a linear solve in `m` unknowns, and `dC`. The stored kernel
+        (at most half the size of a float64 cost where that is large) and perhaps a Cholesky
+        factor are kept with the result, so that a second call is cheaper; they are not pickled.
+        How far the potentials are from the solution, ``certificate.value``, limits the accuracy
+        too.
+
+        Examples
+        --------
+        >>> import numpy as np, solvers
+        >>> C = np.array([[0.0, 1.0], [1.0, 0.0]])
+        >>> res = solvers.ot.sinkhorn_newton([0.5, 0.5], [0.25, 0.75], C, reg=0.1)
+        >>> da, db, dC = res.vjp(dP=C)  # the gradient of sum(C * P), less the plan itself
+        >>> dC.shape
+        (2, 2)
+        """
+        if "_constraints" in self:
+            raise NotImplementedError("`vjp` is for problems without constraints; see `grad_C`")
+        return vjp(self, df, dg, dP, tol)
+
+    @cached_property
+    def _adjoint(self):
+        problem, _ = self._checked()
+        with problem.device:
+            f, g = self._potentials()
+        f, g = (g, f) if problem.flipped else (f, g)
+        return Adjoint(problem, f, g, self.reg, self.density)
+
+    def _entropic_gradient(self, side):
+        problem, io = self._checked()
+        weights = (problem.b, problem.a) if problem.flipped else (problem.a, problem.b)
+        with io.device, np.errstate(divide="ignore"):
+            entropic = io.xp.log(weights[side]) + 0.5 * np.log(problem.mass)
+            return io.out(self._potentials()[side] + self.reg * entropic)
+
+    def __getstate__(self):
+        # What can be computed again, and is large, does not travel.
+        return {key: value for key, value in vars(self).items() if key != "_adjoint"}
+
+    def _checked(self):
+        return check_transport(*self._data)
 
     def _potentials(self):
         # In float64, as the certificate has judged them.
         door = Ingest(f=self.f, g=self.g)
         return door["f"].astype(np.float64), door["g"].astype(np.float64)
+
+
+class UnbalancedResult(TransportResult):
+    r"""Outcome of `sinkhorn_unbalanced`.
+
+    Potentials belong to :math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \varepsilon)`, without
+    any normalisation, and are unique. Attributes that are not listed are those of
+    `TransportResult`.
+
+    Attributes
+    ----------
+    reg_m : pair of float
+        Prices of the marginals' divergences.
+    fun, value, dual : float
+        The optimal value, from below: the dual at `f` and `g`.
+    mass : float
+        Sum of the plan.
+    marginal_error : float
+        L1 distance of the plan's marginals from those that the potentials ask for, in the unit
+        of mass.
+    """
+
+    reg_m: tuple[float, float]
+    mass: float
+
+    _bibtex: ClassVar = {"sinkhorn_unbalanced": _UNBALANCED}
+
+    @property
+    def grad_a(self):
+        """Gradient of the value in `a`; only for infinite `reg_m` it is `f` plus a constant."""
+        return self._gradient(0)
+
+    @property
+    def grad_b(self):
+        """Gradient of the value in `b`."""
+        return self._gradient(1)
+
+    @property
+    def cost_rounded(self):
+        """Not available: an unbalanced plan has no marginals to be rounded to."""
+        raise NotImplementedError("`cost_rounded` is for balanced problems; see `value_linear`")
+
+    def lp_bracket(self):
+        """Not available: the bounds are those of the balanced linear programme."""
+        raise NotImplementedError("`lp_bracket` is for balanced problems; see `value_linear`")
+
+    def vjp(self, df=None, dg=None, dP=None, *, tol=None):
+        """Not available: implicit differentiation is for balanced problems."""
+        raise NotImplementedError("`vjp` is for balanced problems; see `grad_a` and `grad_C`")
+
+    def _gradient(self, side):
+        problem, io = self._checked()
+        with io.device:
+            potential, tau = self._potentials()[side], self.reg_m[side]
+            # The mass of the other side.
+            other = (problem.b if side == int(problem.flipped) else problem.a).sum()
+            if tau == np.inf:
+                return io.out(potential + self.reg * (other - 1.0))
+            left = io.xp.exp(-potential / tau)
+            return io.out(tau * (1.0 - left) + self.reg * (other - left))
+
+    def _checked(self):
+        return check_transport(*self._data, balanced=False)
 
 
 class _PlanBlocks:
@@ -238,7 +437,7 @@ class _PlanBlocks:
     """
 
     def __init__(self, result):
-        problem, self.io = check_transport(*result._data)
+        problem, self.io = result._checked()
         with self.io.device:
             f, g = result._potentials()
         self.be, self.flipped, self.mass = problem.be, problem.flipped, problem.mass
@@ -315,6 +514,7 @@ def finish(problem, io, reg, reg_type, tol, answer, run, data, conditions=None):
         levels=answer.levels,
         **own,
         _data=data,
+        _reg_type=reg_type,
     )
 
 

@@ -301,8 +301,9 @@ class Descent:
         part = best.restrict(g).copy()
         _, kernel = self._passes.run(part, self._reg, 0.1 * self._tol / part.size)
         replies = []
-        for gap in map(best.restrict, gaps):
-            x = self._newton.solve(kernel, xp.zeros_like(part), gap, 1e-11, RESPONSE_TOL)
+        none = xp.zeros_like(part)
+        for gap in gaps:
+            x = self._newton.solve(kernel, none, best.restrict(gap), 1e-11, RESPONSE_TOL)
             replies.append(best.extend(x))
         return xp.stack(replies)
 

@@ -327,6 +327,24 @@ def test_arrays_of_any_order_and_precision_are_understood(rng):
     solve(a, b, C, ((D, ">="),), reg=0.2)
 
 
+def test_a_point_cloud_may_take_the_place_of_the_cost(rng):
+    x, y = rng.normal(size=(9, 2)), rng.normal(size=(7, 2))
+    C = cdist(x, y, "sqeuclidean")
+    D = rng.normal(size=C.shape)
+    free = ot.sinkhorn_newton(None, None, C, reg=0.2)
+    constraints = [(D, ">=", np.sum(D * free.plan) + 0.1)]
+    ref = solve(np.full(9, 1 / 9), np.full(7, 1 / 7), C, constraints, reg=0.2, tol=1e-10)
+    assert ref.w[0] > 0
+    cloud = ot.PointCloud(x, y)
+    res = ot.sinkhorn_newton(None, None, cloud, reg=0.2, tol=1e-10, constraints=constraints)
+    assert res.success
+    np.testing.assert_allclose(res.plan, ref.plan, atol=1e-8)
+    cert = ot.certify(
+        None, None, cloud, res.f, res.g, reg=0.2, tol=1e-9, constraints=constraints, w=res.w
+    )
+    assert cert.holds
+
+
 def test_single_precision_in_gives_single_precision_out():
     a, b, C, constraints = random_problem(np.random.default_rng(8), 20, 15)
     ref = solve(a, b, C, constraints, reg=0.3)
