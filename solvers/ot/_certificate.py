@@ -60,7 +60,8 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
         e^{-g/\tau_2}\|_1) / \sum_{ij} P_{ij}`, zero for the solution only; ``mass`` is the plan's.
 
         Under constraints the value is the marginal error plus one residual for each of them, in
-        units of its largest entry :math:`s_k = \max |D_k - \beta_k / M|`, with :math:`v_k =
+        units of its largest entry :math:`s_k = \max |D_k - \beta_k / M|` (at least a millionth of
+        that of :math:`D_k`), with :math:`v_k =
         (\langle D_k, P \rangle - \beta_k) / (M s_k)`: :math:`|v_k|` for an equation,
         :math:`|\min(v_k, w_k s_k / \varepsilon)|` for an inequality, whose multiplier must not
         be negative and must vanish where there is slack. They are ``constraint_0`` and so on, in

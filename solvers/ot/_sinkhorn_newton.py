@@ -156,6 +156,14 @@ def sinkhorn_newton(
     ``tol / 10**4`` do not take part and get their potentials at the end; leaving out points
     copies the remaining part of the cost.
 
+    Under constraints the plan is :math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij} + \sum_k w_k
+    D_{k,ij}) / \varepsilon) / M` with the multipliers ``res.w``: non-negative for inequalities,
+    and zero where they have slack, so that these do not bend the plan. Newton steps on `w` go
+    around the method for plans without constraints, at 10 to 30 passes in all; `callback` is
+    called after each step, and sees `w` too. It takes the memory of one more cost in float64, and
+    copies matrices whose memory order or precision is not that of `C`. Constraints that
+    contradict each other end as ``INFEASIBLE``, with the proof in the certificate.
+
     Potentials are in the KL convention (:math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) /
     \varepsilon) / M` for mass :math:`M`) and split evenly: :math:`\langle a, f \rangle = \langle
     b, g \rangle`. ``res.potentials_counting`` has those that OTT-JAX and POT report.
@@ -171,6 +179,8 @@ def sinkhorn_newton(
        transport. NeurIPS 2024.
     .. [4] C. Wang, Y. Qiu. The sparse-plus-low-rank quasi-Newton method for entropic-regularized
        optimal transport. ICML 2025, PMLR 267.
+    .. [5] X. Tang, H. Rahmanian, M. Shavlovsky, K. K. Thekumparampil, T. Xiao, L. Ying. A
+       Sinkhorn-type algorithm for constrained optimal transport. 2024. arXiv:2403.05054.
 
     Examples
     --------
@@ -181,6 +191,15 @@ def sinkhorn_newton(
     >>> res.plan.round(3)
     array([[0.25, 0.25],
            [0.  , 0.5 ]])
+
+    At least a tenth of the mass is to go from the second point to the first:
+
+    >>> D = [[0, 0], [1, 0]]
+    >>> data = [0.5, 0.5], [0.25, 0.75], [[0, 1], [1, 0]]
+    >>> res = solvers.ot.sinkhorn_newton(*data, reg=0.1, constraints=[(D, ">=", 0.1)])
+    >>> res.plan.round(3)
+    array([[0.15, 0.35],
+           [0.1 , 0.4 ]])
     """
     if is_batch(a, b, C):
         return sinkhorn_newton_batch(Descent, **locals())
