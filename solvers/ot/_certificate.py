@@ -1,25 +1,24 @@
 """The independent judge: plain array code on the caller's data, shared with no solver."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
 
-from .._core.arrays import Ingest, is_sparse
+from .._core.arrays import Ingest
 from .._core.certificate import Certificate
 from .._core.validation import check_array, check_nonnegative, check_positive
+from ._batch_problem import is_batch
+from ._certificate_linear import checked_plan, judge_linear
 from ._cloud import arrays_of
 from ._constraints import check_constraints
 from ._problem import DUST, check_reg_m, check_transport, over_strips, row_blocks
 
 KIND = "marginal error (L1)"
 KIND_UNBALANCED = "unbalanced optimality (L1)"
+KIND_BARYCENTER = "barycentre optimality (L1)"
 KIND_CONSTRAINED = "marginal error (L1) plus constraint residuals"
-KIND_LINEAR = "relative LP gap"
 # Missing mass below this is what rounding leaves of nothing.
 _ROUNDING = 1e-14
-# Smallest value, relative to the range of the cost, that a linear gap is divided by.
-_FLOOR = 1e-8
 
 
 def certify(a, b, C, f, g, *, reg, tol=1e-8, P=None, reg_m=None, constraints=(), w=None):
@@ -65,7 +64,8 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, P=None, reg_m=None, constraints=(),
         e^{-g/\tau_2}\|_1) / \sum_{ij} P_{ij}`, zero for the solution only; ``mass`` is the plan's.
 
         Under constraints the value is the marginal error plus one residual for each of them, in
-        units of its largest entry :math:`s_k = \max |D_k - \beta_k / M|`, with :math:`v_k =
+        units of its largest entry :math:`s_k = \max |D_k - \beta_k / M|` (at least a millionth of
+        that of :math:`D_k`), with :math:`v_k =
         (\langle D_k, P \rangle - \beta_k) / (M s_k)`: :math:`|v_k|` for an equation,
         :math:`|\min(v_k, w_k s_k / \varepsilon)|` for an inequality, whose multiplier must not
         be negative and must vanish where there is slack. They are ``constraint_0`` and so on, in
@@ -103,6 +103,13 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, P=None, reg_m=None, constraints=(),
     >>> solvers.ot.certify(a, a, C, [f, f], [0.0, 0.0], reg=0.1).holds
     True
     """
+    if is_batch(a, b, C):
+        if reg_m is not None or constraints or P is not None:
+            name = "P" if P is not None else "constraints" if reg_m is None else "reg_m"
+            raise ValueError(f"`{name}` came with a batch; expected a single problem with it")
+        from ._batch_result import certify_batch
+
+        return certify_batch(a, b, C, f, g, reg=reg, tol=tol)
     reg_m = (np.inf, np.inf) if reg_m is None else check_reg_m(reg_m)
     # Where both marginals are kept the problem is the balanced one.
     balanced = min(reg_m) == np.inf
@@ -127,7 +134,7 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, P=None, reg_m=None, constraints=(),
         f, g, reg_m = g, f, reg_m[::-1]
     with problem.device:
         if P is not None:
-            return judge_linear(problem, g, _checked_plan(problem, C, P), tol)
+            return judge_linear(problem, g, checked_plan(problem, C, P), tol)
         if not balanced:
             return judge_unbalanced(problem, f, g, reg, reg_m, tol)
         if constraints is not None:
@@ -366,100 +373,57 @@ def _divergence(xp, sums, weights):
     return (sums[used] * xp.log(sums[used] / weights[used])).sum() - sums.sum() + weights.sum()
 
 
-def _checked_plan(problem, C, P):
-    """Return a caller's plan, dense or sparse, in the orientation of the problem."""
-    shape = problem.C.shape[:: -1 if problem.flipped else 1]
-    if is_sparse(P):
-        data = P.tocoo().data
-        if data.dtype.kind not in "fiub":
-            raise TypeError(f"`P` came with dtype {data.dtype}; expected real numbers")
-        io = Ingest(**arrays_of(C), P=data)
-        check_array(io, "P", minimum=0.0)
-        if P.shape != shape:
-            raise ValueError(f"`P` came with shape {P.shape}; expected {shape}, as `C`")
-        P = io.be.sparse.csr_matrix(P).astype(np.float64)
-    else:
-        io = Ingest(**arrays_of(C), P=P)
-        P = check_array(io, "P", shape=shape, means="C.shape", minimum=0.0)
-    return P.T.tocsr() if is_sparse(P) and problem.flipped else P.T if problem.flipped else P
+def judge_barycenter(be, B, costs, weights, x, f, g, reg, tol):
+    """Judge a barycentre `x` of the measures in B by the potentials of their plans.
 
-
-def judge_linear(problem, g, P, tol):
-    """As `certify` for ``reg=0``, for a checked problem and a plan in its orientation."""
-    be, a, b, C = problem.be, problem.a, problem.b, problem.C
+    Rebuilds the plans ``exp((f_ki + g_kj - C_ij) / reg)``. They prove optimality when their
+    marginals are `x` and the measures, and the weighted sum of row potentials vanishes.
+    """
     xp, host = be.xp, be.host
-    heavy_a, heavy_b = a > 0, b > 0
-    g = xp.where(heavy_b, g.astype(np.float64), -np.inf)
-    row_sums, col_sums, rounded_cols = xp.zeros_like(a), xp.zeros_like(b), xp.zeros_like(b)
-    longest = 0
-    for rows in row_blocks(be, C):
-        i, j, mass = _entries(be, P, rows, problem.mass)
-        sums = xp.bincount(i, mass, rows.stop - rows.start)
-        row_sums[rows] = sums
-        shrink = xp.where(sums > a[rows], a[rows] / xp.where(sums > 0, sums, 1.0), 1.0)
-        col_sums += xp.bincount(j, mass, b.size)
-        rounded_cols += xp.bincount(j, mass * shrink[i], b.size)
-        longest = max(longest, mass.size and host(xp.bincount(i).max()))
-    x = xp.where(row_sums > a, a / xp.where(row_sums > 0, row_sums, 1.0), 1.0)
-    y = xp.where(rounded_cols > b, b / xp.where(rounded_cols > 0, rounded_cols, 1.0), 1.0)
-    right = xp.maximum(b - rounded_cols * y, 0.0)
-    lacks = host(right.sum()) > _ROUNDING
-    f, cost, size, left, bare = (xp.zeros_like(a) for _ in range(5))
-    for rows in row_blocks(be, C):
-        block = C[rows]
-        count = rows.stop - rows.start
-        f[rows] = xp.subtract(block, g, dtype=np.float64).min(axis=1)
-        i, j, mass = _entries(be, P, rows, problem.mass)
-        mass = mass * x[rows][i] * y[j]
-        used = xp.where(mass > 0, block[i, j].astype(np.float64), 0.0) * mass
-        cost[rows], size[rows] = xp.bincount(i, used, count), xp.bincount(i, abs(used), count)
-        left[rows] = xp.maximum(a[rows] - xp.bincount(i, mass, count), 0.0)
-        if lacks:
-            bare[rows] = xp.where(right > 0, block, 0.0) @ right
-    # What is missing is spread as a rank-one plan; dust of rounding goes anywhere.
-    missing = host(left.sum())
-    if missing > _ROUNDING:
-        cost += xp.where(left > 0, bare, 0.0) * (left / missing)
-        size += abs(xp.where(left > 0, bare, 0.0)) * (left / missing)
-        dust = 0.0
-    else:
-        dust = missing * max(abs(problem.extent.high), abs(problem.extent.low))
-    upper, magnitude = _exact_sum(be, cost), _exact_sum(be, size)
-    # A term rounds a few times, and a row's terms once more each.
-    unit = np.finfo(np.float64).eps
-    upper += (4.0 + longest) * unit * magnitude + dust
-    terms = xp.concatenate([a[heavy_a] * f[heavy_a], b[heavy_b] * g[heavy_b]])
-    lower = _exact_sum(be, terms) - 4.0 * unit * _exact_sum(be, abs(terms))
-    scale = max(abs(upper), _FLOOR * problem.range)
-    value = np.inf
-    if np.isfinite(upper) and np.isfinite(lower):
-        value = (upper - lower) / scale if scale else 0.0
-    row_error, col_error = host(abs(row_sums - a).sum(), abs(col_sums - b).sum())
-    mass = problem.mass
+    x, f, g = (v.astype(np.float64) for v in (x, f, g))
+    row_error = col_error = dual = 0.0
+    mean_f = sum(t * v for t, v in zip(weights, f, strict=True))
+    known = host(xp.isfinite(f).all() & xp.isfinite(g[B > 0]).all() & xp.isfinite(x).all())
+    with np.errstate(all="ignore"):
+        for t, b, C, f_k, g_k in zip(weights, B, costs, f, g, strict=True):
+            row_sums, col_sums = _gibbs_sums(be, C, f_k, xp.where(b > 0, g_k, -np.inf), reg)
+            linear = b[b > 0] @ g_k[b > 0]
+            parts = host(
+                xp.abs(row_sums - x).sum(),
+                xp.abs(col_sums - b).sum(),
+                # Row potentials that add up to zero make this a lower bound.
+                linear - reg * (row_sums * xp.exp(-mean_f / reg)).sum(),
+            )
+            row_error, col_error, dual = (
+                old + t * new for old, new in zip((row_error, col_error, dual), parts, strict=True)
+            )
+        mass, potentials = host(B[0].sum(), (x * xp.abs(mean_f)).sum() / reg)
+    error = (row_error + col_error + potentials) / mass if known else np.inf
     details = {
-        "row_error": mass * (col_error if problem.flipped else row_error),
-        "col_error": mass * (row_error if problem.flipped else col_error),
+        "row_error": row_error,
+        "col_error": col_error,
+        "potential_error": potentials,
         "mass": mass,
-        "dual": mass * _or(lower, -np.inf),
-        "primal": mass * _or(upper, np.inf),
+        "dual": _or(dual, -np.inf),
     }
-    return Certificate(KIND_LINEAR, value, tol, details)
+    return Certificate(KIND_BARYCENTER, _or(error, np.inf), tol, details)
 
 
-def _entries(be, P, rows, total):
-    """Return row, column and mass of what a plan has in some rows, for a total mass of one."""
+def _gibbs_sums(be, C, f, g, reg):
+    """Return row and column sums of ``exp((f_i + g_j - C_ij) / reg)``."""
     xp = be.xp
-    if is_sparse(P):
-        block = P[rows].tocoo()
-        return block.row, block.col, block.data / total
-    block = P[rows]
-    i, j = xp.nonzero(block)
-    return i, j, block[i, j].astype(np.float64) / total
+    row_sums = xp.empty_like(f)
 
+    def column_sums(first, last):
+        sums = xp.zeros_like(g)
+        for rows in row_blocks(be, C, first, last):
+            E = xp.subtract(g, C[rows], dtype=np.float64)
+            E += f[rows, None]
+            E *= 1.0 / reg
+            xp.exp(E, out=E)
+            row_sums[rows] = E.sum(axis=1)
+            sums += E.sum(axis=0)
+        return sums
 
-def _exact_sum(be, terms):
-    """Return a sum that is rounded once; NaN if there is any, or infinities of both signs."""
-    try:
-        return math.fsum(be.host(terms).tolist() if terms.size > 1 else [be.host(terms.sum())])
-    except (ValueError, OverflowError):
-        return np.nan
+    col_sums = over_strips(be, C, column_sums)
+    return row_sums, col_sums

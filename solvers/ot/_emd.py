@@ -18,7 +18,7 @@ from .._core.validation import (
     check_positive,
     check_threads,
 )
-from ._certificate import judge_linear
+from ._certificate_linear import judge_linear
 from ._cloud import Cloud
 from ._newton import NewtonSteps
 from ._problem import check_limits, check_start, check_transport, row_blocks

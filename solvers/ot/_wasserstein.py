@@ -15,7 +15,7 @@ from .._core.validation import (
     check_threads,
     check_time_limit,
 )
-from ._certificate import judge_linear
+from ._certificate_linear import judge_linear
 from ._cloud import Cloud
 from ._emd import COLDEST, Search
 from ._problem import Extent, check_transport
