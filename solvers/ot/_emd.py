@@ -308,7 +308,7 @@ class Search:
 
     def _extended(self, g):
         """Return feasible potentials for all points, in the canonical split."""
-        whole, xp = self._whole, self._be.xp
+        whole = self._whole
         if self._cols is not None:
             # Points without mass take what leaves the others free.
             f = c_transform(self._be, self._problem.C, g)
@@ -506,7 +506,7 @@ class ExactResult(TransportResult):
         if check_count(axis, "axis") > 1:
             raise ValueError(f"`axis` came as {axis!r}; expected 0 or 1")
         problem, io = self._checked()
-        door = Ingest(V=V, **{"f": self.f})
+        door = Ingest(V=V, f=self.f)
         V = check_array(door, "V", ndim=(1, 2))
         with io.device:
             P = _sparse(problem, io, self._entries, 0.0)

@@ -371,9 +371,9 @@ def test_all_ways_to_the_plan_agree(rng):
         np.testing.assert_array_equal(res.grad_C, P)
         for back in (pickle.loads(pickle.dumps(res)), copy.deepcopy(res)):
             np.testing.assert_array_equal(back.plan, P)
-        with pytest.raises(ValueError, match="^`V`"):
+        with pytest.raises(ValueError, match=r"^`V`"):
             res.apply(np.ones(7))
-        with pytest.raises(ValueError, match="^`axis`"):
+        with pytest.raises(ValueError, match=r"^`axis`"):
             res.apply(V, axis=2)
         for name in ("grad_x", "grad_y", "grad_reg"):
             with pytest.raises(NotImplementedError, match="positive"):
@@ -396,7 +396,9 @@ def test_potentials_are_the_slopes_of_the_value(rng):
     dearer = C.copy()
     i, j = np.unravel_index(P.argmax(), P.shape)
     dearer[i, j] += h
-    assert (emd(a, b, dearer, polish=True).value - res.value) / h == pytest.approx(P[i, j], abs=1e-7)
+    assert (emd(a, b, dearer, polish=True).value - res.value) / h == pytest.approx(
+        P[i, j], abs=1e-7
+    )
 
 
 def test_nothing_of_the_callers_is_modified():
@@ -451,7 +453,9 @@ def test_bounds_stand_in_exact_arithmetic():
     res = emd(a, b, C, polish=True)
     exact = [[Fraction(x) for x in row] for row in C]
     P = [[Fraction(x) for x in row] for row in res.plan]
-    value = sum(p * c for ps, cs in zip(P, exact, strict=True) for p, c in zip(ps, cs, strict=True))
+    value = sum(
+        p * c for ps, cs in zip(P, exact, strict=True) for p, c in zip(ps, cs, strict=True)
+    )
     assert Fraction(res.value) >= value
     g = [Fraction(x) for x in res.g]
     dual = sum(
