@@ -26,13 +26,16 @@ from ._result import TransportResult
 from ._simplex import Basis
 from ._sinkhorn_newton import Descent
 
-# The last temperature of the annealing, relative to the spread of the cost, the marginal error
-# to be reached there, and the most passes to spend on it.
-COLDEST, BALANCED, MOST_PASSES = 1e-4, 1e-2, 20
+# The last temperature of the annealing, relative to the spread of the cost, the marginal errors
+# to be reached before it and there, and the most passes to spend on all that: it only has to
+# find edges, so rough answers will do.
+COLDEST, UNBALANCED, BALANCED, MOST_PASSES = 1e-4, 3e-2, 0.1, 20
+# Relative residual of its linear solves.
+ROUGH = 0.25
 # Up to this many costs every edge takes part at once, and nothing is annealed.
 SMALL = 10_000
 # Edges for each point of the longer side: to begin with, and those that one pricing may add.
-EDGES, MORE = 30, 8
+EDGES, MORE = 30, 20
 # Gaps are relative to the value, or to this fraction of the cost's range if that is larger.
 FLOOR = 1e-8
 # Mass on forbidden edges up to which rounding may have put it there.
@@ -251,8 +254,10 @@ class Search:
             return None, c_transform(self._be, problem.C, g), g
         self._run.stage("annealing")
         watch = Annealing(self._run, problem, self._coldest, self._annealing_state)
-        newton = partial(NewtonSteps, precond="auto", tol=None, maxiter=None, sweeps=8)
-        descent = Descent(problem, self._coldest, BALANCED, watch, newton, "auto", _unchanged)
+        newton = partial(NewtonSteps, precond="jacobi", tol=ROUGH, maxiter=None, sweeps=8)
+        descent = Descent(
+            problem, self._coldest, BALANCED, watch, newton, "auto", _unchanged, UNBALANCED
+        )
         answer = descent.solve(None, annealing=True)
         return answer, answer.f, answer.g
 
@@ -424,9 +429,8 @@ def violations(be, C, f, g, tol):
     tuple of numpy.ndarray
         The edges: tail, head, cost.
     """
-    xp, (n, m) = be.xp, C.shape
-    width = -(-m // MORE)
-    low, found = xp.empty(n), []
+    xp = be.xp
+    low, found = xp.empty(C.shape[0]), []
     for rows in row_blocks(be, C):
         block = C[rows]
         R = xp.subtract(block, g, dtype=np.float64)
@@ -435,14 +439,26 @@ def violations(be, C, f, g, tol):
         if worse.size == 0:
             continue
         R = R[worse] - f[rows][worse, None]
-        every = xp.arange(worse.size)
-        # One of each part of the row: those of a whole row would often be neighbours.
-        for first in range(0, m, width):
-            head = first + R[:, first : first + width].argmin(axis=1)
-            k = xp.flatnonzero(R[every, head] < -tol)
-            tail, head = worse[k], head[k]
-            found.append((rows.start + tail, head, block[tail, head].astype(np.float64)))
+        which, head = _worst(xp, R, tol)
+        tail = worse[which]
+        found.append((rows.start + tail, head, block[tail, head].astype(np.float64)))
     return low, _joined(be, found)
+
+
+def _worst(xp, R, tol):
+    """Return rows and columns of entries below -tol: all of them, or `MORE` in a row of many."""
+    negative = xp.flatnonzero(R < -tol)
+    if negative.size <= MORE * R.shape[0]:
+        return negative // R.shape[1], negative % R.shape[1]
+    # The smallest of each part of a row, for those of all the row would often be neighbours.
+    every, width = xp.arange(R.shape[0]), -(-R.shape[1] // MORE)
+    tail, head = [], []
+    for first in range(0, R.shape[1], width):
+        least = first + R[:, first : first + width].argmin(axis=1)
+        some = xp.flatnonzero(R[every, least] < -tol)
+        tail.append(some)
+        head.append(least[some])
+    return xp.concatenate(tail), xp.concatenate(head)
 
 
 def _joined(be, found):

@@ -271,14 +271,18 @@ class Descent:
     store_plan : {"auto", True, False}
     out : callable
         Turns an array into the caller's kind.
+    annealing_tol : float
+        Largest error at all temperatures but the last.
     """
 
-    def __init__(self, problem, reg, tol, run, newton, store_plan, out):
+    def __init__(
+        self, problem, reg, tol, run, newton, store_plan, out, annealing_tol=ANNEALING_TOL
+    ):
         self._best = BestPotentials(problem, reg, max(1e-4 * tol, 1e-15), out)
         self._problem, self._be = self._best.part, problem.be
         self._passes = Passes(self._problem, store_plan)
         # A little below the tolerance, for the judge rounds differently.
-        self._reg, self._tol = reg, 0.8 * tol
+        self._reg, self._tol, self._annealing_tol = reg, 0.8 * tol, annealing_tol
         self._run, self._newton = run, newton(self._be, self._problem.b, run)
 
     def solve(self, start, annealing):
@@ -323,7 +327,7 @@ class Descent:
 
         All but the last temperature give up when they make slow progress, unless `patient`.
         """
-        tol, patience = (self._tol, LAST_PATIENCE) if last else (ANNEALING_TOL, PATIENCE)
+        tol, patience = (self._tol, LAST_PATIENCE) if last else (self._annealing_tol, PATIENCE)
         # Dropping less than a tenth of the error to be reached is harmless.
         cutoff = 0.1 * tol / g.size
         first, before, left, stored, leaps, stride = None, np.inf, np.inf, 0, MOST_LEAPS, 0.0
