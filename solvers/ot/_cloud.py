@@ -140,9 +140,9 @@ class Cloud:
         X[:, : self.dim], Y[: self.dim] = self.x, self.y.T
         return KINDS[self.cost], X, Y, self.factor
 
-    def row_blocks(self):
-        """Yield slices of rows whose costs may be held at a time."""
-        entries = 1 << 18 if self.be.name == "numpy" else 1 << 24
+    def row_blocks(self, parallel=False):
+        """Yield slices of rows whose costs fit the cache, or keep several threads busy."""
+        entries = 1 << 24 if self.be.name != "numpy" else 1 << 22 if parallel else 1 << 18
         step = max(1, entries // self.shape[1])
         for first in range(0, self.shape[0], step):
             yield slice(first, min(first + step, self.shape[0]))
@@ -168,13 +168,14 @@ class Cloud:
         return total
 
     @cached_property
-    def _columns(self):
+    def columns(self):
+        """The coordinates of `y`, one after the other."""
         return self.be.xp.ascontiguousarray(self.y.T)
 
     def _sums_of_differences(self, x):
         xp = self.be.xp
         total, step = xp.zeros((x.shape[0], self.y.shape[0])), None
-        for xk, yk in zip(x.T, self._columns, strict=True):
+        for xk, yk in zip(x.T, self.columns, strict=True):
             step = xp.subtract(xk[:, None], yk, out=step)
             if self.cost == "cityblock":
                 total += xp.abs(step, out=step)
@@ -185,7 +186,7 @@ class Cloud:
     def _squares_by_products(self, x):
         """Return squared distances from one matrix product, and those of close points anew."""
         xp, y = self.be.xp, self.y
-        total = x @ self._columns
+        total = x @ self.columns
         total *= -2.0
         size = (x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1)
         total += size
@@ -220,14 +221,13 @@ class Cloud:
         """Return mean and population standard deviation of all costs, if there is a formula."""
         if self.cost not in ("sqeuclidean", "cosine"):
             return None
-        xp = self.be.xp
         centre = self.y.mean(axis=0)
         # With y centred, <x, y> has mean 0 and no correlation with |x|^2.
         x, y = self.x - centre, self.y - centre
         x2, y2 = (x * x).sum(axis=1), (y * y).sum(axis=1)
         products = ((x.T @ x) * (y.T @ y)).sum() / self.size
         skew = x.mean(axis=0) @ (y2 @ y) / y.shape[0]
-        variance = xp.var(x2) + xp.var(y2) + 4.0 * products - 4.0 * skew
+        variance = x2.var() + y2.var() + 4.0 * products - 4.0 * skew
         mean, variance = self.be.host(x2.mean() + y2.mean(), variance)
         return self.factor * mean, self.factor * float(np.sqrt(max(variance, 0.0)))
 
@@ -251,7 +251,7 @@ def _along_curve(xp, points):
     code = xp.zeros(points.shape[0], np.int64)
     for bit in range(bits - 1, -1, -1):
         for column in cells.T:
-            code = 2 * code + ((column >> bit) & 1)
+            code = 2 * code + column // 2**bit % 2
     return xp.argsort(code)
 
 

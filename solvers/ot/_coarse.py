@@ -1,7 +1,8 @@
 """A plan between few nodes that stands for one between many points, to correct gaps on.
 
-Quadratic splines spread each point over the nodes around it. With them as matrices ``X`` and
-``Y``, whose rows add up to 1, and a plan ``diag(X^T a) K diag(Y^T b)`` between the nodes,
+Quadratic splines spread each point over the nodes around it; with many coordinates each point
+belongs to one node, the centre of its cluster. With matrices ``X`` and ``Y`` that say so, whose
+rows add up to 1, and a plan ``diag(X^T a) K diag(Y^T b)`` between the nodes,
 ``diag(a) X K Y^T diag(b)`` is a plan between the points: close to the true one where the nodes
 are as dense as the kernel is wide, and a matter of milliseconds to multiply with.
 """
@@ -14,11 +15,11 @@ from .._core.linalg import pcg
 from ._cloud import Cloud
 
 # Pairs of points beyond which a few passes and a plan between nodes cost less than storing one.
-LARGE = 6e7
+LARGE = 1.5e8
 # Nodes are this far apart, relative to the kernel's standard deviation, if that makes few enough.
 SPACING, MOST_NODES = 0.8, 8000
-# Splines for three coordinates touch 27 nodes, for four already 81.
-MOST_DIMENSIONS = 3
+# Splines for three coordinates touch 27 nodes, for four already 81: then clusters.
+MOST_DIMENSIONS, CLUSTERS = 3, 3000
 # Marginal error between the nodes; what their plan stands for is not closer to the true one.
 NODES_TOL = 1e-4
 # Nodes may undo this much of the kernel's blur to make up for that of the splines.
@@ -29,17 +30,17 @@ DEPTH = 6
 MOST_CHANGE = 3.0
 
 
-def pays(problem):
-    """Tell whether a problem is one for nodes."""
+def pays(problem, fits):
+    """Tell whether a problem is one for nodes; `fits` tells whether its plan could be stored."""
     C = problem.C
-    return (
-        isinstance(C, Cloud)
-        and C.packed is not None
-        and C.dim <= MOST_DIMENSIONS
-        and C.size > LARGE
-        # As nodes never are: they have no nodes of their own.
-        and max(C.shape) > MOST_NODES
-    )
+    if not isinstance(C, Cloud) or max(C.shape) <= MOST_NODES:
+        # Nodes are never more: they have no nodes of their own.
+        return False
+    return C.size > LARGE if _has_grid(C) else not fits
+
+
+def _has_grid(C):
+    return not callable(C.cost) and C.dim <= MOST_DIMENSIONS
 
 
 class CoarsePlan:
@@ -61,14 +62,10 @@ class CoarsePlan:
 
     def __init__(self, problem, reg, solve):
         self._be, self._a, self._b, C = problem.be, problem.a, problem.b, problem.C
-        squared = C.cost in ("sqeuclidean", "cosine")
-        width = (0.5 * reg / C.factor) ** 0.5 if squared else reg / C.factor
-        (self._X, x), (self._Y, y), spacing = _nodes(self._be, C, SPACING * width)
-        # Each spline blurs by spacing^2 / 4, and the kernel exp(-factor |x - y|^2 / reg) does by
-        # reg / (2 factor): so the three together can blur as much as it alone.
-        sharper = reg - C.factor * spacing**2
-        if squared and sharper > SHARPEST * reg:
-            reg = sharper
+        if _has_grid(C):
+            (self._X, x), (self._Y, y), reg = _grids(C, reg)
+        else:
+            (self._X, x), (self._Y, y) = (_clusters(C, points) for points in (C.x, C.y))
         nodes = replace(
             problem,
             a=self._X.T @ self._a,
@@ -84,6 +81,10 @@ class CoarsePlan:
             E += answer.f[rows, None]
             E /= reg
             self._K[rows] = xp.exp(E, out=E)
+        # What the nodes' tolerance leaves to light nodes may be any multiple of their mass:
+        # make the columns exact, so that the Laplacian has no negative direction.
+        self._K /= nodes.a.astype(np.float32) @ self._K
+        self._rho = self._X @ self._times(self._K, nodes.b)
 
     def correction(self, gap, tol):
         """Return logarithms of column factors that fill gaps of the sums, and CG's steps."""
@@ -105,7 +106,7 @@ class CoarsePlan:
     def _laplacian(self, x):
         """Return ``(diag(b) - P^T diag(1/a) P) x``."""
         a, b = self._a, self._b
-        means = self._X @ self._times(self._K, self._Y.T @ (b * x))
+        means = self._X @ self._times(self._K, self._Y.T @ (b * x)) / self._rho
         return b * (x - self._Y @ self._times(self._K.T, self._X.T @ (a * means)))
 
     def _times(self, K, v):
@@ -143,17 +144,22 @@ class Mixing:
         return g + step - share @ (xp.stack(self._moves) + changes)
 
 
-def _nodes(be, C, spacing):
-    """Return spline matrices and nodes for both clouds, and how far apart the nodes are."""
-    ends = [be.host(v) for p in (C.x, C.y) for v in (p.min(axis=0), p.max(axis=0))]
-    widest = max((ends[1] - ends[0]).max(), (ends[3] - ends[2]).max())
-    spacing = max(spacing, widest / 1000)
+def _grids(C, reg):
+    """Return spline matrices and nodes for both clouds, and the temperature for the nodes."""
+    be, squared = C.be, C.cost in ("sqeuclidean", "cosine")
+    width = (0.5 * reg / C.factor) ** 0.5 if squared else reg / C.factor
+    widest = max(be.host((p.max(axis=0) - p.min(axis=0)).max()) for p in (C.x, C.y))
+    spacing = max(SPACING * width, widest / 1000)
     while True:
         sides = [_splines(be, points, spacing) for points in (C.x, C.y)]
         most = max(nodes.shape[0] for _, nodes in sides)
         if most <= MOST_NODES:
-            return *sides, spacing
+            break
         spacing *= max(1.05, (most / MOST_NODES) ** (1 / C.dim))
+    # Each spline blurs by spacing^2 / 4, and the kernel exp(-factor |x - y|^2 / reg) does by
+    # reg / (2 factor): so the three together can blur as much as it alone.
+    sharper = reg - C.factor * spacing**2
+    return *sides, sharper if squared and sharper > SHARPEST * reg else reg
 
 
 def _splines(be, points, spacing):
@@ -179,3 +185,19 @@ def _splines(be, points, spacing):
     )
     nodes = xp.stack(xp.unravel_index(used, sides), axis=1)
     return matrix, low + spacing * nodes
+
+
+def _clusters(C, points):
+    """Return which cluster each point belongs to, as a sparse matrix, and a node for each."""
+    be, xp, n = C.be, C.be.xp, points.shape[0]
+    seeds = points[:: -(-n // CLUSTERS)]
+    distances = Cloud(be, points, seeds, "sqeuclidean", 1.0)
+    nearest = xp.concatenate([distances[k].argmin(axis=1) for k in distances.row_blocks()])
+    used, index = xp.unique(nearest, return_inverse=True)
+    starts = xp.arange(n + 1, dtype=np.int32)
+    data = xp.ones(n), index.astype(np.int32), starts
+    matrix = be.sparse.csr_matrix(data, shape=(n, used.size))
+    if callable(C.cost):
+        # Which may know the points of the clouds only.
+        return matrix, seeds[used]
+    return matrix, (matrix.T @ points) / (matrix.T @ xp.ones(n))[:, None]

@@ -241,7 +241,7 @@ class Descent:
             run.end(Status.INFEASIBLE)
             return Answer(*best.potentials(), [])
         start = best.restrict(start)
-        if annealing and pays(self._problem):
+        if annealing and pays(self._problem, self._passes.holds_dense):
             start = self._correct(start)
         path = Path(self._problem, self._reg, start, annealing)
         levels = []

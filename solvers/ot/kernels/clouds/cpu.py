@@ -19,6 +19,7 @@ from ...._core import threads
 from ...._core.kernels.jit import EXACT, REDUCE, kernel
 from ...._core.kernels.vmath import exp, vmax
 from .. import cpu as stored
+from . import blocks as by_blocks
 
 # Rows in a block, columns in a cell.
 BLOCK, CELL = 32, 64
@@ -31,14 +32,10 @@ SQUARED, EUCLIDEAN, CITYBLOCK = 0, 1, 2
 
 def row_pass(C, h, beta, reg, a, shift, K):
     """Make all row sums exact for given `h`: one pass over the pairs."""
-    m = C.shape[1]
     if C.packed is None:
-        sums = np.zeros(m)
-        for rows in C.row_blocks():
-            sums += stored.row_pass(C[rows], h, beta, reg, a[rows], shift[rows], K[rows])
-        return sums
+        return by_blocks.row_pass(stored, _costs, C, h, beta, reg, a, shift, K)
     strips = threads.strips(C.size)
-    sums = np.zeros((strips, m))
+    sums = np.zeros((strips, C.shape[1]))
     args = *_prepared(C, h, beta, reg), a, shift, K
     with threads.guard():
         if strips == 1:
@@ -56,7 +53,8 @@ def sparse_row_pass(C, h, beta, reg, a, shift, cutoff, indices, values, starts, 
     """
     n, m = C.shape
     if C.packed is None:
-        return _sparse_by_blocks(C, h, beta, reg, a, shift, cutoff, indices, values, starts, ends)
+        args = C, h, beta, reg, a, shift, cutoff, indices, values, starts, ends
+        return by_blocks.sparse_row_pass(stored, _costs, *args)
     strips = threads.strips(C.size)
     sums, fitted = np.zeros((strips, m)), np.ones(strips, np.bool_)
     args = *_prepared(C, h, beta, reg), a, shift, cutoff, indices, values, starts, ends
@@ -68,29 +66,13 @@ def sparse_row_pass(C, h, beta, reg, a, shift, cutoff, indices, values, starts, 
     return sums.sum(axis=0), bool(fitted.all())
 
 
-def _sparse_by_blocks(C, h, beta, reg, a, shift, cutoff, indices, values, starts, ends):
-    sums, at, fitted = np.zeros(C.shape[1]), 0, True
-    for rows in C.row_blocks():
-        room = indices[at:], values[at:], starts[rows], ends[rows]
-        part, fits = stored.sparse_row_pass(
-            C[rows], h, beta, reg, a[rows], shift[rows], cutoff, *room
-        )
-        starts[rows] += at
-        ends[rows] += at
-        sums += part
-        fitted = fitted and fits
-        at = int(ends[rows][-1]) if fitted else indices.size
-    return sums, fitted
-
-
 def column_potential(C, shift, a, reg, columns, h):
     """Set ``h_j`` for the given columns so that their sums are exact: ``(K^T a)_j = 1``."""
-    step = max(1, (1 << 20) // C.shape[0])
-    for first in range(0, columns.size, step):
-        some = columns[first : first + step]
-        found, every = h[some], np.arange(some.size)
-        stored.column_potential(C.T[some].T, shift, a, reg, every, found)
-        h[some] = found
+    by_blocks.column_potential(stored, _costs, C, shift, a, reg, columns, h)
+
+
+def _costs(C, rows):
+    return C[rows]
 
 
 def _prepared(C, h, beta, reg):
