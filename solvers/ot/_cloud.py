@@ -14,6 +14,8 @@ COSTS = ("sqeuclidean", "euclidean", "cityblock", "cosine")
 KINDS = {"sqeuclidean": 0, "cosine": 0, "euclidean": 1, "cityblock": 2}
 # Up to this many coordinates they take differences themselves.
 FEW = 4
+# Costs that stay in a core's cache while they are added up.
+TILE = 1 << 14
 
 
 class PointCloud:
@@ -173,14 +175,18 @@ class Cloud:
         return self.be.xp.ascontiguousarray(self.y.T)
 
     def _sums_of_differences(self, x):
-        xp = self.be.xp
-        total, step = xp.zeros((x.shape[0], self.y.shape[0])), None
-        for xk, yk in zip(x.T, self.columns, strict=True):
-            step = xp.subtract(xk[:, None], yk, out=step)
-            if self.cost == "cityblock":
-                total += xp.abs(step, out=step)
-            else:
-                total += xp.square(step, out=step)
+        xp, m = self.be.xp, self.y.shape[0]
+        total = xp.zeros((x.shape[0], m))
+        # In pieces that stay in the cache through all coordinates.
+        step = max(1, TILE // x.shape[0]) if self.be.name == "numpy" else m
+        for first in range(0, m, step):
+            piece, gap = total[:, first : first + step], None
+            for xk, yk in zip(x.T, self.columns, strict=True):
+                gap = xp.subtract(xk[:, None], yk[first : first + step], out=gap)
+                if self.cost == "cityblock":
+                    piece += xp.abs(gap, out=gap)
+                else:
+                    piece += xp.square(gap, out=gap)
         return total
 
     def _squares_by_products(self, x):

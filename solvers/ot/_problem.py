@@ -412,7 +412,8 @@ def over_strips(be, C, function):
         with np.errstate(all="ignore"):
             return function(first, last)
 
-    with ThreadPoolExecutor(strips) as pool:
+    # BLAS must not start threads of its own in each of these: they would wait for each other.
+    with threads.limit(1), ThreadPoolExecutor(strips) as pool:
         return sum(pool.map(quietly, ends[:-1], ends[1:]))
 
 
