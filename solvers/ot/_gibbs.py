@@ -165,6 +165,10 @@ class DenseKernel:
         self.spread_out = bool(density > PROMISING and peak < 0.5)
         return density
 
+    def weigh(self, a):
+        """Choose other row sums for the plan."""
+        self._a = a
+
     def sweep(self, v):
         """Return ``rho = K v`` and ``K^T (a / rho)``."""
         rho = self._xp.empty_like(self._a)
@@ -211,6 +215,10 @@ class SparseKernel:
         self._xp = problem.be.xp
         self.density = problem.be.host((ends - starts).sum()) / problem.C.size
 
+    def weigh(self, a):
+        """Choose other row sums for the plan."""
+        self._a = a
+
     def sweep(self, v):
         """Return ``rho = K v`` and ``K^T (a / rho)``."""
         rho = self._xp.empty_like(self._a)
@@ -244,7 +252,7 @@ class CostKernel:
 
     def __init__(self, h, reg, shift, problem):
         self._h, self._reg, self._shift, self._problem = h, reg, shift, problem
-        self._xp, self._kernels = problem.be.xp, problem.kernels
+        self._a, self._xp, self._kernels = problem.a, problem.be.xp, problem.kernels
 
     def _blocks(self):
         C, xp = self._problem.C, self._xp
@@ -256,9 +264,13 @@ class CostKernel:
             K -= self._shift[rows, None]
             yield rows, xp.exp(K, out=K)
 
+    def weigh(self, a):
+        """Choose other row sums for the plan."""
+        self._a = a
+
     def sweep(self, v):
         """Return ``rho = K v`` and ``K^T (a / rho)``."""
-        a = self._problem.a
+        a = self._a
         rho, sums = self._xp.empty_like(a), 0.0
         for rows, K in self._blocks():
             sums = sums + self._kernels.sweep(K, v, a[rows], rho[rows])
@@ -273,7 +285,7 @@ class CostKernel:
 
     def _plans(self):
         for rows, K in self._blocks():
-            yield K, self._v, self._rho[rows], self._problem.a[rows], self._peaks[rows]
+            yield K, self._v, self._rho[rows], self._a[rows], self._peaks[rows]
 
     def laplacian(self, x):
         """Return ``(diag(c) - P^T diag(1/a) P) x``."""

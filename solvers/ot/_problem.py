@@ -168,6 +168,14 @@ class BestPotentials:
         """Return column potentials of the whole problem at the points that `part` has."""
         return g if g is None or self._cols is None else g[self._cols]
 
+    def extend(self, change):
+        """Return a change of `part`'s column potentials as one of all; 0 where it has none."""
+        if self._cols is None:
+            return change
+        whole = self.part.be.xp.zeros_like(self._problem.b)
+        whole[self._cols] = change
+        return whole
+
     def offer(self, error, f, g):
         """Keep potentials of `part` if they are the best so far; NaN never is."""
         if error < self.error:
@@ -207,8 +215,15 @@ class BestPotentials:
         return f - shift, g + shift
 
 
-def check_transport(a, b, C):
+def check_transport(a, b, C, *, balanced=True):
     """Check the data of a transport problem.
+
+    Parameters
+    ----------
+    a, b, C : array
+        As the caller passes them.
+    balanced : bool
+        Whether the masses must be equal. If not, weights stay as they are and `mass` is one.
 
     Returns
     -------
@@ -227,7 +242,11 @@ def check_transport(a, b, C):
     with io.device:
         weights = [None if w is None else w.astype(np.float64) for w in weights]
         totals = [None if w is None else io.be.host(w.sum()) for w in weights]
-        mass = common_mass(totals, MASS_SLACK[io.dtype])
+        if balanced:
+            mass = common_mass(totals, MASS_SLACK[io.dtype])
+        else:
+            _check_masses(totals)
+            mass, totals = 1.0, (1.0, 1.0)
         a, b = (
             io.xp.full(size, 1.0 / size) if w is None else w / total
             for w, total, size in zip(weights, totals, shape, strict=True)
@@ -324,12 +343,29 @@ def check_limits(io, tol, maxiter, time_limit, callback, progress, history):
     }
 
 
+def check_reg_m(reg_m):
+    """Return the weights of both marginals' divergences; infinite where a marginal is kept."""
+    pair = reg_m if isinstance(reg_m, tuple | list) else (reg_m, reg_m)
+    if len(pair) != 2:
+        raise ValueError(f"`reg_m` came with {len(pair)} numbers; expected one, or a pair")
+    return tuple(check_positive(tau, "reg_m", allow_inf=True) for tau in pair)
+
+
 def check_start(problem, reg, C, x0, f0, g0):
     """Return the column potentials of a warm start, or None.
 
     They are all that is needed, because the first pass makes the rows exact. Where only row
     potentials are given, the columns are made exact for them.
     """
+    f, g = check_potentials(problem, C, x0, f0, g0)
+    if g is None and f is not None:
+        with problem.device:
+            return softmin(problem.be, problem.C.T, f, problem.a, reg)
+    return g
+
+
+def check_potentials(problem, C, x0, f0, g0):
+    """Return row and column potentials of a warm start; None for those not given."""
     names = "f0", "g0"
     if x0 is not None:
         if f0 is not None or g0 is not None:
@@ -342,11 +378,7 @@ def check_start(problem, reg, C, x0, f0, g0):
             _potential(C, name, potential, size)
             for name, potential, size in zip(names, (f0, g0), sizes, strict=True)
         )
-        if problem.flipped:
-            f, g = g, f
-        if g is None and f is not None:
-            return softmin(problem.be, problem.C.T, f, problem.a, reg)
-        return g
+    return (g, f) if problem.flipped else (f, g)
 
 
 def is_feasible(problem):
@@ -451,12 +483,18 @@ def _potential(C, name, potential, size):
     return check_array(io, name, shape=(size,)).astype(np.float64)
 
 
-def common_mass(totals, slack):
-    """Return the total mass of both sides; None stands for uniform weights."""
+def _check_masses(totals):
+    """Return the masses that are known, by name; None stands for uniform weights."""
     known = {name: t for name, t in zip(("a", "b"), totals, strict=True) if t is not None}
     for name, total in known.items():
         if not 0.0 < total < np.inf:
             raise ValueError(f"`{name}` sums to {total:g}; expected a positive, finite mass")
+    return known
+
+
+def common_mass(totals, slack):
+    """Return the total mass of both sides; None stands for uniform weights."""
+    known = _check_masses(totals)
     low, high = min(known.values(), default=1.0), max(known.values(), default=1.0)
     if high - low > slack * high:
         raise ValueError(
