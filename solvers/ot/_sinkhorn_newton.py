@@ -12,6 +12,7 @@ from .._core.result import Status
 from .._core.validation import check_choice, check_count, check_flag, check_positive, check_threads
 from ._batch import sinkhorn_newton_batch
 from ._batch_problem import is_batch
+from ._coarse import NODES_TOL, CoarsePlan, Mixing, pays
 from ._constrained import ConstrainedDescent, start_multipliers
 from ._constraints import check_constraints
 from ._gibbs import Passes
@@ -30,6 +31,8 @@ ANNEALING_TOL = 1e-3
 PATIENCE, LAST_PATIENCE = 14, 40
 # How far to go on in one direction, in strides of a stored kernel's reach.
 LONGEST_LEAP, MOST_LEAPS = 1e6, 5
+# Corrections from a coarse plan within which the error has to halve.
+CORRECTIONS = 5
 # Passes without progress after which a run has stalled.
 STALL = 20
 # Relative residual of the linear solves that ask how a balanced plan answers to changes.
@@ -279,7 +282,8 @@ class Descent:
         self._passes = Passes(self._problem, store_plan)
         # A little below the tolerance, for the judge rounds differently.
         self._reg, self._tol = reg, 0.8 * tol
-        self._run, self._newton = run, newton(self._be, self._problem.b, run)
+        self._run, self._make_newton, self._out = run, newton, out
+        self._newton = newton(self._be, self._problem.b, run)
 
     def solve(self, start, annealing):
         """Return the answer, from column potentials `start` (None: from scratch)."""
@@ -287,7 +291,10 @@ class Descent:
         if self._problem.cut_off:
             run.end(Status.INFEASIBLE)
             return Answer(*best.potentials(), [])
-        path = Path(self._problem, self._reg, best.restrict(start), annealing)
+        start = best.restrict(start)
+        if annealing and pays(self._problem, self._passes.holds_dense):
+            start = self._correct(start)
+        path = Path(self._problem, self._reg, start, annealing)
         levels = []
         while run.status is None:
             g, reg, last = path.next()
@@ -302,6 +309,50 @@ class Descent:
             error = self._be.host(abs(self._problem.b - c).sum())
             best.offer(error, self._passes.f, outcome.g)
         return Answer(*best.potentials(), levels, self._passes.density, **self._newton.counts)
+
+    def _correct(self, start):
+        """Balance a large cloud by corrections from a coarse plan; return column potentials.
+
+        A pass finds the gaps, the coarse plan tells what fills them. Ends where that stops to
+        help.
+        """
+        self._run.stage("coarse plan")
+        coarse = CoarsePlan(self._problem, self._reg, self._solve_nodes)
+        self._run.stage("corrections")
+        g = coarse.g if start is None else start
+        mixing, best, goal, kept = Mixing(self._be, self._problem.b), np.inf, np.inf, None
+        while True:
+            look = self._look(g, self._reg, last=True)
+            if look.error < best:
+                best, kept = look.error, (g, look.gap)
+            if best < 0.5 * goal:
+                goal, patience = best, CORRECTIONS
+            if look.over or patience == 0:
+                return kept[0]
+            patience -= 1
+            gap = look.gap
+            if look.error > 3.0 * best:
+                # Mixing went astray: on from the best, without it.
+                (g, gap), mixing = kept, Mixing(self._be, self._problem.b)
+            x, iterations = coarse.correction(gap, 3e-3)
+            self._newton.counts["ncg"] += iterations
+            self._newton.counts["nnewton"] += 1
+            g = mixing(g, self._reg * x)
+
+    def _solve_nodes(self, problem, reg):
+        """Solve the problem between the nodes of a coarse plan."""
+        run = Monitor(
+            "sinkhorn_newton",
+            "marginal_error",
+            be=self._be,
+            tol=0.8 * NODES_TOL,
+            maxiter=200,
+            callback=lambda _: self._run.late,
+            history=False,
+            stall=STALL,
+        )
+        descent = Descent(problem, reg, NODES_TOL, run, self._make_newton, "auto", self._out)
+        return descent.solve(None, True)
 
     def responses(self, g, gaps):
         """Return how column potentials answer to small gaps of the column sums, row by row.
