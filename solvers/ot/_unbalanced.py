@@ -200,18 +200,23 @@ def sinkhorn_unbalanced(
     run = Monitor(
         "sinkhorn_unbalanced", "optimality", be=io.be, tol=0.9 * tol, stall=stall, **limits
     )
-    taus = reg_m[::-1] if problem.flipped else reg_m
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
-        best = _BestPair(problem, reg, taus, io.out)
+        best = _BestPair(problem, reg, reg_m, io.out)
         if best.infeasible:
             run.end(Status.INFEASIBLE)
+        elif method == "newton":
+            best.relaxed(tol, run).anneal(best.restrict(*start), annealing, store_plan)
         else:
-            solver = _Relaxed(best, reg, taus, 0.8 * tol, run)
-            if method == "newton":
-                solver.anneal(best.restrict(*start), annealing, store_plan)
-            else:
-                solver.alternate(best.restrict(*start), store_plan, io.dtype)
+            best.relaxed(tol, run).alternate(best.restrict(*start), store_plan, io.dtype)
         return _finish(problem, io, reg, reg_m, tol, best, run, (a, b, C))
+
+
+def solve_unbalanced(problem, io, reg, reg_m, tol, start, run, data):
+    """Solve a checked problem for an outer run, which warns; `run` may have ended already."""
+    best = _BestPair(problem, reg, reg_m, io.out)
+    if run.status is None:
+        best.relaxed(tol, run).anneal(best.restrict(*start), True, "auto")
+    return _finish(problem, io, reg, reg_m, tol, best, run, data, warn=False)
 
 
 class _Relaxed:
@@ -608,14 +613,17 @@ class _BestPair:
     ----------
     problem : Transport
         The caller's problem, with its masses.
-    reg, taus
-        As in `_Relaxed`.
+    reg : float
+        The last temperature.
+    reg_m : pair of float
+        Prices of the marginals, in the caller's order.
     out : callable
         Turns an array into the caller's kind.
     """
 
-    def __init__(self, problem, reg, taus, out):
-        self._problem, self._reg, self._taus, self._out = problem, reg, taus, out
+    def __init__(self, problem, reg, reg_m, out):
+        self._problem, self._reg, self._out = problem, reg, out
+        self._taus = taus = reg_m[::-1] if problem.flipped else reg_m
         xp, be = problem.be.xp, problem.be
         heavy = [problem.a > DUST, problem.b > DUST]
         reached = heavy
@@ -637,6 +645,11 @@ class _BestPair:
         self.error, self._f, self._g = np.inf, None, None
         self.levels, self.density = [], 1.0
         self.counts = {"nsinkhorn": 0, "nnewton": 0, "ncg": 0, "nfactor": 0}
+
+    def relaxed(self, tol, run):
+        """Return the solver of the problem without points that take no part."""
+        # A little below the tolerance, for the judge rounds differently.
+        return _Relaxed(self, self._reg, self._taus, 0.8 * tol, run)
 
     @property
     def found(self):
@@ -749,7 +762,7 @@ def _dual(problem, reg, taus, f, g, mass):
     return sum(parts) + reg * (problem.a.sum() * problem.b.sum() - mass)
 
 
-def _finish(problem, io, reg, reg_m, tol, best, run, data):
+def _finish(problem, io, reg, reg_m, tol, best, run, data, warn=True):
     """Judge the answer as the caller gets it, and turn it into a result."""
     f, g = best.potentials()
     f, g = (io.out(v) for v in ((g, f) if problem.flipped else (f, g)))
@@ -766,6 +779,7 @@ def _finish(problem, io, reg, reg_m, tol, best, run, data):
         UnbalancedResult,
         certificate,
         note=note,
+        warn=warn,
         f=f,
         g=g,
         reg=reg,
