@@ -7,6 +7,7 @@ import numpy as np
 from .._core.arrays import Ingest
 from .._core.certificate import Certificate
 from .._core.validation import check_array, check_positive
+from ._batch_problem import is_batch
 from ._cloud import arrays_of
 from ._constraints import check_constraints
 from ._problem import DUST, check_reg_m, check_transport, over_strips, row_blocks
@@ -59,7 +60,8 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
         e^{-g/\tau_2}\|_1) / \sum_{ij} P_{ij}`, zero for the solution only; ``mass`` is the plan's.
 
         Under constraints the value is the marginal error plus one residual for each of them, in
-        units of its largest entry :math:`s_k = \max |D_k - \beta_k / M|`, with :math:`v_k =
+        units of its largest entry :math:`s_k = \max |D_k - \beta_k / M|` (at least a millionth of
+        that of :math:`D_k`), with :math:`v_k =
         (\langle D_k, P \rangle - \beta_k) / (M s_k)`: :math:`|v_k|` for an equation,
         :math:`|\min(v_k, w_k s_k / \varepsilon)|` for an inequality, whose multiplier must not
         be negative and must vanish where there is slack. They are ``constraint_0`` and so on, in
@@ -90,6 +92,13 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
     >>> solvers.ot.certify(a, a, C, [f, f], [0.0, 0.0], reg=0.1).holds
     True
     """
+    if is_batch(a, b, C):
+        if reg_m is not None or constraints:
+            name = "constraints" if reg_m is None else "reg_m"
+            raise ValueError(f"`{name}` came with a batch; expected a single problem with it")
+        from ._batch_result import certify_batch
+
+        return certify_batch(a, b, C, f, g, reg=reg, tol=tol)
     reg_m = (np.inf, np.inf) if reg_m is None else check_reg_m(reg_m)
     # Where both marginals are kept the problem is the balanced one.
     balanced = min(reg_m) == np.inf

@@ -37,6 +37,8 @@ MOST_STEPS, MOST_TRIALS = 100, 8
 # Passes without progress after which balancing one plan has stalled.
 STALL = 20
 
+_CONTRADICTION = "The `dual` value exceeds the `largest_value` of a plan, which proves it."
+
 
 class Point(NamedTuple):
     """Multipliers, balanced potentials for them, and how well their plan does.
@@ -142,7 +144,12 @@ class ConstrainedDescent:
                 # More than any plan can cost. At a higher temperature that is a proof as well,
                 # but the potentials that are returned are to show it at the last one.
                 if last:
-                    self._run.end(Status.INFEASIBLE)
+                    self._best = point._replace(descent=None)
+                    self._run.end(Status.INFEASIBLE, _CONTRADICTION)
+                break
+            if self._run.nit + 2 > self._run.maxiter:
+                # A step and its end take a pass each, at least.
+                self._run.end(Status.MAXITER)
                 break
             step, answers = self._newton_step(point, reg, reach)
             tol = min(max(0.1 * point.residual**2, finest), ROUGH)
@@ -160,7 +167,8 @@ class ConstrainedDescent:
         length = min(stretch, reach / max(longest, 1e-300))
         # Its memory is needed for the next point.
         start = point._replace(descent=None)
-        for trial in range(MOST_TRIALS):
+        full = length
+        for _ in range(MOST_TRIALS):
             w = self._allowed(start.w + length * step)
             move = w - start.w
             point = self._look(reg, start.g + self._xp.asarray(move) @ answers, w, tol, last)
@@ -168,7 +176,7 @@ class ConstrainedDescent:
             if self._run.status is not None or after >= -0.5 * before:
                 break
             length *= min(max(before / (before - after), 0.1), 0.7)
-        if trial:
+        if length < full:
             return point, max(2.0 * length * longest, SHORTEST_REACH), 1.0
         if after > 0.3 * before > 0:
             return point, STRETCH * reach, STRETCH * stretch
@@ -211,7 +219,7 @@ class ConstrainedDescent:
             run.kind,
             be=problem.be,
             tol=0.8 * tol,
-            maxiter=run.maxiter - run.nit,
+            maxiter=run.maxiter - run.nit - self._owed,
             time_limit=None if left is None else max(left - run.compile_seconds, 0.0),
             history=False,
             stall=STALL,

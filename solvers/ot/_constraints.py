@@ -13,6 +13,8 @@ from ._cloud import arrays_of
 from ._problem import row_blocks
 
 SIGNS = ">=", "=="
+# Cancellation between `D` and `beta`, relative to them, that leaves enough digits.
+ROUNDING = 1e-6
 _EXPECTED = "a list of (D, '>=') or (D, '==') or (D, '>=', beta)"
 
 
@@ -44,16 +46,19 @@ class Constraints:
     def scales(self, problem):
         """Return the largest ``abs(D_k - beta_k)`` over the edges of finite cost.
 
-        1 where that is 0, for such a condition says nothing.
+        Where that is `ROUNDING` times the largest of both terms or less, what a plan gives is
+        known no better: then this fraction of it, or 1 for a condition that says nothing.
         """
         be, C = problem.be, problem.C
         xp, tops = be.xp, []
         for rows in row_blocks(be, C):
             forbidden = ~xp.isfinite(C[rows]) if problem.extent.forbidden else False
             for D, beta in zip(self.matrices, self.beta, strict=True):
-                tops.append(xp.where(forbidden, 0.0, xp.abs(D[rows] - beta)).max())
-        tops = np.reshape(be.host(xp.stack(tops)), (-1, len(self))).max(axis=0)
-        return np.where(tops > 0, tops, 1.0)
+                block = xp.where(forbidden, beta, D[rows])
+                tops.append(xp.stack([xp.abs(block - beta).max(), xp.abs(block).max()]))
+        tops = np.reshape(be.host(xp.stack(tops)), (-1, len(self), 2)).max(axis=0)
+        scales = np.maximum(tops[:, 0], ROUNDING * np.maximum(tops[:, 1], np.abs(self.beta)))
+        return np.where(scales > 0, scales, 1.0)
 
 
 class TiltedCost:
