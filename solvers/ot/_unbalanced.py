@@ -257,7 +257,7 @@ class _Relaxed:
         if not best.found:
             # Something ended the run above the last temperature: make the rows exact there.
             look = passes.look(f, outcome.g, self._reg, self._taus)
-            best.offer(np.inf, -self._reg * (1.0 - look.lam) * look.s, outcome.g)
+            best.offer(np.inf, look.f, outcome.g)
         best.density = passes.density
         best.counts = steps.counts
 
@@ -309,7 +309,8 @@ class _Relaxed:
                 if be.host(be.xp.isfinite(h).all() & be.xp.isfinite(f).all()):
                     best.offer(0.0, f, h)
                 fun = _dual(problem, reg, self._taus, f, h, mass)
-                if run.record(error / mass, state=best.state, fun=fun):
+                error /= max(mass, 1e-300)
+                if run.record(error, state=best.state, fun=fun):
                     break
                 best.counts["nsinkhorn"] += 1
                 if reach > REACH:
@@ -321,11 +322,10 @@ class _Relaxed:
         """Pass over the cost once, and report the residual of both conditions."""
         problem, host = self._problem, self._be.host
         look = passes.look(f, g, reg, self._taus, cutoff)
-        wanted = _wanted(self._be.xp, problem.a, look.f, self._taus[0])
-        rows, cols, mass = host(
-            abs(look.w - wanted).sum(), abs(look.c - look.t).sum(), look.w.sum()
-        )
-        error = (rows + cols) / mass
+        # The plan has the row sums `r`, and column sums that are as far from `c` at most.
+        r = _wanted(self._be.xp, problem.a, look.f, self._taus[0])
+        rows, cols, mass = host(abs(look.w - r).sum(), abs(look.c - look.t).sum(), r.sum())
+        error = (rows + cols) / max(mass, 1e-300)
         if reg == self._reg:
             self._best.offer(error, look.f, g)
         fun = _dual(problem, reg, self._taus, look.f, g, mass)
@@ -335,7 +335,7 @@ class _Relaxed:
 
 
 class _Look(NamedTuple):
-    """What a pass shows of potentials ``(f, g)``, where ``f`` makes the row sums exactly `w`."""
+    """What a pass shows: optimal row potentials `f`, and the column sums `c` for row sums `w`."""
 
     lam: float
     w: Any
@@ -374,9 +374,9 @@ class _DampedPasses(Passes):
             # Their potentials are so far off that the kernel underflowed: set them directly.
             self._kernels.column_potential(self.problem.C, self._shift, w, reg, lost, g)
             g[lost] *= 1.0 - _damping(reg, taus[1])
-        s = self._shift.copy()
-        f = reg * (xp.log(w / a) - s)
-        return _Look(_damping(reg, taus[0]), w, s, f, g, b * sums, b * wanted, kernel)
+        s, lam = self._shift.copy(), _damping(reg, taus[0])
+        f = -reg * (1.0 - lam) * s
+        return _Look(lam, w, s, f, g, b * sums, b * wanted, kernel)
 
 
 class _Point(NamedTuple):
@@ -454,9 +454,9 @@ class _System:
 
     def mismatch(self, point):
         """Return the logarithms by which the column sums are off."""
-        return self.be.xp.log(
-            self.be.xp.maximum(point.t, 1e-300) / self.be.xp.maximum(point.c, 1e-300)
-        )
+        xp, g = self.be.xp, self._look.g + self._reg * point.x
+        # Not of the targets, which underflow where potentials exceed prices many times.
+        return xp.log(self._b / xp.maximum(point.c, 1e-300)) - g / self._tau
 
     def update(self, point):
         """Return the damped update of the column log-factors."""
@@ -468,7 +468,8 @@ class _System:
         Along a common shift both masses are exponentials, so the shift has a closed form.
         """
         xp = self.be.xp
-        return point.x + xp.log(point.t.sum() / point.c.sum()) / (self.lam + self.mu)
+        shift = xp.log(point.t.sum() / point.c.sum()) / (self.lam + self.mu)
+        return point.x + xp.where(xp.isfinite(shift), shift, 0.0)
 
 
 class _DampedSteps(NewtonSteps):
@@ -502,7 +503,7 @@ class _DampedSteps(NewtonSteps):
                 xp.where(heavy, point.x, np.inf).min(),
                 xp.where(heavy, point.x, -np.inf).max(),
             )
-            left = error / mass
+            left = error / max(mass, 1e-300)
             first = left if first is None else first
             if left <= max(tol, floor) or high - low > REACH or move == patience:
                 break
@@ -773,7 +774,9 @@ def _finish(problem, io, reg, reg_m, tol, best, run, data, warn=True):
     note = None
     largest = problem.be.host(*(problem.be.xp.abs(v).max() for v in own))
     floor = np.finfo(io.dtype).eps * max(*largest, problem.range) / reg
-    if not certificate.holds and floor > 0.1 * tol:
+    if certificate.details["mass"] == 0.0:
+        note = "The plan's mass underflows: these costs are too large for this `reg_m`."
+    elif not certificate.holds and floor > 0.1 * tol:
         note = f"Rounding of the potentials limits it to about {floor:.1e}."
     return run.finish(
         UnbalancedResult,
