@@ -485,10 +485,11 @@ class _PlanBlocks:
             yield rows, E
 
 
-def finish(problem, io, reg, reg_type, tol, answer, run, data, conditions=None):
+def finish(problem, io, reg, reg_type, tol, answer, run, data, conditions=None, warn=True):
     """Judge an answer and turn it into a result.
 
-    `conditions` are the caller's constraints and the same in normal form.
+    `conditions` are the caller's constraints and the same in normal form; without `warn` an
+    outer run warns.
     """
     own = {}
     judged = partial(_judged, problem, io, reg=reg, tol=tol)
@@ -510,6 +511,7 @@ def finish(problem, io, reg, reg_type, tol, answer, run, data, conditions=None):
         TransportResult,
         certificate,
         note=note,
+        warn=warn,
         f=f,
         g=g,
         reg=reg,
