@@ -73,8 +73,8 @@ def sinkhorn(
         "stabilized" renews that matrix whenever its factors grow large; "log" computes the
         exponentials in every iteration and stores nothing. "overrelaxed" [3]_ [4]_ and
         "anderson" [5]_ are "stabilized" with longer steps, taken back where the dual falls: they
-        take a fraction of the iterations where there are many. "auto" is "stabilized", or "log"
-        where the matrix would not fit into memory.
+        take a fraction of the iterations where there are many, and compute the exponentials anew
+        where the matrix does not fit into memory. "auto" is "overrelaxed".
     tol : float, optional
         Largest marginal error in the L1 norm, relative to the mass. Default: 1e-8, in float32
         1e-5.
@@ -87,9 +87,9 @@ def sinkhorn(
     f0, g0 : array, shapes (n,) and (m,), optional
         Either of them, in place of `x0`.
     callback : callable, optional
-        Called after each iteration (on a GPU every tenth) as ``callback(intermediate_result)``
-        with fields ``nit``, ``fun``, ``marginal_error``, ``f`` and ``g``; StopIteration or a
-        true return value ends the run.
+        Called after each iteration (on a GPU, with plain steps and a stored matrix, after every
+        tenth) as ``callback(intermediate_result)`` with fields ``nit``, ``fun``,
+        ``marginal_error``, ``f`` and ``g``; StopIteration or a true return value ends the run.
     progress : bool, default False
         Show a progress bar.
     history : bool or int, default True
@@ -118,8 +118,8 @@ def sinkhorn(
     Notes
     -----
     An iteration in kernel form reads the matrix once; in the log domain it costs one exponential
-    per entry of `C`. The number of iterations grows like ``1 / reg``, and worse near the
-    solution of an unfavourable problem.
+    per entry of `C`. The number of plain iterations grows like ``1 / reg``, and worse near the
+    solution of an unfavourable problem; that of the accelerated ones roughly like its square root.
 
     References
     ----------
@@ -150,8 +150,10 @@ def sinkhorn(
         method, "method", ("auto", "kernel", "log", "stabilized", "overrelaxed", "anderson")
     )
     start = check_start(problem, reg, C, x0, f0, g0)
-    accelerated = method in ("overrelaxed", "anderson")
-    name = method if accelerated else "sinkhorn"
+    # Few or many iterations, this takes the least time of all.
+    wanted = "overrelaxed" if method == "auto" else method
+    accelerated = wanted in ("overrelaxed", "anderson")
+    name = f"sinkhorn ({wanted})" if accelerated else "sinkhorn"
     run = Monitor(name, "marginal_error", be=io.be, tol=0.9 * tol, stall=1000, **limits)
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         best = BestPotentials(problem, reg, max(1e-4 * tol, 1e-15), io.out)
@@ -163,13 +165,13 @@ def sinkhorn(
         elif accelerated:
             # Below this, differences of the dual are rounding errors.
             noise = 1e-14 * max(map(abs, problem.extent[:2]))
-            if method == "overrelaxed":
+            if wanted == "overrelaxed":
                 steps = Overrelaxation(noise)
             else:
                 steps = AndersonMixing(io.be, best.part.b, noise)
             reach = ABSORB[io.dtype] if passes.holds_dense else -1.0
             _iterate_accelerated(passes, g, reg, run, best, reach, steps)
-        elif method == "log" or not passes.holds_dense:
+        elif method == "log":
             _iterate_log(passes, g, reg, run, best)
         else:
             reach = np.inf if method == "kernel" else ABSORB[io.dtype]
@@ -346,9 +348,7 @@ class AndersonMixing:
         gram[np.diag_indices_from(gram)] *= 1.0 + RIDGE
         shares = np.linalg.lstsq(gram, right, rcond=None)[0]
         step = sweep.mismatch - xp.asarray(shares) @ (moves + changes)
-        if not self._be.host(xp.abs(step).max()) <= LONGEST_STEP:
-            return plain
-        return sweep.log_v + step
+        return xp.where(xp.abs(step).max() <= LONGEST_STEP, sweep.log_v + step, plain)
 
     def shift(self, log_v):
         """Take note that log-factors are counted from these from now on."""

@@ -221,14 +221,14 @@ def test_an_infeasible_problem_ends_as_it_does_for_numpy_arrays(device):
     assert not answers[1].success
 
 
-@pytest.mark.parametrize("method", ["kernel", "log", "stabilized"])
+@pytest.mark.parametrize("method", ["kernel", "log", "stabilized", "overrelaxed", "anderson"])
 @each_dtype
 def test_sinkhorn_gives_what_it_gives_for_numpy_arrays(device, method, dtype):
     options = {"reg": 5e-2, "method": method, "tol": 1e-5 if dtype == "float32" else 1e-11}
     expected = ot.sinkhorn(*problem(dtype), **options)
     res = solve_on_device(device, ot.sinkhorn, problem(dtype), **options)
-    # In kernel form the host looks at every tenth iteration only.
-    assert device.syncs <= 40 + (4 if method == "log" else 0.3) * res.nit
+    # With plain steps in kernel form the host looks at every tenth iteration only.
+    assert device.syncs <= 40 + (0.3 if method in ("kernel", "stabilized") else 4) * res.nit
     assert_same_answer(res, expected, 1e-5 if dtype == "float32" else 1e-9)
 
 
