@@ -340,14 +340,12 @@ class AndersonMixing:
         plain = sweep.log_v + sweep.mismatch
         if len(known) == 1:
             return plain
-        moves = xp.diff(xp.stack([k.log_v for k in known]), axis=0)
-        changes = xp.diff(xp.stack([k.mismatch for k in known]), axis=0)
-        gram, right = self._be.host(
-            (changes * self._b) @ changes.T, (changes * self._b) @ sweep.mismatch
-        )
-        gram[np.diag_indices_from(gram)] *= 1.0 + RIDGE
-        shares = np.linalg.lstsq(gram, right, rcond=None)[0]
-        step = sweep.mismatch - xp.asarray(shares) @ (moves + changes)
+        places, mismatches = (xp.stack([k[which] for k in known]) for which in (0, 1))
+        moves, changes = places[1:] - places[:-1], mismatches[1:] - mismatches[:-1]
+        gram, diagonal = (changes * self._b) @ changes.T, xp.arange(len(known) - 1)
+        gram[diagonal, diagonal] += RIDGE * gram[diagonal, diagonal] + 1e-300
+        shares = xp.linalg.solve(gram, (changes * self._b) @ sweep.mismatch)
+        step = sweep.mismatch - shares @ (moves + changes)
         return xp.where(xp.abs(step).max() <= LONGEST_STEP, sweep.log_v + step, plain)
 
     def shift(self, log_v):
