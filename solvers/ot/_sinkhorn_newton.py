@@ -229,7 +229,7 @@ def sinkhorn_newton(
     # Points of the constrained method take a few passes each, and quasi-Newton steps come in long
     # runs without much progress.
     stall = STALL * (10 if method == "splr" else 1 if conditions is None else 5)
-    name = "splr" if method == "splr" else "sinkhorn_newton"
+    name = "sinkhorn_newton (splr)" if method == "splr" else "sinkhorn_newton"
     run = Monitor(name, "marginal_error", be=io.be, tol=0.8 * tol, stall=stall, **limits)
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         if method == "sns-paper":
