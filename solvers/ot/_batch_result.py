@@ -312,8 +312,8 @@ class BatchResult(TransportResult):
         f, g = plans.f, plans.g
         with plans.io.device, np.errstate(invalid="ignore"):
             mass = host(problem.mass)
-            for these, P in plans:
-                P /= problem.mass[these, None, None]
+            for these, plan in plans:
+                P = plan / problem.mass[these, None, None]
                 data = problem.costs(these), problem.a[these], problem.b[these]
                 found.append(host(function(problem.be.xp, *data, f[these], g[these], P)))
         return mass * np.concatenate(found)
