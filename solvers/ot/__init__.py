@@ -14,6 +14,7 @@ function          what it does
 `sinkhorn`        alternating scaling: kernel, log-domain, stabilised
 `round_plan`      the nearest feasible plan, in one formula
 `certify`         judges potentials, wherever they come from
+`PointCloud`      stands for a cost matrix that is never stored
 ================= ==========================================================================
 """
 

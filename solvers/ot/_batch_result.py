@@ -160,6 +160,7 @@ def finish(problem, io, reg, reg_type, tol, answer, ends, run, data):
         density=answer.density,
         levels=answer.levels,
         _data=data,
+        _reg_type=reg_type,
     )
 
 
@@ -208,7 +209,7 @@ class BatchResult(TransportResult):
     @property
     def x(self):
         """The potentials `f` and `g` of each problem in one row, shape (B, n + m)."""
-        _, io = check_batch(*self._data)
+        _, io = self._checked()
         with io.device:
             return io.out(io.xp.concatenate(self._potentials(), axis=1))
 
@@ -304,6 +305,25 @@ class BatchResult(TransportResult):
             The dual values of c-transformed potentials, and `cost_rounded`.
         """
         return self._each(_linear_dual), self.cost_rounded
+
+    @property
+    def grad_reg(self):
+        """Not available for a batch."""
+        raise NotImplementedError("`grad_reg` is for single problems")
+
+    def vjp(self, df=None, dg=None, dP=None, *, tol=None):
+        """Not available for a batch."""
+        raise NotImplementedError("`vjp` is for single problems: solve them one by one")
+
+    def _checked(self):
+        return check_batch(*self._data)
+
+    def _entropic_gradient(self, side):
+        problem, io = self._checked()
+        with io.device, np.errstate(divide="ignore"):
+            log_mass = io.xp.log(problem.mass)[:, None]
+            entropic = io.xp.log((problem.a, problem.b)[side]) + 0.5 * log_mass
+            return io.out(self._potentials()[side] + io.xp.asarray(self.reg)[:, None] * entropic)
 
     def _each(self, function):
         """Return numbers for all problems, from a function of blocks of mass one."""

@@ -8,6 +8,8 @@ between two passes happens on it. The three kernel classes have the same methods
 import numpy as np
 
 from .._core.validation import check_memory
+from ._cloud import Cloud
+from ._problem import row_blocks
 
 # Up to this many entries a dense kernel in float64 costs next to nothing.
 SMALL = 250_000
@@ -79,7 +81,7 @@ class Passes:
             if lost.size == 0:
                 break
             # Their potentials are so far off that the kernel underflowed: set them directly.
-            self._kernels.column_potential(problem.C, self._shift, problem.a, reg, lost, h)
+            self._column_potential(reg, lost, h)
         self.f = -reg * self._shift
         return problem.b * sums, kernel
 
@@ -96,7 +98,7 @@ class Passes:
     def _once(self, h, reg, cutoff):
         if cutoff is None:
             return self._row_pass(h, reg, self._none), None
-        if self._compresses and self.density < PROMISING:
+        if self._compresses and self.density < PROMISING and not isinstance(self.problem.C, Cloud):
             sums, kernel = self._compressed(h, reg, cutoff)
             if kernel is not None:
                 return sums, kernel
@@ -104,7 +106,14 @@ class Passes:
 
     def _row_pass(self, h, reg, K):
         p = self.problem
-        return self._kernels.row_pass(p.C, h, p.b, reg, p.a, self._shift, K)
+        if not isinstance(p.C, Cloud):
+            return self._kernels.row_pass(p.C, h, p.b, reg, p.a, self._shift, K)
+        sums = self._xp.zeros_like(p.b)
+        for rows in row_blocks(p.be, p.C):
+            sums += self._kernels.row_pass(
+                p.C[rows], h, p.b, reg, p.a[rows], self._shift[rows], K[rows]
+            )
+        return sums
 
     def _compressed(self, h, reg, cutoff):
         p, xp = self.problem, self._xp
@@ -138,6 +147,17 @@ class Passes:
             self.density = kernel.survey(cutoff)
         return sums, kernel
 
+    def _column_potential(self, reg, columns, h):
+        p = self.problem
+        if not isinstance(p.C, Cloud):
+            self._kernels.column_potential(p.C, self._shift, p.a, reg, columns, h)
+            return
+        some = h[columns]
+        C = self._xp.ascontiguousarray(p.C.T[columns].T)
+        every = self._xp.arange(columns.size)
+        self._kernels.column_potential(C, self._shift, p.a, reg, every, some)
+        h[columns] = some
+
     def _fits(self):
         try:
             nbytes = self._number.itemsize * self.problem.C.size
@@ -164,6 +184,10 @@ class DenseKernel:
         # Where no entry has most of its row, the Laplacian's diagonal is about the column sums.
         self.spread_out = bool(density > PROMISING and peak < 0.5)
         return density
+
+    def weigh(self, a):
+        """Choose other row sums for the plan."""
+        self._a = a
 
     def sweep(self, v):
         """Return ``rho = K v`` and ``K^T (a / rho)``."""
@@ -211,6 +235,10 @@ class SparseKernel:
         self._xp = problem.be.xp
         self.density = problem.be.host((ends - starts).sum()) / problem.C.size
 
+    def weigh(self, a):
+        """Choose other row sums for the plan."""
+        self._a = a
+
     def sweep(self, v):
         """Return ``rho = K v`` and ``K^T (a / rho)``."""
         rho = self._xp.empty_like(self._a)
@@ -244,7 +272,7 @@ class CostKernel:
 
     def __init__(self, h, reg, shift, problem):
         self._h, self._reg, self._shift, self._problem = h, reg, shift, problem
-        self._xp, self._kernels = problem.be.xp, problem.kernels
+        self._a, self._xp, self._kernels = problem.a, problem.be.xp, problem.kernels
 
     def _blocks(self):
         C, xp = self._problem.C, self._xp
@@ -256,9 +284,13 @@ class CostKernel:
             K -= self._shift[rows, None]
             yield rows, xp.exp(K, out=K)
 
+    def weigh(self, a):
+        """Choose other row sums for the plan."""
+        self._a = a
+
     def sweep(self, v):
         """Return ``rho = K v`` and ``K^T (a / rho)``."""
-        a = self._problem.a
+        a = self._a
         rho, sums = self._xp.empty_like(a), 0.0
         for rows, K in self._blocks():
             sums = sums + self._kernels.sweep(K, v, a[rows], rho[rows])
@@ -273,7 +305,7 @@ class CostKernel:
 
     def _plans(self):
         for rows, K in self._blocks():
-            yield K, self._v, self._rho[rows], self._problem.a[rows], self._peaks[rows]
+            yield K, self._v, self._rho[rows], self._a[rows], self._peaks[rows]
 
     def laplacian(self, x):
         """Return ``(diag(c) - P^T diag(1/a) P) x``."""

@@ -12,11 +12,14 @@ from .._core.result import Status
 from .._core.validation import check_choice, check_count, check_flag, check_positive, check_threads
 from ._batch import sinkhorn_newton_batch
 from ._batch_problem import is_batch
+from ._constrained import ConstrainedDescent, start_multipliers
+from ._constraints import check_constraints
 from ._gibbs import Passes
 from ._newton import NewtonSteps
 from ._problem import BestPotentials, check_limits, check_reg, check_start, check_transport
 from ._result import Answer, finish
 from ._sns_paper import sns_paper
+from ._splr import splr
 
 # Weights of the entropy ("temperatures"): the first, relative to the spread of the cost, and the
 # factor between two, which adapts within these bounds.
@@ -29,6 +32,8 @@ PATIENCE, LAST_PATIENCE = 14, 40
 LONGEST_LEAP, MOST_LEAPS = 1e6, 5
 # Passes without progress after which a run has stalled.
 STALL = 20
+# Relative residual of the linear solves that ask how a balanced plan answers to changes.
+RESPONSE_TOL = 1e-4
 
 
 def sinkhorn_newton(
@@ -53,6 +58,7 @@ def sinkhorn_newton(
     n_sinkhorn=None,
     precond="auto",
     store_plan="auto",
+    constraints=None,
     callback=None,
     progress=False,
     history=True,
@@ -89,9 +95,10 @@ def sinkhorn_newton(
         factorisation would cost.
     time_limit : float, optional
         Seconds after which the best iterate is returned.
-    method : {"auto", "sns-paper"}
-        "sns-paper" is the method of [1]_ as published, with one temperature and a fixed
-        fraction of kept entries; for comparisons.
+    method : {"auto", "sns-paper", "splr"}
+        For comparisons: "sns-paper" is the method of [1]_ as published, with one temperature
+        and a fixed fraction of kept entries; "splr" makes the quasi-Newton steps of [4]_, with a
+        sparse and a low-rank part of the Hessian. Both form the plan anew in every pass.
     x0 : TransportResult or tuple of arrays, optional
         Potentials ``(f, g)`` to start from.
     f0, g0 : array, shapes (n,) and (m,), optional
@@ -99,16 +106,20 @@ def sinkhorn_newton(
     annealing : bool, default True
         Whether to come down to `reg` from larger weights.
     sparsity : float, optional
-        For "sns-paper": fraction of the plan's entries that the Hessian keeps. Default:
-        ``2 / max(n, m)``.
+        Fraction of the plan's entries that the Hessian keeps: for "sns-paper" always (default
+        ``2 / max(n, m)``), for "splr" at most (default 0.01, but ten for each row and column).
     n_sinkhorn : int, optional
-        Sinkhorn sweeps: in a block of them while Newton steps are not trusted (default 8), or
-        for "sns-paper" at the start (default 20).
+        Sinkhorn sweeps: in a block of them while Newton steps are not trusted (default 8), for
+        "sns-paper" at the start (default 20), for "splr" at each weight (default 5).
     precond : {"auto", "jacobi", "cholesky"}
         Preconditioner of conjugate gradients. "auto" factorises where Jacobi's takes longer.
     store_plan : {"auto", True, False}
         Whether to hold the plan in memory between passes while it is dense, at half the size of
         a float64 cost. False recomputes its entries instead, which is several times slower.
+    constraints : list of tuples, optional
+        Conditions on the plan, ``(D, ">=")``, ``(D, "==")`` or with a number ``beta`` as third
+        entry: ``sum(D * P) >= beta``, or ``== beta``, for the plan as returned (so `beta` is in
+        units of `D` times mass; default 0). `D` has the shape of `C` and is finite.
     callback : callable, optional
         Called after each pass as ``callback(intermediate_result)`` with fields ``nit``, ``fun``,
         ``marginal_error``, ``reg``, ``f`` and ``g``; StopIteration or a true return value ends
@@ -145,6 +156,14 @@ def sinkhorn_newton(
     ``tol / 10**4`` do not take part and get their potentials at the end; leaving out points
     copies the remaining part of the cost.
 
+    Under constraints the plan is :math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij} + \sum_k w_k
+    D_{k,ij}) / \varepsilon) / M` with the multipliers ``res.w``: non-negative for inequalities,
+    and zero where they have slack, so that these do not bend the plan. Newton steps on `w` go
+    around the method for plans without constraints, at 10 to 30 passes in all; `callback` is
+    called after each step, and sees `w` too. It takes the memory of one more cost in float64, and
+    copies matrices whose memory order or precision is not that of `C`. Constraints that
+    contradict each other end as ``INFEASIBLE``, with the proof in the certificate.
+
     Potentials are in the KL convention (:math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) /
     \varepsilon) / M` for mass :math:`M`) and split evenly: :math:`\langle a, f \rangle = \langle
     b, g \rangle`. ``res.potentials_counting`` has those that OTT-JAX and POT report.
@@ -158,6 +177,10 @@ def sinkhorn_newton(
        ICLR 2025. arXiv:2504.02067.
     .. [3] Z. Tang, Y. Qiu. Safe and sparse Newton method for entropic-regularized optimal
        transport. NeurIPS 2024.
+    .. [4] C. Wang, Y. Qiu. The sparse-plus-low-rank quasi-Newton method for entropic-regularized
+       optimal transport. ICML 2025, PMLR 267.
+    .. [5] X. Tang, H. Rahmanian, M. Shavlovsky, K. K. Thekumparampil, T. Xiao, L. Ying. A
+       Sinkhorn-type algorithm for constrained optimal transport. 2024. arXiv:2403.05054.
 
     Examples
     --------
@@ -168,6 +191,15 @@ def sinkhorn_newton(
     >>> res.plan.round(3)
     array([[0.25, 0.25],
            [0.  , 0.5 ]])
+
+    At least a tenth of the mass is to go from the second point to the first:
+
+    >>> D = [[0, 0], [1, 0]]
+    >>> data = [0.5, 0.5], [0.25, 0.75], [[0, 1], [1, 0]]
+    >>> res = solvers.ot.sinkhorn_newton(*data, reg=0.1, constraints=[(D, ">=", 0.1)])
+    >>> res.plan.round(3)
+    array([[0.15, 0.35],
+           [0.1 , 0.4 ]])
     """
     if is_batch(a, b, C):
         return sinkhorn_newton_batch(Descent, **locals())
@@ -176,7 +208,7 @@ def sinkhorn_newton(
     tol, limits = check_limits(io, tol, maxiter, time_limit, callback, progress, history)
     n_threads = check_threads(n_threads)
     check_choice(reg_type, "reg_type", ("kl", "entropy"))
-    check_choice(method, "method", ("auto", "sns-paper"))
+    check_choice(method, "method", ("auto", "sns-paper", "splr"))
     n_sinkhorn = check_count(n_sinkhorn, "n_sinkhorn", minimum=1, allow_none=True)
     tol_inner = check_positive(tol_inner, "tol_inner", allow_none=True)
     maxiter_inner = check_count(maxiter_inner, "maxiter_inner", minimum=1, allow_none=True)
@@ -186,15 +218,23 @@ def sinkhorn_newton(
         check_flag(store_plan, "store_plan")
     check_flag(annealing, "annealing")
     if sparsity is not None and method == "auto":
-        raise ValueError("`sparsity` came with method='auto'; expected method='sns-paper'")
+        raise ValueError("`sparsity` came with method='auto'; expected 'sns-paper' or 'splr'")
     start = check_start(problem, reg, C, x0, f0, g0)
-    run = Monitor(
-        "sinkhorn_newton", "marginal_error", be=io.be, tol=0.8 * tol, stall=STALL, **limits
-    )
+    conditions = check_constraints(problem, C, constraints)
+    if conditions is not None and method != "auto":
+        raise ValueError(f"`constraints` came with method={method!r}; expected method='auto'")
+    # Points of the constrained method take a few passes each, and quasi-Newton steps come in long
+    # runs without much progress.
+    stall = STALL * (10 if method == "splr" else 1 if conditions is None else 5)
+    name = "splr" if method == "splr" else "sinkhorn_newton"
+    run = Monitor(name, "marginal_error", be=io.be, tol=0.8 * tol, stall=stall, **limits)
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         if method == "sns-paper":
             options = sparsity, n_sinkhorn or 20, tol_inner or 1e-3, maxiter_inner
             answer = sns_paper(problem, io.out, reg, tol, start, run, *options)
+        elif method == "splr":
+            options = sparsity, n_sinkhorn or 5, tol_inner, maxiter_inner, annealing
+            answer = splr(problem, io.out, reg, tol, start, run, *options)
         else:
             newton = partial(
                 NewtonSteps,
@@ -203,9 +243,16 @@ def sinkhorn_newton(
                 maxiter=maxiter_inner,
                 sweeps=n_sinkhorn or 8,
             )
-            descent = Descent(problem, reg, tol, run, newton, store_plan, io.out)
-            answer = descent.solve(start, annealing)
-        return finish(problem, io, reg, reg_type, tol, answer, run, (a, b, C))
+            descend = partial(Descent, newton=newton, store_plan=store_plan, out=io.out)
+            if conditions is None:
+                answer = descend(problem, reg, tol, run).solve(start, annealing)
+            else:
+                descent = ConstrainedDescent(
+                    problem, conditions, reg, tol, run, time_limit, descend, annealing, io.out
+                )
+                answer = descent.solve(start, start_multipliers(conditions, x0))
+        conditions = conditions and (constraints, conditions)
+        return finish(problem, io, reg, reg_type, tol, answer, run, (a, b, C), conditions)
 
 
 class Descent:
@@ -255,6 +302,21 @@ class Descent:
             error = self._be.host(abs(self._problem.b - c).sum())
             best.offer(error, self._passes.f, outcome.g)
         return Answer(*best.potentials(), levels, self._passes.density, **self._newton.counts)
+
+    def responses(self, g, gaps):
+        """Return how column potentials answer to small gaps of the column sums, row by row.
+
+        Around `g`, balanced at the last temperature, and in units of it. Takes one pass.
+        """
+        xp, best = self._be.xp, self._best
+        part = best.restrict(g).copy()
+        _, kernel = self._passes.run(part, self._reg, 0.1 * self._tol / part.size)
+        replies = []
+        none = xp.zeros_like(part)
+        for gap in gaps:
+            x = self._newton.solve(kernel, none, best.restrict(gap), 1e-11, RESPONSE_TOL)
+            replies.append(best.extend(x))
+        return xp.stack(replies)
 
     def _solve_level(self, g, reg, last, patient):
         """Balance the plan at one temperature, starting from column potentials `g`.
@@ -367,7 +429,7 @@ class Path:
     Steps shrink where a level resisted and grow where the prediction was good.
     """
 
-    def __init__(self, problem, reg, start, annealing):
+    def __init__(self, problem, reg, start, annealing, first=None):
         self._reg, self._factor = reg, FACTOR
         self._levels = []
         self._highest = FIRST * problem.spread if annealing else reg
@@ -375,8 +437,10 @@ class Path:
             self._highest = reg
         # A good start needs no higher temperature; `advance` goes up if it was not good.
         self._next = self._highest if start is None else reg
-        # Otherwise the c-transform of zero: exact for reg = 0 if every row could choose freely.
-        self._g = problem.C.min(axis=0).astype(np.float64) if start is None else start
+        if start is None:
+            # The c-transform of zero: exact for reg = 0 if every row could choose freely.
+            start = problem.C.min(axis=0).astype(np.float64) if first is None else first
+        self._g = start
 
     def next(self):
         """Return start, temperature, and whether it is the last one."""
