@@ -69,6 +69,10 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
         the constraints contradict each other. `primal` stands for a plan that may miss them by
         what the certificate shows.
 
+        For a batch (shapes as in `sinkhorn_newton`, potentials (B, n) and (B, m), `reg` a number
+        or of shape (B,)) it is the certificate of the problem with the largest value, which is
+        number ``problem`` in `details`.
+
     Raises
     ------
     TypeError, ValueError
