@@ -75,12 +75,14 @@ def sinkhorn_newton(
     Parameters
     ----------
     a, b : array, shapes (n,) and (m,), or None
-        Non-negative weights with equal sums (zeros are fine); None for uniform ones.
+        Non-negative weights with equal sums (zeros are fine); None for uniform ones. For a batch
+        of problems, shapes (B, n) and (B, m).
     C : array, shape (n, m)
-        Cost of moving a unit of mass, in any unit; ``inf`` forbids an edge.
-    reg : float, optional
+        Cost of moving a unit of mass, in any unit; ``inf`` forbids an edge. For a batch, shape
+        (B, n, m), or (n, m) if it is that of all problems.
+    reg : float, or for a batch also array, shape (B,), optional
         Entropic weight :math:`\varepsilon`, in the unit of `C`. Default: 0.05 times the standard
-        deviation of the costs.
+        deviation of the costs, of each cost in a batch.
     reg_scale : {None, "std", "mean", "max", "median"}
         Multiply `reg` by this statistic of the finite costs.
     reg_type : {"kl", "entropy"}
@@ -167,6 +169,16 @@ def sinkhorn_newton(
     copies matrices whose memory order or precision is not that of `C`. Constraints that
     contradict each other end as ``INFEASIBLE``, with the proof in the certificate.
 
+    A batch is solved in common passes: all problems that are still running advance in one call
+    of a kernel, each problem on one thread (on a GPU: in one block), which makes its sweeps and
+    Newton steps in the cache. Every problem has its own `reg` and its own end; `maxiter` is for
+    each. The few that take long are finished on their own, with all threads, and so are problems
+    with more than a million entries; `precond` and `store_plan` matter to these only. The result
+    has fields with a leading axis B, of NumPy for the numbers (`reg`, `value`, `dual`,
+    `marginal_error`, `converged`), while `success`, `status` and `certificate` are those of the
+    worst problem. A callback gets the largest ``marginal_error`` and the sum of the dual values
+    as ``fun``. Batches have neither constraints nor other methods than "auto".
+
     Potentials are in the KL convention (:math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) /
     \varepsilon) / M` for mass :math:`M`) and split evenly: :math:`\langle a, f \rangle = \langle
     b, g \rangle`. ``res.potentials_counting`` has those that OTT-JAX and POT report.
@@ -194,6 +206,15 @@ def sinkhorn_newton(
     >>> res.plan.round(3)
     array([[0.25, 0.25],
            [0.  , 0.5 ]])
+
+    Two problems at once, of which the second has the cost turned over:
+
+    >>> C = [[[0, 1], [1, 0]], [[1, 0], [0, 1]]]
+    >>> res = solvers.ot.sinkhorn_newton(None, [[0.25, 0.75]] * 2, C, reg=[0.1, 0.2])
+    >>> res.converged
+    array([ True,  True])
+    >>> res.plan.shape
+    (2, 2, 2)
 
     At least a tenth of the mass is to go from the second point to the first:
 
