@@ -215,8 +215,13 @@ def sinkhorn_newton(
     conditions = check_constraints(problem, C, constraints)
     if conditions is not None and method != "auto":
         raise ValueError(f"`constraints` came with method={method!r}; expected method='auto'")
-    # Of points of the constrained method, each takes a few passes.
-    stall = STALL if conditions is None else 5 * STALL
+    stall = STALL
+    if method == "sns-paper":
+        # Its sweeps may be slow, and are not to be cut short.
+        stall += n_sinkhorn or 20
+    elif conditions is not None:
+        # Each of its points takes a few passes.
+        stall *= 5
     run = Monitor(
         "sinkhorn_newton", "marginal_error", be=io.be, tol=0.8 * tol, stall=stall, **limits
     )
