@@ -1,5 +1,8 @@
+from ._barycenter import BarycenterResult as BarycenterResult
+from ._barycenter import barycenter as barycenter
 from ._certificate import certify as certify
 from ._cloud import PointCloud as PointCloud
+from ._estimators import TransportMap as TransportMap
 from ._result import TransportResult as TransportResult
 from ._rounding import round_plan as round_plan
 from ._sinkhorn import sinkhorn as sinkhorn

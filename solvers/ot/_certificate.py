@@ -7,12 +7,14 @@ import numpy as np
 from .._core.arrays import Ingest
 from .._core.certificate import Certificate
 from .._core.validation import check_array, check_positive
+from ._batch_problem import is_batch
 from ._cloud import arrays_of
 from ._constraints import check_constraints
 from ._problem import DUST, check_reg_m, check_transport, over_strips, row_blocks
 
 KIND = "marginal error (L1)"
 KIND_UNBALANCED = "unbalanced optimality (L1)"
+KIND_BARYCENTER = "barycentre optimality (L1)"
 KIND_CONSTRAINED = "marginal error (L1) plus constraint residuals"
 # Missing mass below this is what rounding leaves of nothing.
 _ROUNDING = 1e-14
@@ -90,6 +92,13 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
     >>> solvers.ot.certify(a, a, C, [f, f], [0.0, 0.0], reg=0.1).holds
     True
     """
+    if is_batch(a, b, C):
+        if reg_m is not None or constraints:
+            name = "constraints" if reg_m is None else "reg_m"
+            raise ValueError(f"`{name}` came with a batch; expected a single problem with it")
+        from ._batch_result import certify_batch
+
+        return certify_batch(a, b, C, f, g, reg=reg, tol=tol)
     reg_m = (np.inf, np.inf) if reg_m is None else check_reg_m(reg_m)
     # Where both marginals are kept the problem is the balanced one.
     balanced = min(reg_m) == np.inf
@@ -343,3 +352,59 @@ def _divergence(xp, sums, weights):
     """Return ``KL(sums | weights)`` of two non-negative vectors."""
     used = sums > 0
     return (sums[used] * xp.log(sums[used] / weights[used])).sum() - sums.sum() + weights.sum()
+
+
+def judge_barycenter(be, B, costs, weights, x, f, g, reg, tol):
+    """Judge a barycentre `x` of the measures in B by the potentials of their plans.
+
+    Rebuilds the plans ``exp((f_ki + g_kj - C_ij) / reg)``. They prove optimality when their
+    marginals are `x` and the measures, and the weighted sum of row potentials vanishes.
+    """
+    xp, host = be.xp, be.host
+    x, f, g = (v.astype(np.float64) for v in (x, f, g))
+    row_error = col_error = dual = 0.0
+    mean_f = sum(t * v for t, v in zip(weights, f, strict=True))
+    known = host(xp.isfinite(f).all() & xp.isfinite(g[B > 0]).all() & xp.isfinite(x).all())
+    with np.errstate(all="ignore"):
+        for t, b, C, f_k, g_k in zip(weights, B, costs, f, g, strict=True):
+            row_sums, col_sums = _gibbs_sums(be, C, f_k, xp.where(b > 0, g_k, -np.inf), reg)
+            linear = b[b > 0] @ g_k[b > 0]
+            parts = host(
+                xp.abs(row_sums - x).sum(),
+                xp.abs(col_sums - b).sum(),
+                # Row potentials that add up to zero make this a lower bound.
+                linear - reg * (row_sums * xp.exp(-mean_f / reg)).sum(),
+            )
+            row_error, col_error, dual = (
+                old + t * new for old, new in zip((row_error, col_error, dual), parts, strict=True)
+            )
+        mass, potentials = host(B[0].sum(), (x * xp.abs(mean_f)).sum() / reg)
+    error = (row_error + col_error + potentials) / mass if known else np.inf
+    details = {
+        "row_error": row_error,
+        "col_error": col_error,
+        "potential_error": potentials,
+        "mass": mass,
+        "dual": _or(dual, -np.inf),
+    }
+    return Certificate(KIND_BARYCENTER, _or(error, np.inf), tol, details)
+
+
+def _gibbs_sums(be, C, f, g, reg):
+    """Return row and column sums of ``exp((f_i + g_j - C_ij) / reg)``."""
+    xp = be.xp
+    row_sums = xp.empty_like(f)
+
+    def column_sums(first, last):
+        sums = xp.zeros_like(g)
+        for rows in row_blocks(be, C, first, last):
+            E = xp.subtract(g, C[rows], dtype=np.float64)
+            E += f[rows, None]
+            E *= 1.0 / reg
+            xp.exp(E, out=E)
+            row_sums[rows] = E.sum(axis=1)
+            sums += E.sum(axis=0)
+        return sums
+
+    col_sums = over_strips(be, C, column_sums)
+    return row_sums, col_sums

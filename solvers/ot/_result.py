@@ -26,6 +26,17 @@ _SNS = """\
   eprint = {2401.12253},
   archiveprefix = {arXiv},
 }"""
+_SPLR = """\
+@inproceedings{wang2025sparse,
+  title = {The sparse-plus-low-rank quasi-{N}ewton method for entropic-regularized optimal
+           transport},
+  author = {Wang, Chenrui and Qiu, Yixuan},
+  booktitle = {International Conference on Machine Learning},
+  series = {Proceedings of Machine Learning Research},
+  volume = {267},
+  pages = {64202--64221},
+  year = {2025},
+}"""
 _SINKHORN = """\
 @inproceedings{cuturi2013sinkhorn,
   title = {Sinkhorn distances: lightspeed computation of optimal transport},
@@ -107,7 +118,7 @@ class TransportResult(Result):
     levels: list[float]
     w: Any
 
-    _bibtex: ClassVar = {"sinkhorn_newton": _SNS, "sinkhorn": _SINKHORN}
+    _bibtex: ClassVar = {"sinkhorn_newton": _SNS, "splr": _SPLR, "sinkhorn": _SINKHORN}
 
     @property
     def x(self):

@@ -10,6 +10,8 @@ from .._core import threads
 from .._core.monitor import Monitor
 from .._core.result import Status
 from .._core.validation import check_choice, check_count, check_flag, check_positive, check_threads
+from ._batch import sinkhorn_newton_batch
+from ._batch_problem import is_batch
 from ._constrained import ConstrainedDescent, start_multipliers
 from ._constraints import check_constraints
 from ._gibbs import Passes
@@ -17,6 +19,7 @@ from ._newton import NewtonSteps
 from ._problem import BestPotentials, check_limits, check_reg, check_start, check_transport
 from ._result import Answer, finish
 from ._sns_paper import sns_paper
+from ._splr import splr
 
 # Weights of the entropy ("temperatures"): the first, relative to the spread of the cost, and the
 # factor between two, which adapts within these bounds.
@@ -92,9 +95,10 @@ def sinkhorn_newton(
         factorisation would cost.
     time_limit : float, optional
         Seconds after which the best iterate is returned.
-    method : {"auto", "sns-paper"}
-        "sns-paper" is the method of [1]_ as published, with one temperature and a fixed
-        fraction of kept entries; for comparisons.
+    method : {"auto", "sns-paper", "splr"}
+        For comparisons: "sns-paper" is the method of [1]_ as published, with one temperature
+        and a fixed fraction of kept entries; "splr" makes the quasi-Newton steps of [4]_, with a
+        sparse and a low-rank part of the Hessian. Both form the plan anew in every pass.
     x0 : TransportResult or tuple of arrays, optional
         Potentials ``(f, g)`` to start from.
     f0, g0 : array, shapes (n,) and (m,), optional
@@ -102,11 +106,11 @@ def sinkhorn_newton(
     annealing : bool, default True
         Whether to come down to `reg` from larger weights.
     sparsity : float, optional
-        For "sns-paper": fraction of the plan's entries that the Hessian keeps. Default:
-        ``2 / max(n, m)``.
+        Fraction of the plan's entries that the Hessian keeps: for "sns-paper" always (default
+        ``2 / max(n, m)``), for "splr" at most (default 0.01, but ten for each row and column).
     n_sinkhorn : int, optional
-        Sinkhorn sweeps: in a block of them while Newton steps are not trusted (default 8), or
-        for "sns-paper" at the start (default 20).
+        Sinkhorn sweeps: in a block of them while Newton steps are not trusted (default 8), for
+        "sns-paper" at the start (default 20), for "splr" at each weight (default 5).
     precond : {"auto", "jacobi", "cholesky"}
         Preconditioner of conjugate gradients. "auto" factorises where Jacobi's takes longer.
     store_plan : {"auto", True, False}
@@ -173,7 +177,9 @@ def sinkhorn_newton(
        ICLR 2025. arXiv:2504.02067.
     .. [3] Z. Tang, Y. Qiu. Safe and sparse Newton method for entropic-regularized optimal
        transport. NeurIPS 2024.
-    .. [4] X. Tang, H. Rahmanian, M. Shavlovsky, K. K. Thekumparampil, T. Xiao, L. Ying. A
+    .. [4] C. Wang, Y. Qiu. The sparse-plus-low-rank quasi-Newton method for entropic-regularized
+       optimal transport. ICML 2025, PMLR 267.
+    .. [5] X. Tang, H. Rahmanian, M. Shavlovsky, K. K. Thekumparampil, T. Xiao, L. Ying. A
        Sinkhorn-type algorithm for constrained optimal transport. 2024. arXiv:2403.05054.
 
     Examples
@@ -195,12 +201,14 @@ def sinkhorn_newton(
     array([[0.15, 0.35],
            [0.1 , 0.4 ]])
     """
+    if is_batch(a, b, C):
+        return sinkhorn_newton_batch(Descent, **locals())
     problem, io = check_transport(a, b, C)
     reg = check_reg(problem, reg, reg_scale)
     tol, limits = check_limits(io, tol, maxiter, time_limit, callback, progress, history)
     n_threads = check_threads(n_threads)
     check_choice(reg_type, "reg_type", ("kl", "entropy"))
-    check_choice(method, "method", ("auto", "sns-paper"))
+    check_choice(method, "method", ("auto", "sns-paper", "splr"))
     n_sinkhorn = check_count(n_sinkhorn, "n_sinkhorn", minimum=1, allow_none=True)
     tol_inner = check_positive(tol_inner, "tol_inner", allow_none=True)
     maxiter_inner = check_count(maxiter_inner, "maxiter_inner", minimum=1, allow_none=True)
@@ -210,25 +218,25 @@ def sinkhorn_newton(
         check_flag(store_plan, "store_plan")
     check_flag(annealing, "annealing")
     if sparsity is not None and method == "auto":
-        raise ValueError("`sparsity` came with method='auto'; expected method='sns-paper'")
+        raise ValueError("`sparsity` came with method='auto'; expected 'sns-paper' or 'splr'")
     start = check_start(problem, reg, C, x0, f0, g0)
     conditions = check_constraints(problem, C, constraints)
     if conditions is not None and method != "auto":
         raise ValueError(f"`constraints` came with method={method!r}; expected method='auto'")
-    stall = STALL
+    # Points of the constrained method take a few passes each, quasi-Newton steps come in long runs
+    # without much progress, and the first sweeps of the published method are not to be cut short.
+    stall = STALL * (10 if method == "splr" else 1 if conditions is None else 5)
     if method == "sns-paper":
-        # Its sweeps may be slow, and are not to be cut short.
         stall += n_sinkhorn or 20
-    elif conditions is not None:
-        # Each of its points takes a few passes.
-        stall *= 5
-    run = Monitor(
-        "sinkhorn_newton", "marginal_error", be=io.be, tol=0.8 * tol, stall=stall, **limits
-    )
+    name = "splr" if method == "splr" else "sinkhorn_newton"
+    run = Monitor(name, "marginal_error", be=io.be, tol=0.8 * tol, stall=stall, **limits)
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         if method == "sns-paper":
             options = sparsity, n_sinkhorn or 20, tol_inner or 1e-3, maxiter_inner
             answer = sns_paper(problem, io.out, reg, tol, start, run, *options)
+        elif method == "splr":
+            options = sparsity, n_sinkhorn or 5, tol_inner, maxiter_inner, annealing
+            answer = splr(problem, io.out, reg, tol, start, run, *options)
         else:
             newton = partial(
                 NewtonSteps,
@@ -423,7 +431,7 @@ class Path:
     Steps shrink where a level resisted and grow where the prediction was good.
     """
 
-    def __init__(self, problem, reg, start, annealing):
+    def __init__(self, problem, reg, start, annealing, first=None):
         self._reg, self._factor = reg, FACTOR
         self._levels = []
         self._highest = FIRST * problem.spread if annealing else reg
@@ -431,8 +439,10 @@ class Path:
             self._highest = reg
         # A good start needs no higher temperature; `advance` goes up if it was not good.
         self._next = self._highest if start is None else reg
-        # Otherwise the c-transform of zero: exact for reg = 0 if every row could choose freely.
-        self._g = problem.C.min(axis=0).astype(np.float64) if start is None else start
+        if start is None:
+            # The c-transform of zero: exact for reg = 0 if every row could choose freely.
+            start = problem.C.min(axis=0).astype(np.float64) if first is None else first
+        self._g = start
 
     def next(self):
         """Return start, temperature, and whether it is the last one."""

@@ -262,15 +262,23 @@ class _Relaxed:
         All but the last temperature give up when they make slow progress, unless `patient`.
         """
         tol, patience = (self._tol, LAST_PATIENCE) if last else (ANNEALING_TOL, PATIENCE)
-        cutoff, first, left, stored = 0.1 * tol / g.size, None, np.inf, 0
+        cutoff, first, stored = 0.1 * tol / g.size, None, 0
+        left = before = np.inf
         while True:
             look = self._look(passes, f, g, reg, last, cutoff)
             if look.over or (last and look.error <= tol):
                 return look.f, Outcome(look.error <= tol, g, first or look.error, stored)
             system = _System(self._problem, reg, self._taus, look)
             stored, goal = stored + 1, left
-            aim = max(0.3 * tol, look.kernel.floor, 1e-15)
-            point, start, left = steps.solve(system, aim, patience)
+            floor = look.kernel.floor
+            if last and look.error < 10 * floor:
+                # Too little for stored entries to show; their rounding hardly matters to a step.
+                if look.error > 0.3 * before:
+                    passes.use_float64()
+                before, point = look.error, steps.refine(system, look.error)
+                g, f, stored = g + reg * point.x, system.row_potentials(point), stored - 1
+                continue
+            point, start, left = steps.solve(system, max(0.3 * tol, 1e-15), floor, patience)
             first = first or start
             g, f = g + reg * point.x, system.row_potentials(point)
             if not last and left <= tol:
@@ -383,12 +391,12 @@ class _System:
 
     def __init__(self, problem, reg, taus, look):
         self.be, self._a, self._b = problem.be, problem.a, problem.b
-        self.kernel, self._g, self._reg, self._tau = look.kernel, look.g, reg, taus[1]
+        self.kernel, self._look, self._reg, self._tau = look.kernel, look, reg, taus[1]
         self.lam, self.mu = look.lam, 0.0 if taus[1] == np.inf else reg / taus[1]
         xp = self.be.xp
         self.kernel.weigh(look.w)
-        rho, sums = self.kernel.sweep(self._b)
-        self._s = look.s - xp.log(rho)
+        self._rho, sums = self.kernel.sweep(self._b)
+        self._s = look.s - xp.log(self._rho)
         ratio = look.c / (self._b * sums)
         self._correction = xp.where(xp.isfinite(ratio), xp.clip(ratio, 0.5, 2.0), 1.0)
 
@@ -400,13 +408,31 @@ class _System:
         v = self._b * xp.exp(x - top)
         rho, sums = kernel.sweep(v)
         s = self._s + top + xp.log(rho)
-        r = self._a
+        r = self._row_masses(s)
         if self.lam > 0.0:
-            r = r * xp.exp(self.lam * s)
             kernel.weigh(r)
             rho, sums = kernel.sweep(v)
-        c = v * sums * self._correction
-        return _Point(x, v, rho, s, r, c, _wanted(xp, self._b, self._g + self._reg * x, self._tau))
+        c, g = v * sums * self._correction, self._look.g + self._reg * x
+        return _Point(x, v, rho, s, r, c, _wanted(xp, self._b, g, self._tau))
+
+    def exact(self):
+        """Return where the pass was, without the rounding of stored entries.
+
+        For a small residual: they only tell what correcting the row sums changes.
+        """
+        look, v = self._look, self._b
+        r = self._row_masses(look.s)
+        self.kernel.weigh(r - look.w)
+        c = look.c + v * self.kernel.sweep(v)[1]
+        return _Point(0.0 * v, v, self._rho, look.s, r, c, look.t)
+
+    def moved(self, point, x):
+        """Return an exact point moved by a small `x`; its column sums stay as they were."""
+        drift = self.kernel.sweep(point.v * x)[0] / point.rho
+        return point._replace(x=x, s=point.s + drift)
+
+    def _row_masses(self, s):
+        return self._a if self.lam == 0.0 else self._a * self.be.xp.exp(self.lam * s)
 
     def fix(self, point):
         """Make the kernel ready for products at a point."""
@@ -446,8 +472,8 @@ class _DampedSteps(NewtonSteps):
     def __init__(self, be, b, run):
         super().__init__(be, b, run, precond="auto", tol=None, maxiter=None, sweeps=SWEEPS)
 
-    def solve(self, system, tol, patience):
-        """Find the log-factors at which a stored system holds.
+    def solve(self, system, tol, floor, patience):
+        """Find the log-factors at which a stored system holds, as far as rounding shows it.
 
         Returns
         -------
@@ -457,9 +483,9 @@ class _DampedSteps(NewtonSteps):
             The residuals at the start and at the end.
         """
         xp, host = self._be.xp, self._be.host
-        self._factor, first, weak, worst_before = None, None, 0, np.inf
-        point = system.at(0.0 * self._b)
-        point = system.at(system.shifted(point))
+        self._factor, first, weak = None, None, 0
+        before = worst_before = np.inf
+        point = system.at(system.shifted(system.at(0.0 * self._b)))
         for move in range(patience + 1):
             total = point.t + point.c
             error, mass = system.residual(point)
@@ -471,18 +497,29 @@ class _DampedSteps(NewtonSteps):
                 xp.where(heavy, point.x, np.inf).min(),
                 xp.where(heavy, point.x, -np.inf).max(),
             )
-            first = error / mass if first is None else first
-            done = error <= tol * mass or high - low > REACH or move == patience
-            if done or not np.isfinite(error) or self._run.late:
+            left = error / mass
+            first = left if first is None else first
+            if left <= max(tol, floor) or high - low > REACH or move == patience:
                 break
+            rounded = 0.5 * before < left < 30 * floor
+            if rounded or not np.isfinite(left) or self._run.late:
+                break
+            before = left
             # What sweeps do not mend soon is slow for them: a common shift of distant parts.
             if (worst > GATE and worst < 0.5 * worst_before) or weak == 2:
                 point, weak = self._block(system, point, heavy), 0
                 worst_before = worst
             else:
-                point, step = self._step(system, point, heavy, error / mass)
+                point, step = self._step(system, point, heavy, left)
                 weak, worst_before = weak + 1 if step < 0.3 else 0, np.inf
-        return point, first, error / mass
+        return point, first, left
+
+    def refine(self, system, error):
+        """Return where one Newton step leads from a residual that is known exactly."""
+        point = system.exact()
+        system.fix(point)
+        x = self._solve(system, point, point.t - point.c, error)
+        return system.moved(point, x * min(1.0, 1.0 / self._be.host(self._be.xp.abs(x).max())))
 
     def _block(self, system, point, heavy):
         """Make a few damped sweeps, each followed by the best common shift."""
