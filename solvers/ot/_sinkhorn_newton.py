@@ -247,9 +247,11 @@ def sinkhorn_newton(
     conditions = check_constraints(problem, C, constraints)
     if conditions is not None and method != "auto":
         raise ValueError(f"`constraints` came with method={method!r}; expected method='auto'")
-    # Points of the constrained method take a few passes each, and quasi-Newton steps come in long
-    # runs without much progress.
+    # Points of the constrained method take a few passes each, quasi-Newton steps come in long runs
+    # without much progress, and the first sweeps of the published method are not to be cut short.
     stall = STALL * (10 if method == "splr" else 1 if conditions is None else 5)
+    if method == "sns-paper":
+        stall += n_sinkhorn or 20
     name = "sinkhorn_newton (splr)" if method == "splr" else "sinkhorn_newton"
     run = Monitor(name, "marginal_error", be=io.be, tol=0.8 * tol, stall=stall, **limits)
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
