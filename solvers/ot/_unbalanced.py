@@ -367,7 +367,9 @@ class _DampedPasses(Passes):
             if lost.size == 0:
                 break
             # Their potentials are so far off that the kernel underflowed: set them directly.
-            self._kernels.column_potential(self.problem.C, self._shift, w, reg, lost, g)
+            self.problem.cost_kernels.column_potential(
+                self.problem.C, self._shift, w, reg, lost, g
+            )
             g[lost] *= 1.0 - _damping(reg, taus[1])
         s = self._shift.copy()
         f = reg * (xp.log(w / a) - s)
