@@ -173,7 +173,7 @@ def sinkhorn_unbalanced(
     >>> res.success
     True
     >>> res.plan.sum(axis=1).round(2)
-    array([1.  , 1.38])
+    array([1.  , 1.44])
     """
     reg_m = check_reg_m(reg_m)
     check_choice(method, "method", ("newton", "sinkhorn"))
