@@ -297,17 +297,20 @@ class Descent:
     store_plan : {"auto", True, False}
     out : callable
         Turns an array into the caller's kind.
+    annealing_tol : float
+        Largest error at all temperatures but the last.
     """
 
-    def __init__(self, problem, reg, tol, run, newton, store_plan, out):
+    def __init__(
+        self, problem, reg, tol, run, newton, store_plan, out, annealing_tol=ANNEALING_TOL
+    ):
         self._best = BestPotentials(problem, reg, max(1e-4 * tol, 1e-15), out)
         self._problem, self._be = self._best.part, problem.be
         self._passes = Passes(self._problem, store_plan)
         # A little below the tolerance, for the judge rounds differently.
-        self._reg, self._tol = reg, 0.8 * tol
+        self._reg, self._tol, self._annealing_tol = reg, 0.8 * tol, annealing_tol
         self._run, self._make_newton, self._out = run, newton, out
         self._newton = newton(self._be, self._problem.b, run)
-        self._annealing_tol = ANNEALING_TOL
 
     def solve(self, start, annealing):
         """Return the answer, from column potentials `start` (None: from scratch)."""
