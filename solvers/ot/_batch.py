@@ -20,8 +20,6 @@ from ._newton import NewtonSteps
 from ._problem import check_limits
 from ._result import Answer
 
-# Entries of a cost above which a problem is worth all threads at once.
-LARGE = 1_000_000
 # The first temperature, relative to the spread of the costs, and the largest factor between two.
 FIRST, FACTOR = 1 / 64, 4.0
 # Marginal error, relative to the mass, at which all temperatures but the last are left.
@@ -92,7 +90,7 @@ def sinkhorn_newton_batch(
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         options = PATIENCE, n_sinkhorn, tol_inner or 0.0, maxiter_inner or 0
         rounds = Rounds(problem, reg, tol, start, annealing, options, io.out)
-        left = rounds.go_on(run, maxiter) if problem.size <= LARGE else rounds.running
+        left = rounds.running if problem.large else rounds.go_on(run, maxiter)
         answer, ends = rounds.answer(), rounds.ends(run.status)
         newton = partial(
             NewtonSteps, precond=precond, tol=tol_inner, maxiter=maxiter_inner, sweeps=n_sinkhorn

@@ -10,6 +10,7 @@ import numpy as np
 from .._core.arrays import Ingest, to_numpy
 from .._core.linalg import logsumexp
 from .._core.validation import check_array, check_choice, check_positive
+from ._gibbs import SMALL
 from ._problem import _SPARSE_HINT, MASS_SLACK, Transport, _pair
 
 # Entries of a few problems that are looked at together: they stay in the cache, or fill a GPU.
@@ -54,6 +55,11 @@ class Batch:
     def size(self):
         """Entries of one cost."""
         return self.C[0].size
+
+    @property
+    def large(self):
+        """Whether a problem is worth all threads, and more than a dense kernel in the cache."""
+        return self.size > SMALL
 
     @property
     def kernels(self):

@@ -21,8 +21,6 @@ from ._problem import DUST
 from ._result import TransportResult, _diagnose
 from ._rounding import missing, shrink
 
-# Entries of a cost above which problems are judged one by one, in blocks of rows.
-LARGE = 1_000_000
 NUMBERS = "value", "row_error", "col_error", "dual", "primal"
 
 
@@ -42,10 +40,11 @@ def judge_batch(problem, f, g, reg):
     be, found = problem.be, []
     f, g = f.astype(np.float64), g.astype(np.float64)
     with np.errstate(all="ignore"):
-        if problem.size <= LARGE:
+        if not problem.large:
             for these in problem.blocks():
                 found.append(be.host(*_judge(problem, f[these], g[these], reg[these], these)))
         else:
+            # In blocks of rows.
             for k, temperature in enumerate(be.host(reg)):
                 verdict = judge(replace(problem.one(k), mass=1.0), f[k], g[k], temperature, 1.0)
                 numbers = {"value": verdict.value, **verdict.details}

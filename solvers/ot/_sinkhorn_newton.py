@@ -170,7 +170,7 @@ def sinkhorn_newton(
     of a kernel, each problem on one thread (on a GPU: in one block), which makes its sweeps and
     Newton steps in the cache. Every problem has its own `reg` and its own end; `maxiter` is for
     each. The few that take long are finished on their own, with all threads, and so are problems
-    with more than a million entries; `precond` and `store_plan` matter to these only. The result
+    with more than 250 000 entries; `precond` and `store_plan` matter to these only. The result
     has fields with a leading axis B, of NumPy for the numbers (`reg`, `value`, `dual`,
     `marginal_error`, `converged`), while `success`, `status` and `certificate` are those of the
     worst problem. A callback gets the largest ``marginal_error`` and the sum of the dual values

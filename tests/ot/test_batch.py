@@ -139,8 +139,7 @@ def test_problems_that_resist_are_finished_one_by_one(rng, monkeypatch):
 def test_large_problems_are_solved_one_by_one(rng, monkeypatch):
     data = batch(rng, 3)
     expected = solve(*data, reg=1e-2)
-    monkeypatch.setattr(_batch, "LARGE", 100)
-    monkeypatch.setattr(_batch_result, "LARGE", 100)
+    monkeypatch.setattr(_batch_problem, "SMALL", 100)
     res = solve(*data, reg=1e-2)
     assert [name for name, _, _ in res.stages] == ["one by one"]
     np.testing.assert_allclose(res.plan, expected.plan, rtol=0, atol=1e-8)
@@ -321,7 +320,7 @@ def test_a_parameter_changes_the_course_of_the_run(rng, differs, options):
 
 @pytest.mark.parametrize("options", [{"precond": "cholesky"}, {"store_plan": False}], ids=str)
 def test_options_of_a_single_problem_hold_for_those_finished_one_by_one(rng, monkeypatch, options):
-    monkeypatch.setattr(_batch, "LARGE", 0)
+    monkeypatch.setattr(_batch_problem, "SMALL", 0)
     res = solve(*batch(rng, 3), reg=1e-2, **options)
     assert (res.nfactor > 0) == ("precond" in options)
 
@@ -349,7 +348,7 @@ def test_limits_end_all_problems_with_exact_rows_and_one_warning(rng):
 
 
 def test_limits_hold_for_problems_finished_one_by_one(rng, monkeypatch):
-    monkeypatch.setattr(_batch, "LARGE", 0)
+    monkeypatch.setattr(_batch_problem, "SMALL", 0)
     data = batch(rng, 3, 30, 30)
     res = unsolved(*data, reg=1e-4, maxiter=2)
     assert res.status == solvers.Status.MAXITER
@@ -476,7 +475,7 @@ def test_the_certificate_is_that_of_the_worst_problem(rng, shared):
 @pytest.mark.parametrize("large", [True, False])
 def test_every_problem_is_judged_as_on_its_own(rng, monkeypatch, large):
     if large:
-        monkeypatch.setattr(_batch_result, "LARGE", 0)
+        monkeypatch.setattr(_batch_problem, "SMALL", 0)
     a, b, C = batch(rng, 4)
     C[2, rng.random((14, 11)) < 0.3] = np.inf
     a[1, 2] = 0.0
