@@ -78,9 +78,9 @@ class Batch:
         which = xp.arange(sample.shape[0])
         low, high = sample[which, edge], sample[which, xp.maximum(found - 1 - edge, 0)]
         spread = xp.where(found > 0, high - low, 0.0)
-        if sample.shape[1] < self.size:
+        if self.be.host((spread == 0).any()):
             # What the sample shows as constant need not be.
-            spread = xp.where(spread > 0, spread, self.moments[2])
+            spread = xp.where(spread == 0, 4.0 * self.moments[1], spread)
         return spread + xp.zeros(self.count)
 
     @cached_property

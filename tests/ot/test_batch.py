@@ -263,6 +263,15 @@ def test_constant_costs_give_independent_plans(rng):
     np.testing.assert_array_equal(res.reg[:2], [1.0, 2e5])
 
 
+def test_costs_of_which_few_differ_are_no_obstacle(rng):
+    a, b, C = batch(rng, 2, 40, 40)
+    C[:], C[0, 5, 7], C[1, :, 11] = 1.0, 0.0, 100.0
+    res = solve(a, b, C, reg=1e-3)
+    for k in range(2):
+        expected = ot.sinkhorn_newton(a[k], b[k], C[k], reg=1e-3)
+        np.testing.assert_allclose(res.plan[k], expected.plan, rtol=0, atol=1e-8)
+
+
 def test_reg_may_be_a_list_and_comes_back_as_it_was_used(rng):
     data = batch(rng, 3)
     res = solve(*data, reg=[1, 0.1, 0.5])
