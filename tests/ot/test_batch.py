@@ -370,6 +370,8 @@ def test_limits_hold_for_problems_finished_one_by_one(rng, monkeypatch):
     assert len(seen) == 3
     res = unsolved(*data, reg=1e-4, time_limit=1e-9)
     assert res.status == solvers.Status.TIME_LIMIT
+    # Also those whose turn has not come.
+    np.testing.assert_allclose(res.plan.sum(axis=2), data[0], rtol=1e-6)
 
 
 def test_unreachable_tolerances_end_honestly(rng):
@@ -392,12 +394,21 @@ def test_callbacks_see_all_problems_and_may_end_the_run(rng):
         assert not r.f.flags.writeable
     assert seen[-1].fun == pytest.approx(res.value.sum(), rel=1e-6)
 
+    np.testing.assert_allclose(seen[-1].f, res.f, rtol=0, atol=1e-12)
+    # The rows are exact at the temperature of the pass.
+    first = ot.sinkhorn_newton(*data, reg=0.1, annealing=False, callback=seen.append)
+    r = seen[-first.nit]
+    P = a[:, :, None] * b[:, None] * np.exp((r.f[:, :, None] + r.g[:, None] - data[2]) / 0.1)
+    np.testing.assert_allclose(P.sum(axis=2), a, rtol=1e-9)
+
     def stop(r):
         raise StopIteration
 
     ended = ot.sinkhorn_newton(*data, reg=1e-3, callback=stop)
     assert ended.status == solvers.Status.CALLBACK
     assert ended.nit == 1
+    in_time = ot.sinkhorn_newton(*data, reg=1e-3, callback=lambda r: r.nit == res.nit)
+    assert in_time.status == solvers.Status.CONVERGED
 
 
 def test_history_has_a_row_for_every_pass_or_none(rng):
