@@ -5,6 +5,9 @@ import pickle
 import numba
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
 import solvers
 from solvers import ot
@@ -85,6 +88,27 @@ def test_a_batch_equals_the_loop_over_its_problems(rng, kind):
         assert res.marginal_error[k] == pytest.approx(error(res, data, k), abs=1e-12)
 
 
+@given(st.integers(0, 2**32 - 1), st.floats(-4, 1), st.floats(-1.5, 1))
+def test_random_batches_are_certified_for_any_regularisation(seed, log_reg, log_concentration):
+    rng = np.random.default_rng(seed)
+    count, n, m = rng.integers(1, 12, 3)
+    a = rng.dirichlet(np.full(n, 10.0**log_concentration), count)
+    b = rng.dirichlet(np.full(m, 10.0**log_concentration), count)
+    C = np.round(rng.random((count, n, m)) * rng.integers(2, 50, (count, 1, 1)))
+    solve(a, b, C, reg=10.0**log_reg * np.maximum(C.max(axis=(1, 2)), 1.0), tol=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-3, 3))
+def test_scales_and_shifts_of_the_costs_leave_the_plans_as_they_are(seed, log_scale):
+    rng = np.random.default_rng(seed)
+    a, b, C = batch(rng, 3, 6, 5)
+    scale, reg = 10.0**log_scale, np.array([1.0, 0.1, 0.03])
+    plain = solve(a, b, C, reg=reg, tol=1e-11)
+    moved = C + rng.normal(size=(3, 6, 1)) + rng.normal(size=(3, 1, 5))
+    res = solve(a, b, scale * moved, reg=scale * reg, tol=1e-11)
+    np.testing.assert_allclose(res.plan, plain.plan, rtol=0, atol=1e-9)
+
+
 def test_plans_cost_what_the_linear_programme_does_within_the_entropic_bias(rng):
     data = batch(rng, 3, 9, 12)
     reg = np.array([1e-1, 1e-2, 1e-3])
@@ -95,6 +119,21 @@ def test_plans_cost_what_the_linear_programme_does_within_the_entropic_bias(rng)
         assert low[k] - 1e-9 <= exact <= high[k] + 1e-9
         entropy = oracles.entropy(data[0][k])
         assert -1e-7 <= res.value_linear[k] - exact <= reg[k] * entropy + 1e-7
+
+
+def test_one_cloud_of_points_may_be_the_cost_of_all(rng):
+    a, b, _ = batch(rng, 3)
+    x, y = rng.random((14, 2)), rng.random((11, 2))
+    cloud, C = ot.PointCloud(x, y, scale=2.0), 2.0 * cdist(x, y, "sqeuclidean")
+    res, expected = (ot.sinkhorn_newton(a, b, cost, reg=0.05) for cost in (cloud, C))
+    assert res.success
+    np.testing.assert_allclose(res.f, expected.f, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(res.apply(b), expected.apply(b), rtol=0, atol=1e-9)
+    for ours, theirs in zip(res.vjp(df=a), expected.vjp(df=a), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    assert ot.certify(a, b, cloud, res.f, res.g, reg=0.05).holds
+    with pytest.raises(NotImplementedError, match="`grad_x`"):
+        assert res.grad_x is None
 
 
 def test_the_order_of_the_problems_is_the_order_of_the_answers(rng):
@@ -662,7 +701,8 @@ A, B, C = np.full((3, 4), 0.25), np.full((3, 5), 0.2), np.random.default_rng(0).
         ("C", ValueError, {"C": np.where(C[1, 2, 3] == C, -np.inf, C)}),
         ("C", TypeError, {"C": C.astype(complex)}),
         ("C", TypeError, {"C": None}),
-        ("C", TypeError, {"C": ot.PointCloud(np.ones((4, 2)), np.ones((5, 2)))}),
+        ("b", ValueError, {"C": ot.PointCloud(np.ones((4, 2)), np.ones((6, 2)))}),
+        ("b", ValueError, {"b": B[:2], "C": ot.PointCloud(np.ones((4, 2)), np.ones((5, 2)))}),
         ("a", ValueError, {"a": A - 1}),
         ("a", ValueError, {"a": A * np.array([[1], [0], [1]])}),
         ("a", ValueError, {"a": A * np.array([[1], [2], [1]])}),
