@@ -173,11 +173,12 @@ def sinkhorn_newton(
     of a kernel, each problem on one thread (on a GPU: in one block), which makes its sweeps and
     Newton steps in the cache. Every problem has its own `reg` and its own end; `maxiter` is for
     each. The few that take long are finished on their own, with all threads, and so are problems
-    with more than a million entries; `precond` and `store_plan` matter to these only. The result
-    has fields with a leading axis B, of NumPy for the numbers (`reg`, `value`, `dual`,
-    `marginal_error`, `converged`), while `success`, `status` and `certificate` are those of the
-    worst problem. A callback gets the largest ``marginal_error`` and the sum of the dual values
-    as ``fun``. Batches have neither constraints nor other methods than "auto".
+    with more than 250 000 entries; `precond` and `store_plan` matter to these only. A shared
+    `PointCloud` is evaluated once. The result's fields have a leading axis B, and the numbers
+    (`reg`, `value`, `dual`, `marginal_error`, `converged`) are NumPy arrays of shape (B,), while
+    `success`, `status` and `certificate` are those of the worst problem and `nit` is the most
+    passes of any. A callback gets the largest ``marginal_error``, and as ``fun`` the sum of the
+    dual values. Batches have neither constraints nor other methods than "auto".
 
     Potentials are in the KL convention (:math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) /
     \varepsilon) / M` for mass :math:`M`) and split evenly: :math:`\langle a, f \rangle = \langle
