@@ -11,7 +11,7 @@ and reports potentials with :math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / 
 function          what it does
 ================= ==========================================================================
 `sinkhorn_newton` annealed Newton steps on a sparse Hessian; the one to use
-`sinkhorn`        alternating scaling: kernel, log-domain, stabilised
+`sinkhorn`        alternating scaling, over-relaxed; kernel, log-domain, stabilised
 `emd`             exact plans, with proven bounds
 `wasserstein`     distances between two proven bounds
 `round_plan`      the nearest feasible plan, in one formula
