@@ -7,6 +7,7 @@ import pytest
 
 from solvers import ot
 from solvers._core.backend import get_backend
+from tests.ot.cloud_kernel_tests import CloudKernelTests
 from tests.ot.kernel_tests import KernelTests, cost, plan
 
 pytestmark = pytest.mark.gpu
@@ -21,6 +22,10 @@ def be():
 
 
 class TestKernels(KernelTests):
+    pass
+
+
+class TestCloudKernels(CloudKernelTests):
     pass
 
 
@@ -116,7 +121,7 @@ def test_the_published_method_works(be):
     assert_same_answer(be, res, expected, 1e-6)
 
 
-@pytest.mark.parametrize("method", ["kernel", "log", "stabilized"])
+@pytest.mark.parametrize("method", ["kernel", "log", "stabilized", "overrelaxed", "anderson"])
 @each_dtype
 def test_sinkhorn_gives_what_it_gives_for_numpy_arrays(be, method, dtype):
     options = {"reg": 5e-2, "method": method, "tol": 1e-5 if dtype == "float32" else 1e-11}
