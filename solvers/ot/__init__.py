@@ -12,6 +12,8 @@ function          what it does
 ================= ==========================================================================
 `sinkhorn_newton` annealed Newton steps on a sparse Hessian; the one to use
 `sinkhorn`        alternating scaling: kernel, log-domain, stabilised
+`emd`             exact plans, with proven bounds
+`wasserstein`     distances between two proven bounds
 `round_plan`      the nearest feasible plan, in one formula
 `certify`         judges potentials, wherever they come from
 `PointCloud`      stands for a cost matrix that is never stored

@@ -70,7 +70,7 @@ def sinkhorn_newton_batch(
     tol, limits = check_limits(io, tol, maxiter, time_limit, callback, progress, history)
     n_threads = check_threads(n_threads)
     check_choice(reg_type, "reg_type", ("kl", "entropy"))
-    check_choice(method, "method", ("auto", "sns-paper"))
+    check_choice(method, "method", ("auto", "sns-paper", "splr"))
     n_sinkhorn = check_count(n_sinkhorn, "n_sinkhorn", minimum=1, allow_none=True) or 8
     tol_inner = check_positive(tol_inner, "tol_inner", allow_none=True)
     maxiter_inner = check_count(maxiter_inner, "maxiter_inner", minimum=1, allow_none=True)

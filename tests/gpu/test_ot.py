@@ -116,7 +116,7 @@ def test_the_published_method_works(be):
     assert_same_answer(be, res, expected, 1e-6)
 
 
-@pytest.mark.parametrize("method", ["kernel", "log", "stabilized"])
+@pytest.mark.parametrize("method", ["kernel", "log", "stabilized", "overrelaxed", "anderson"])
 @each_dtype
 def test_sinkhorn_gives_what_it_gives_for_numpy_arrays(be, method, dtype):
     options = {"reg": 5e-2, "method": method, "tol": 1e-5 if dtype == "float32" else 1e-11}

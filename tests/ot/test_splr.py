@@ -164,6 +164,6 @@ def test_history_counts_every_evaluation_and_names_the_temperature(rng):
     res = solve(a, b, C, 1e-2 * C.max())
     np.testing.assert_array_equal(res.history["nit"], np.arange(1, res.nit + 1))
     assert set(res.history["reg"]) == set(res.levels)
-    assert res.method == "splr"
+    assert res.method == "sinkhorn_newton (splr)"
     assert "wang2025" in res.cite()
     assert [name for name, _, _ in res.stages] == ["annealing", "final temperature"]
