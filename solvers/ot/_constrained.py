@@ -24,7 +24,7 @@ from ._result import Answer
 # Temperatures fall by this factor, from the given fraction of the spread of the costs.
 FACTOR, FIRST = 8.0, 1 / 16
 # Residual at which all temperatures but the last are left, and the marginal error on the way.
-ANNEALING_TOL, ROUGH = 1e-2, 1e-3
+ANNEALING_TOL, ROUGH = 1e-3, 1e-3
 # By how much the step of one multiplier may tilt exponents, at first and at least. Each step that
 # ends where the dual still rises lets the next be longer, by the third number: where entries of
 # the plan have to vanish, its model holds for one unit of the exponent only, and contradictory
