@@ -306,9 +306,11 @@ def _unchecked(function):
 class csr_matrix:  # noqa: N801 (CuPy's name)
     """A sparse matrix of SciPy, in any format, that plays one in device memory."""
 
-    def __init__(self, x):
+    def __init__(self, x, shape=None):
         # How many entries a dense matrix has, CuPy must ask the device.
         device.syncs += isinstance(x, ndarray)
+        if isinstance(x, tuple):
+            x = scipy.sparse.csr_matrix(tuple(v._host for v in x), shape=shape)
         self._host = scipy.sparse.csr_matrix(x._host) if isinstance(x, ndarray) else x
 
     def __getattr__(self, name):

@@ -7,6 +7,7 @@ from ._divergence import sinkhorn_divergence as sinkhorn_divergence
 from ._emd import emd as emd
 from ._estimators import TransportMap as TransportMap
 from ._result import TransportResult as TransportResult
+from ._result import UnbalancedResult as UnbalancedResult
 from ._rounding import round_plan as round_plan
 from ._sinkhorn import sinkhorn as sinkhorn
 from ._sinkhorn_newton import sinkhorn_newton as sinkhorn_newton

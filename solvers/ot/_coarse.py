@@ -179,11 +179,12 @@ def _splines(be, points, spacing):
         code = (code[:, :, None] * sides[k] + near[:, None]).reshape(n, -1)
     used, index = xp.unique(code, return_inverse=True)
     starts = xp.arange(0, data.size + 1, data.shape[1])
-    matrix = be.sparse.csr_matrix(
-        (data.ravel(), index.ravel().astype(np.int32), starts.astype(np.int32)),
-        shape=(n, used.size),
-    )
-    nodes = xp.stack(xp.unravel_index(used, sides), axis=1)
+    entries = data.ravel(), index.ravel().astype(np.int32), starts.astype(np.int32)
+    matrix = be.sparse.csr_matrix(entries, shape=(n, used.size))
+    nodes = xp.empty((used.size, d))
+    for k in range(d - 1, -1, -1):
+        nodes[:, k] = used % sides[k]
+        used = used // sides[k]
     return matrix, low + spacing * nodes
 
 

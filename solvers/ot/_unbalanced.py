@@ -173,7 +173,7 @@ def sinkhorn_unbalanced(
     >>> res.success
     True
     >>> res.plan.sum(axis=1).round(2)
-    array([1.  , 1.38])
+    array([1.  , 1.44])
     """
     reg_m = check_reg_m(reg_m)
     check_choice(method, "method", ("newton", "sinkhorn"))
@@ -372,7 +372,9 @@ class _DampedPasses(Passes):
             if lost.size == 0:
                 break
             # Their potentials are so far off that the kernel underflowed: set them directly.
-            self._column_potential(reg, lost, g)
+            self.problem.cost_kernels.column_potential(
+                self.problem.C, self._shift, w, reg, lost, g
+            )
             g[lost] *= 1.0 - _damping(reg, taus[1])
         s, lam = self._shift.copy(), _damping(reg, taus[0])
         f = -reg * (1.0 - lam) * s

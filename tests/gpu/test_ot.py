@@ -7,6 +7,7 @@ import pytest
 
 from solvers import ot
 from solvers._core.backend import get_backend
+from tests.ot.cloud_kernel_tests import CloudKernelTests
 from tests.ot.kernel_tests import KernelTests, cost, plan
 
 pytestmark = pytest.mark.gpu
@@ -21,6 +22,10 @@ def be():
 
 
 class TestKernels(KernelTests):
+    pass
+
+
+class TestCloudKernels(CloudKernelTests):
     pass
 
 

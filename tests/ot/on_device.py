@@ -11,7 +11,8 @@ import solvers
 from solvers import ot
 from solvers._core import validation
 from solvers._core.backend import get_backend
-from solvers.ot import _gibbs
+from solvers.ot import _coarse, _gibbs
+from tests.ot.cloud_kernel_tests import CloudKernelTests
 from tests.ot.kernel_tests import KernelTests, cost, plan
 
 cupy_be = get_backend("cupy")
@@ -24,6 +25,13 @@ class TestCudaKernels(KernelTests):
     @pytest.fixture
     def be(self, device, block):
         device.block = block
+        return cupy_be
+
+
+class TestCudaCloudKernels(CloudKernelTests):
+    @pytest.fixture
+    def be(self, device):
+        device.block = 64
         return cupy_be
 
 
@@ -376,3 +384,31 @@ def test_arrays_of_a_second_device_are_solved_there(device):
         assert ot.certify(a, b, C, res.f, res.g, reg=5e-2).holds
         assert ot.round_plan(res.plan, a, b).device.id == 1
     assert ot.sinkhorn_newton(None, None, C, f0=a, reg_scale="median", reg=0.1).success
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean"])
+def test_a_cloud_is_solved_as_on_the_host(cost):
+    rng = np.random.default_rng(1)
+    x, y = rng.random((24, 2)), rng.random((20, 2))
+    expected = ot.sinkhorn_newton(None, None, ot.PointCloud(x, y, cost=cost))
+    cloud = ot.PointCloud(*on_device(x, y), cost=cost)
+    assert_same_answer(ot.sinkhorn_newton(None, None, cloud), expected, 1e-7)
+
+
+@pytest.mark.parametrize("d", [2, 5])
+def test_a_large_cloud_is_corrected_on_nodes(device, monkeypatch, d):
+    rng = np.random.default_rng(1)
+    x, y = rng.random((60, d)), rng.random((50, d))
+    expected = ot.sinkhorn_newton(None, None, ot.PointCloud(x, y), reg=0.1)
+    for name, value in [("LARGE", 0), ("MOST_NODES", 40), ("CLUSTERS", 30)]:
+        monkeypatch.setattr(_coarse, name, value)
+    cloud = ot.PointCloud(*on_device(x, y))
+    res = ot.sinkhorn_newton(None, None, cloud, reg=0.1, store_plan=False)
+    assert "corrections" in [name for name, _, _ in res.stages]
+    assert_same_answer(res, expected, 1e-7)
+
+
+def test_points_of_two_kinds_are_refused():
+    x = np.zeros((3, 2))
+    with pytest.raises(TypeError, match="^`y`"):
+        ot.PointCloud(cupy.asarray(x), x)

@@ -164,7 +164,7 @@ def test_infinite_prices_are_the_balanced_problem_and_large_ones_nearly(rng):
     ]
     assert judged[0] == judged[1] < 1e-11
     plain = ot.sinkhorn_unbalanced(a, b, C, reg=0.3, reg_m=np.inf, method="sinkhorn")
-    assert plain.method == "sinkhorn"
+    assert plain.method.startswith("sinkhorn ")
 
 
 def test_for_free_marginals_the_plan_is_the_gibbs_kernel(rng):

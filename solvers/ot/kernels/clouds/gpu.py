@@ -1,5 +1,7 @@
 """Launchers of the CUDA twins of `cpu.py`: costs of some rows at a time, for those of `..gpu`."""
 
+import numpy as np
+
 from ...._core.backend import CudaSource, blocks
 from .. import gpu as stored
 from . import blocks as by_blocks
@@ -42,5 +44,5 @@ def _costs(C, rows):
     out = xp.empty((x.shape[0], m))
     grid = blocks(m, _BLOCK), blocks(x.shape[0])
     args = x, C.columns, C.factor, out, x.shape[0], m, C.dim
-    _cuda.launch("tile_costs", ("float64", _COSTS[C.cost]), grid, _BLOCK, args)
+    _cuda.launch("tile_costs", (np.float64, _COSTS[C.cost]), grid, _BLOCK, args)
     return out
