@@ -144,6 +144,27 @@ def solve_on_device(device, solve, data, **options):
 @pytest.mark.parametrize(
     "change", [as_they_are, without_mass, with_forbidden_edges, in_fortran_order]
 )
+def test_conditions_on_the_plan_hold_on_the_device_too(change):
+    data, options = change(*problem()), {"reg": 5e-2, "tol": 1e-10}
+    D = np.random.default_rng(1).normal(size=data[2].shape)
+    level = np.sum(D * ot.sinkhorn_newton(*data, **options).plan)
+    conditions = [(D, ">=", level + 0.1), (-D, ">=", -level - 1.0), (D[::-1] ** 2, ">=", 0.01)]
+    expected = ot.sinkhorn_newton(*data, constraints=conditions, **options)
+    conditions = [(cupy.asarray(D), *others) for D, *others in conditions]
+    res = ot.sinkhorn_newton(*on_device(*data), constraints=conditions, **options)
+    assert_same_answer(res, expected, 1e-7)
+    assert isinstance(res.w, cupy.ndarray)
+    assert expected.w[0] > 0
+    np.testing.assert_allclose(host(res.w), expected.w, atol=1e-7)
+    potentials = {"reg": 5e-2, "tol": 1e-9, "constraints": conditions, "w": res.w}
+    assert ot.certify(*on_device(*data), res.f, res.g, **potentials).holds
+    again = ot.sinkhorn_newton(*on_device(*data), constraints=conditions, x0=res, **options)
+    assert again.nit <= 2
+
+
+@pytest.mark.parametrize(
+    "change", [as_they_are, without_mass, with_forbidden_edges, in_fortran_order]
+)
 def test_sinkhorn_newton_gives_what_it_gives_for_numpy_arrays(device, change):
     options = {"reg": 5e-3, "tol": 1e-12}
     expected = ot.sinkhorn_newton(*change(*problem()), **options)
