@@ -165,9 +165,10 @@ def sinkhorn_newton(
     D_{k,ij}) / \varepsilon) / M` with the multipliers ``res.w``: non-negative for inequalities,
     and zero where they have slack, so that these do not bend the plan. Newton steps on `w` go
     around the method for plans without constraints, at 10 passes in all for a large `reg` and 20
-    to 60 for a small one; `callback` is called after each step, and sees `w` too. It takes the memory of one more cost in float64, and
-    copies matrices whose memory order or precision is not that of `C`. Constraints that
-    contradict each other end as ``INFEASIBLE``, with the proof in the certificate.
+    to 60 for a small one; `callback` is called after each step, and sees `w` too. It takes the
+    memory of one more cost in float64, and copies matrices whose memory order or precision is
+    not that of `C`. Constraints that contradict each other end as ``INFEASIBLE``, with the proof
+    in the certificate.
 
     A batch is solved in common passes: all problems that are still running advance in one call
     of a kernel, each problem on one thread (on a GPU: in one block), which makes its sweeps and

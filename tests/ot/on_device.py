@@ -450,5 +450,5 @@ def test_a_large_cloud_is_corrected_on_nodes(device, monkeypatch, d):
 
 def test_points_of_two_kinds_are_refused():
     x = np.zeros((3, 2))
-    with pytest.raises(TypeError, match="^`y`"):
+    with pytest.raises(TypeError, match=r"^`y`"):
         ot.PointCloud(cupy.asarray(x), x)
