@@ -310,13 +310,12 @@ class csr_matrix:  # noqa: N801 (CuPy's name)
         # How many entries a dense matrix has, CuPy must ask the device.
         device.syncs += isinstance(x, ndarray)
         if isinstance(x, csr_matrix):
-            self._host = x._host.tocsr()
+            x = x._host.tocsr()
+        elif isinstance(x, tuple) and len(x) == 2:
+            x = scipy.sparse.csr_matrix((_on_host(x[0]), tuple(map(_on_host, x[1]))), shape=shape)
         elif isinstance(x, tuple):
-            mass, (rows, cols) = x
-            rows, cols = _on_host(rows), _on_host(cols)
-            self._host = scipy.sparse.csr_matrix((_on_host(mass), (rows, cols)), shape=shape)
-        else:
-            self._host = scipy.sparse.csr_matrix(x._host) if isinstance(x, ndarray) else x
+            x = scipy.sparse.csr_matrix(tuple(v._host for v in x), shape=shape)
+        self._host = scipy.sparse.csr_matrix(x._host) if isinstance(x, ndarray) else x
 
     def __getattr__(self, name):
         if name not in SPARSE_ATTRIBUTES.split():

@@ -80,6 +80,10 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, P=None, reg_m=None, constraints=(),
         ``dual`` (`U` and `L`, each moved outwards by what rounding can have done to it),
         ``row_error`` and ``col_error`` of the plan as it came, and ``mass``.
 
+        For a batch (shapes as in `sinkhorn_newton`, potentials (B, n) and (B, m), `reg` a number
+        or of shape (B,)) it is the certificate of the problem with the largest value, which is
+        number ``problem`` in `details`.
+
     Raises
     ------
     TypeError, ValueError

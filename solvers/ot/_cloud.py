@@ -1,6 +1,7 @@
 """Costs between points, evaluated block by block and never stored."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,12 @@ from .._core.arrays import Ingest
 from .._core.validation import check_array, check_choice, check_positive, describe
 
 COSTS = ("sqeuclidean", "euclidean", "cityblock", "cosine")
+# What kernels make of coordinates: sums of squares, their roots, sums of absolute values.
+KINDS = {"sqeuclidean": 0, "cosine": 0, "euclidean": 1, "cityblock": 2}
+# Up to this many coordinates they take differences themselves.
+FEW = 4
+# Costs that stay in a core's cache while they are added up.
+TILE = 1 << 14
 
 
 class PointCloud:
@@ -102,6 +109,17 @@ class Cloud:
         return self.x.shape[0] * self.y.shape[0]
 
     @property
+    def dim(self):
+        """Number of coordinates."""
+        return self.x.shape[1]
+
+    @property
+    def factor(self):
+        """What squared differences, distances or sums of differences are multiplied with."""
+        # 1 - cos is half the squared distance of unit vectors.
+        return 0.5 * self.scale if self.cost == "cosine" else self.scale
+
+    @property
     def T(self):  # noqa: N802 (as of a matrix)
         """The transposed costs."""
         cost = self.cost
@@ -114,45 +132,110 @@ class Cloud:
         x = self.x if rows is None else self.x[rows]
         return replace(self, x=x, y=self.y if cols is None else self.y[cols])
 
+    @cached_property
+    def packed(self):
+        """For kernels: kind of cost, points (n, 4), points (4, m) and factor; None if too wide."""
+        if callable(self.cost) or self.dim > FEW:
+            return None
+        xp, (n, m) = self.be.xp, self.shape
+        X, Y = xp.zeros((n, FEW)), xp.zeros((FEW, m))
+        X[:, : self.dim], Y[: self.dim] = self.x, self.y.T
+        return KINDS[self.cost], X, Y, self.factor
+
+    def row_blocks(self, parallel=False):
+        """Yield slices of rows whose costs fit the cache, or keep several threads busy."""
+        entries = 1 << 24 if self.be.name != "numpy" else 1 << 22 if parallel else 1 << 18
+        step = max(1, entries // self.shape[1])
+        for first in range(0, self.shape[0], step):
+            yield slice(first, min(first + step, self.shape[0]))
+
+    def orders(self):
+        """Return orders of rows and columns with neighbours together; None where any will do."""
+        if self.packed is None:
+            return None, None
+        return _along_curve(self.be.xp, self.x), _along_curve(self.be.xp, self.y)
+
     def __getitem__(self, rows):
         """Return the dense costs of some rows, a slice or an array of indices."""
-        xp, x, y = self.be.xp, self.x[rows], self.y
+        xp, x = self.be.xp, self.x[rows]
         if callable(self.cost):
-            return self.scale * self._called(x, y)
-        total = xp.zeros((x.shape[0], y.shape[0]))
-        for k in range(x.shape[1]):
-            step = xp.subtract(x[:, k, None], y[:, k])
-            if self.cost == "cityblock":
-                total += xp.abs(step, out=step)
-            else:
-                step *= step
-                total += step
+            return self.scale * self._called(x, self.y)
+        if self.dim > FEW and self.cost != "cityblock":
+            total = self._squares_by_products(x)
+        else:
+            total = self._sums_of_differences(x)
         if self.cost == "euclidean":
             xp.sqrt(total, out=total)
-        total *= 0.5 * self.scale if self.cost == "cosine" else self.scale
+        total *= self.factor
+        return total
+
+    @cached_property
+    def columns(self):
+        """The coordinates of `y`, one after the other."""
+        return self.be.xp.ascontiguousarray(self.y.T)
+
+    def _sums_of_differences(self, x):
+        xp, m = self.be.xp, self.y.shape[0]
+        total = xp.zeros((x.shape[0], m))
+        # In pieces that stay in the cache through all coordinates.
+        step = max(1, TILE // x.shape[0]) if self.be.name == "numpy" else m
+        for first in range(0, m, step):
+            piece, gap = total[:, first : first + step], None
+            for xk, yk in zip(x.T, self.columns, strict=True):
+                gap = xp.subtract(xk[:, None], yk[first : first + step], out=gap)
+                if self.cost == "cityblock":
+                    piece += xp.abs(gap, out=gap)
+                else:
+                    piece += xp.square(gap, out=gap)
+        return total
+
+    def _squares_by_products(self, x):
+        """Return squared distances from one matrix product, and those of close points anew."""
+        xp, y = self.be.xp, self.y
+        total = x @ self.columns
+        total *= -2.0
+        size = (x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1)
+        total += size
+        # What cancellation has left of them has too few digits for a square root.
+        row, col = xp.nonzero(total < 1e-6 * size)
+        step = max(1, (1 << 22) // self.dim)
+        for first in range(0, row.size, step):
+            i, j = row[first : first + step], col[first : first + step]
+            total[i, j] = xp.square(x[i] - y[j]).sum(axis=1)
         return total
 
     def min(self, axis):
         """Return the smallest cost of each column (`axis` 0) or row (1)."""
         C = self.T if axis == 0 else self
-        step = max(1, (1 << 18) // C.shape[1])
-        blocks = (C[start : start + step] for start in range(0, C.shape[0], step))
-        return self.be.xp.concatenate([block.min(axis=1) for block in blocks])
+        if self.be.name == "numpy" and self.packed is not None:
+            return _nearest(C)
+        return self.be.xp.concatenate([C[rows].min(axis=1) for rows in C.row_blocks()])
 
     def bounds(self):
         """Return two numbers between which all costs lie."""
         if callable(self.cost):
-            C, ends = self, []
-            for start in range(self.shape[0]):
-                block = C[start : start + 1]
-                ends.append(self.be.xp.stack([block.min(), block.max()]))
-            ends = self.be.xp.stack(ends)
-            return self.be.host(ends[:, 0].min(), ends[:, 1].max())
+            host = self.be.host
+            ends = [host(C.min(), C.max()) for C in (self[rows] for rows in self.row_blocks())]
+            return min(low for low, _ in ends), max(high for _, high in ends)
         xp, x, y = self.be.xp, self.x, self.y
         reach = xp.maximum(x.max(axis=0) - y.min(axis=0), y.max(axis=0) - x.min(axis=0))
         box = type(self)(self.be, reach[None], 0.0 * reach[None], self.cost, self.scale)
         # A little more, because the costs themselves are rounded.
         return 0.0, (1.0 + 1e-12) * self.be.host(box[:][0, 0])
+
+    def moments(self):
+        """Return mean and population standard deviation of all costs, if there is a formula."""
+        if self.cost not in ("sqeuclidean", "cosine"):
+            return None
+        centre = self.y.mean(axis=0)
+        # With y centred, <x, y> has mean 0 and no correlation with |x|^2.
+        x, y = self.x - centre, self.y - centre
+        x2, y2 = (x * x).sum(axis=1), (y * y).sum(axis=1)
+        products = ((x.T @ x) * (y.T @ y)).sum() / self.size
+        skew = x.mean(axis=0) @ (y2 @ y) / y.shape[0]
+        variance = x2.var() + y2.var() + 4.0 * products - 4.0 * skew
+        mean, variance = self.be.host(x2.mean() + y2.mean(), variance)
+        return self.factor * mean, self.factor * float(np.sqrt(max(variance, 0.0)))
 
     def _called(self, x, y):
         block = self.cost(x, y)
@@ -163,6 +246,29 @@ class Cloud:
         if not self.be.host(self.be.xp.isfinite(block).all()):
             raise ValueError("`cost` returned NaN or infinity; expected finite costs")
         return block
+
+
+def _along_curve(xp, points):
+    """Return the order of points along a space-filling curve (Morton's)."""
+    low = points.min(axis=0)
+    width = xp.maximum(points.max(axis=0) - low, np.finfo(np.float64).tiny)
+    bits = 15
+    cells = xp.minimum((points - low) / width.max() * 2**bits, 2**bits - 1).astype(np.int64)
+    code = xp.zeros(points.shape[0], np.int64)
+    for bit in range(bits - 1, -1, -1):
+        for column in cells.T:
+            code = 2 * code + column // 2**bit % 2
+    return xp.argsort(code)
+
+
+def _nearest(C):
+    """Return the smallest cost of each row, by a tree."""
+    from scipy.spatial import KDTree
+
+    distance, _ = KDTree(C.y).query(C.x, p=1 if C.cost == "cityblock" else 2)
+    if C.cost in ("sqeuclidean", "cosine"):
+        distance *= distance
+    return C.factor * distance
 
 
 def arrays_of(C):

@@ -8,8 +8,6 @@ between two passes happens on it. The three kernel classes have the same methods
 import numpy as np
 
 from .._core.validation import check_memory
-from ._cloud import Cloud
-from ._problem import row_blocks
 
 # Up to this many entries a dense kernel in float64 costs next to nothing.
 SMALL = 250_000
@@ -49,7 +47,7 @@ class Passes:
         self._compresses = number is None and problem.C.size > SMALL
         self._number = np.dtype(number or (np.float32 if self._compresses else np.float64))
         self.holds_dense = self._fits() if store_plan == "auto" else store_plan
-        self._xp, self._kernels = problem.be.xp, problem.kernels
+        self._xp = problem.be.xp
         self._none = self._xp.empty((0, problem.b.size))
         self._dense = self._csr = None
         self._shift = self._xp.empty_like(problem.a)
@@ -81,7 +79,7 @@ class Passes:
             if lost.size == 0:
                 break
             # Their potentials are so far off that the kernel underflowed: set them directly.
-            self._column_potential(reg, lost, h)
+            problem.cost_kernels.column_potential(problem.C, self._shift, problem.a, reg, lost, h)
         self.f = -reg * self._shift
         return problem.b * sums, kernel
 
@@ -98,7 +96,7 @@ class Passes:
     def _once(self, h, reg, cutoff):
         if cutoff is None:
             return self._row_pass(h, reg, self._none), None
-        if self._compresses and self.density < PROMISING and not isinstance(self.problem.C, Cloud):
+        if self._compresses and self.density < PROMISING:
             sums, kernel = self._compressed(h, reg, cutoff)
             if kernel is not None:
                 return sums, kernel
@@ -106,14 +104,7 @@ class Passes:
 
     def _row_pass(self, h, reg, K):
         p = self.problem
-        if not isinstance(p.C, Cloud):
-            return self._kernels.row_pass(p.C, h, p.b, reg, p.a, self._shift, K)
-        sums = self._xp.zeros_like(p.b)
-        for rows in row_blocks(p.be, p.C):
-            sums += self._kernels.row_pass(
-                p.C[rows], h, p.b, reg, p.a[rows], self._shift[rows], K[rows]
-            )
-        return sums
+        return p.cost_kernels.row_pass(p.C, h, p.b, reg, p.a, self._shift, K)
 
     def _compressed(self, h, reg, cutoff):
         p, xp = self.problem, self._xp
@@ -124,7 +115,7 @@ class Passes:
             starts, ends = xp.zeros(n, np.int64), xp.zeros(n, np.int64)
             self._csr = starts, ends, xp.empty(room, np.int32), xp.empty(room)
         starts, ends, indices, values = self._csr
-        sums, fitted = self._kernels.sparse_row_pass(
+        sums, fitted = p.cost_kernels.sparse_row_pass(
             p.C, h, p.b, reg, p.a, self._shift, cutoff, indices, values, starts, ends
         )
         if not fitted:
@@ -146,17 +137,6 @@ class Passes:
         if self._compresses:
             self.density = kernel.survey(cutoff)
         return sums, kernel
-
-    def _column_potential(self, reg, columns, h):
-        p = self.problem
-        if not isinstance(p.C, Cloud):
-            self._kernels.column_potential(p.C, self._shift, p.a, reg, columns, h)
-            return
-        some = h[columns]
-        C = self._xp.ascontiguousarray(p.C.T[columns].T)
-        every = self._xp.arange(columns.size)
-        self._kernels.column_potential(C, self._shift, p.a, reg, every, some)
-        h[columns] = some
 
     def _fits(self):
         try:

@@ -74,6 +74,12 @@ class Transport:
         """The kernels for these arrays."""
         return self.be.kernels("solvers.ot")
 
+    @property
+    def cost_kernels(self):
+        """The kernels that see the cost: those for a matrix or those for a cloud."""
+        part = "clouds" if isinstance(self.C, Cloud) else None
+        return self.be.kernels("solvers.ot", part)
+
     @cached_property
     def extent(self):
         """Between which bounds the costs lie, found on first use."""
@@ -114,9 +120,14 @@ class Transport:
         Returns
         -------
         Transport, array or None, array or None
-            The smaller problem and which rows and columns it kept; None where all of them.
+            The smaller problem and which rows and columns it kept; None where all of them. The
+            points of a cloud are sorted, too, so that neighbours stand together.
         """
-        rows, cols = (_heavy(self.be, w, negligible) for w in (self.a, self.b))
+        orders = self.C.orders() if isinstance(self.C, Cloud) else (None, None)
+        rows, cols = (
+            _heavy(self.be, w, negligible, order)
+            for w, order in zip((self.a, self.b), orders, strict=True)
+        )
         if rows is None and cols is None:
             return self, None, None
         a, b, C = self.a, self.b, self.C
@@ -433,7 +444,8 @@ def over_strips(be, C, function):
         with np.errstate(all="ignore"):
             return function(first, last)
 
-    with ThreadPoolExecutor(strips) as pool:
+    # BLAS must not start threads of its own in each of these: they would wait for each other.
+    with threads.limit(1), ThreadPoolExecutor(strips) as pool:
         return sum(pool.map(quietly, ends[:-1], ends[1:]))
 
 
@@ -492,12 +504,21 @@ def common_mass(totals, slack):
     return known.get("a", known.get("b", 1.0))
 
 
-def _heavy(be, weights, negligible):
-    """Return the indices of all but the lightest entries, whose sum is at most `negligible`."""
+def _heavy(be, weights, negligible, wanted=None):
+    """Return the indices of all but the lightest entries, whose sum is at most `negligible`.
+
+    In the order `wanted`, or ascending; None stands for all of them, ascending.
+    """
     xp = be.xp
     order = xp.argsort(weights)
     count = be.host((xp.cumsum(weights[order]) <= negligible).sum())
-    return None if count == 0 else xp.sort(order[count:])
+    if count == 0:
+        return wanted
+    if wanted is None:
+        return xp.sort(order[count:])
+    kept = xp.ones(weights.size, bool)
+    kept[order[:count]] = False
+    return wanted[kept[wanted]]
 
 
 def _extent(be, C):
@@ -520,6 +541,9 @@ def _extent(be, C):
 @np.errstate(over="ignore")
 def _moments(be, C):
     """Mean and population standard deviation of the finite entries."""
+    known = C.moments() if isinstance(C, Cloud) else None
+    if known is not None:
+        return known
     xp = be.xp
     count, mean, spread = 0, 0.0, 0.0
     for rows in row_blocks(be, C):

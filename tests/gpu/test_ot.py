@@ -7,6 +7,7 @@ import pytest
 
 from solvers import ot
 from solvers._core.backend import get_backend
+from tests.ot.cloud_kernel_tests import CloudKernelTests
 from tests.ot.kernel_tests import KernelTests, cost, plan
 
 pytestmark = pytest.mark.gpu
@@ -21,6 +22,10 @@ def be():
 
 
 class TestKernels(KernelTests):
+    pass
+
+
+class TestCloudKernels(CloudKernelTests):
     pass
 
 
@@ -116,7 +121,19 @@ def test_the_published_method_works(be):
     assert_same_answer(be, res, expected, 1e-6)
 
 
-@pytest.mark.parametrize("method", ["kernel", "log", "stabilized"])
+def test_conditions_on_the_plan_hold(be):
+    data, options = problem(), {"reg": 2e-2, "tol": 1e-10}
+    D = np.random.default_rng(1).normal(size=data[2].shape)
+    level = np.sum(D * ot.sinkhorn_newton(*data, **options).plan)
+    conditions = [(D, ">=", level + 0.1), (-D, ">=", -level - 1.0)]
+    expected = ot.sinkhorn_newton(*data, constraints=conditions, **options)
+    conditions = [(be.xp.asarray(D), *others) for D, *others in conditions]
+    res = ot.sinkhorn_newton(*on_device(be, *data), constraints=conditions, **options)
+    assert_same_answer(be, res, expected, 1e-7)
+    np.testing.assert_allclose(be.host(res.w), expected.w, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", ["kernel", "log", "stabilized", "overrelaxed", "anderson"])
 @each_dtype
 def test_sinkhorn_gives_what_it_gives_for_numpy_arrays(be, method, dtype):
     options = {"reg": 5e-2, "method": method, "tol": 1e-5 if dtype == "float32" else 1e-11}
