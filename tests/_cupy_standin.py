@@ -333,7 +333,6 @@ class csr_matrix:  # noqa: N801 (CuPy's name)
         return csr_matrix(self._host.tocsr())
 
     def tocoo(self):
-        # Through the door of another class, which keeps the format.
         return csr_matrix(self._host.tocoo())
 
     def astype(self, dtype):
