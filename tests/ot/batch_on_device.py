@@ -99,6 +99,15 @@ def test_float32_and_starts_stay_on_the_device(device):
         assert ot.sinkhorn_newton(a, b, C, reg=0.2, reg_scale=scale).success
 
 
+def test_plain_sweeps_work_too(device):
+    data = batch()
+    expected = ot.sinkhorn(*data, reg=0.1)
+    res = ot.sinkhorn(*on_device(*data), reg=0.1)
+    assert res.success
+    assert res.nit == expected.nit
+    np.testing.assert_allclose(host(res.plan), expected.plan, rtol=0, atol=1e-10)
+
+
 def test_hard_problems_are_finished_on_the_device_too(device, monkeypatch):
     monkeypatch.setattr(_batch, "MOST_ROUNDS", 1)
     monkeypatch.setattr(_batch, "PATIENCE", 2)
