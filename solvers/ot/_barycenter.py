@@ -163,7 +163,7 @@ def barycenter(
     the barycentre.
 
     Iterated Bregman projections [1]_ and Newton steps work on stored kernels: where `C` is one
-    matrix that ranges over at most 300 times `reg`, on one in float64 for all measures; else on
+    matrix that ranges over at most 600 times `reg`, on one in float64 for all measures; else on
     one for each measure, restricted to where it has mass, and between passes over the cost that
     take an exponential for each measure and entry.
 

@@ -13,8 +13,8 @@ from .._core.validation import check_memory
 from ._newton import GATE, LIGHT, LONGEST_STEP
 from ._problem import row_blocks
 
-# Costs may range over this many `reg`: neither the kernel nor its factors leave the range then.
-WIDEST = 300.0
+# Costs may range over this many `reg`: neither the kernel nor its factors underflow then.
+WIDEST = 600.0
 # Projections before their rate is known, and what a Newton step costs in units of them.
 SWEEPS, NEWTON_COST = 6, 40
 # Most conjugate-gradient iterations in a Newton step.

@@ -226,11 +226,11 @@ def test_a_solution_is_a_warm_start(rng):
     B, C, weights = problem(rng, 4, 40, 30)
     B[1, 5] = 0.0
     B[1] /= B[1].sum()
-    res = solve(B, C, weights=weights, reg=2e-3)
+    res = solve(B, C, weights=weights, reg=1e-3)
     assert res.nit > 2
-    assert solve(B, C, weights=weights, reg=2e-3, x0=res).nit == 1
-    assert solve(B, C, weights=weights, reg=2e-3, x0=(res.x, res.g)).nit == 1
-    assert solve(B, C, weights=weights, reg=2e-3, annealing=False).levels == [2e-3]
+    assert solve(B, C, weights=weights, reg=1e-3, x0=res).nit == 1
+    assert solve(B, C, weights=weights, reg=1e-3, x0=(res.x, res.g)).nit == 1
+    assert solve(B, C, weights=weights, reg=1e-3, annealing=False).levels == [1e-3]
     assert len(res.levels) > 1
 
 
@@ -256,11 +256,12 @@ def test_runs_end_as_asked_with_finite_answers_and_one_warning(rng):
     options = {"weights": weights, "reg": 1e-3}
     for limit, status in (
         ({"maxiter": 1}, solvers.Status.MAXITER),
+        ({"maxiter": 1, "reg": 0.1}, solvers.Status.MAXITER),
         ({"time_limit": 1e-9}, solvers.Status.TIME_LIMIT),
     ):
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
-            res = ot.barycenter(B, C, **options, **limit)
+            res = ot.barycenter(B, C, **(options | limit))
         assert len(seen) == 1
         assert res.status is status
         assert res.nit == 1
