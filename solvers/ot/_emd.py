@@ -1,53 +1,33 @@
 """Optimal transport without entropy: annealing shows which edges matter, pivots do the rest."""
 
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, ClassVar
+from functools import partial
 
 import numpy as np
 
 from .._core import threads
-from .._core.arrays import Ingest
 from .._core.monitor import Monitor
 from .._core.result import Status
-from .._core.validation import (
-    check_array,
-    check_count,
-    check_flag,
-    check_nonnegative,
-    check_positive,
-    check_threads,
-)
-from ._certificate_linear import judge_linear
+from .._core.validation import check_flag, check_positive, check_threads
 from ._cloud import Cloud
+from ._exact_result import Vertex, finish_exact
 from ._newton import NewtonSteps
-from ._problem import check_limits, check_start, check_transport, row_blocks
-from ._result import TransportResult
+from ._pricing import SMALL, c_transform, support, violations
+from ._problem import check_limits, check_start, check_transport
 from ._simplex import Basis
 from ._sinkhorn_newton import Descent
 
-# The last temperature of the annealing, relative to the spread of the cost, the marginal error
-# to be reached there, and the most passes to spend on it.
-COLDEST, BALANCED, MOST_PASSES = 1e-4, 1e-2, 20
-# Up to this many costs every edge takes part at once, and nothing is annealed.
-SMALL = 10_000
-# Edges for each point of the longer side: to begin with, and those that one pricing may add.
-EDGES, MORE = 30, 8
+# The last temperature of the annealing, relative to the spread of the cost, the marginal errors
+# to be reached before it and there, and the most passes to spend on all that: it only has to
+# find edges, so rough answers will do.
+COLDEST, UNBALANCED, BALANCED, MOST_PASSES = 1e-4, 3e-2, 0.1, 20
+# Relative residual of its linear solves.
+ROUGH = 0.25
 # Gaps are relative to the value, or to this fraction of the cost's range if that is larger.
 FLOOR = 1e-8
 # Mass on forbidden edges up to which rounding may have put it there.
 DUST = 1e-12
 # Costs are evaluated for this many edges at a time where there is no matrix of them.
 PAIRS = 64
-
-_SIMPLEX = """\
-@article{peyre2019computational,
-  title = {Computational optimal transport},
-  author = {Peyr{\\'e}, Gabriel and Cuturi, Marco},
-  journal = {Foundations and Trends in Machine Learning},
-  volume = {11},
-  year = {2019},
-}"""
 
 
 def emd(
@@ -160,25 +140,7 @@ def emd(
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         search = Search(problem, coldest, run, io.out)
         answer = search.solve(start, polish)
-        return _finish(problem, io, gap, answer, run, (a, b, C))
-
-
-@dataclass
-class Vertex:
-    """What the search hands back: potentials and plan of the checked problem of mass one."""
-
-    f: Any
-    g: Any
-    entries: tuple
-    levels: list[float]
-    density: float
-    counts: dict[str, int]
-
-    def plan(self, problem):
-        """Return the plan as a sparse matrix."""
-        tail, head, mass = (problem.be.xp.asarray(v) for v in self.entries)
-        mass = problem.mass * mass
-        return problem.be.sparse.csr_matrix((mass, (tail, head)), shape=problem.C.shape)
+        return finish_exact(problem, io, gap, answer, run, (a, b, C))
 
 
 class Search:
@@ -213,7 +175,9 @@ class Search:
         order = np.argsort(reduced, kind="stable")
         basis = Basis(self._a, self._b, tail[order], head[order], self._cost_of)
         run.stage("simplex")
+        added = False
         while run.status is None:
+            before = basis.pivots
             solved = basis.improve(lambda: run.late)
             f, g = (self._be.xp.asarray(v) for v in basis.potentials())
             low, (tail, head, cost) = violations(
@@ -223,9 +187,12 @@ class Search:
             over = run.record(
                 self._gap(basis), judge=not polish, state=self._state, fun=self._value(basis)
             )
-            if over or self._exhausted(basis, solved and tail.size == 0):
+            # Edges that look good only until they may enter do so by rounding.
+            futile = tail.size == 0 or (added and basis.pivots == before)
+            if over or self._exhausted(basis, solved and futile):
                 break
             basis.add(tail, head, cost)
+            added = True
         tail, head, mass = basis.plan()
         if self._rows is not None:
             tail = self._be.host(self._rows)[tail]
@@ -251,8 +218,10 @@ class Search:
             return None, c_transform(self._be, problem.C, g), g
         self._run.stage("annealing")
         watch = Annealing(self._run, problem, self._coldest, self._annealing_state)
-        newton = partial(NewtonSteps, precond="auto", tol=None, maxiter=None, sweeps=8)
-        descent = Descent(problem, self._coldest, BALANCED, watch, newton, "auto", _unchanged)
+        newton = partial(NewtonSteps, precond="jacobi", tol=ROUGH, maxiter=None, sweeps=8)
+        descent = Descent(
+            problem, self._coldest, BALANCED, watch, newton, "auto", _unchanged, UNBALANCED
+        )
         answer = descent.solve(None, annealing=True)
         return answer, answer.f, answer.g
 
@@ -330,7 +299,7 @@ class Annealing:
 
     def __init__(self, run, problem, coldest, state):
         self._run, self._be, self._state, self._status = run, problem.be, state, None
-        self._range, self._passes = problem.range, 0
+        self._range, self._mass, self._passes = problem.range, problem.mass, 0
         entropies = (-(w * problem.be.xp.log(w)).sum() for w in (problem.a, problem.b))
         self._entropy = min(problem.be.host(*entropies))
 
@@ -364,7 +333,7 @@ class Annealing:
             bound / scale if scale else 0.0,
             judge=False,
             state=partial(self._state, state),
-            fun=value,
+            fun=self._mass * value,
             reg=reg,
         )
         if judge and error <= BALANCED:
@@ -374,216 +343,5 @@ class Annealing:
         return self.status is not None
 
 
-def c_transform(be, C, g):
-    """Return the largest row potentials that are feasible with `g`; 0 where there is no edge."""
-    xp = be.xp
-    f = xp.empty(C.shape[0])
-    for rows in row_blocks(be, C):
-        f[rows] = xp.subtract(C[rows], g, dtype=np.float64).min(axis=1)
-    return xp.where(xp.isfinite(f), f, 0.0)
-
-
-def support(be, C, f, g):
-    """Collect the edges of smallest reduced cost, some `EDGES` for each point.
-
-    Returns
-    -------
-    array
-        Row minima of ``C - g``.
-    tuple of numpy.ndarray
-        The edges: tail, head, reduced cost.
-    """
-    xp, (n, m) = be.xp, C.shape
-    wanted = min(1.0, EDGES / min(n, m)) if C.size > SMALL else 1.0
-    limit = np.inf
-    if wanted < 0.5:
-        step = max(1, n // 64)
-        sample = (xp.subtract(C[::step], g, dtype=np.float64) - f[::step, None]).ravel()
-        at = int(wanted * sample.size)
-        limit = be.host(xp.partition(sample, at)[at])
-    low, found = xp.empty(n), []
-    for rows in row_blocks(be, C):
-        R = xp.subtract(C[rows], g, dtype=np.float64)
-        low[rows] = R.min(axis=1)
-        R -= f[rows, None]
-        near = xp.flatnonzero((limit >= R) & (np.inf > R))
-        if wanted < 0.5:
-            # Of costs with ties far too many may be equally good.
-            near = near[:: int(near.size / (8.0 * wanted * R.size)) + 1]
-        found.append((rows.start + near // m, near % m, R.ravel()[near]))
-    return low, _joined(be, found)
-
-
-def violations(be, C, f, g, tol):
-    """Collect edges whose reduced cost is negative, a few of the worst for each row.
-
-    Returns
-    -------
-    array
-        Row minima of ``C - g``.
-    tuple of numpy.ndarray
-        The edges: tail, head, cost.
-    """
-    xp, (n, m) = be.xp, C.shape
-    width = -(-m // MORE)
-    low, found = xp.empty(n), []
-    for rows in row_blocks(be, C):
-        block = C[rows]
-        R = xp.subtract(block, g, dtype=np.float64)
-        low[rows] = R.min(axis=1)
-        worse = xp.flatnonzero(low[rows] < f[rows] - tol)
-        if worse.size == 0:
-            continue
-        R = R[worse] - f[rows][worse, None]
-        every = xp.arange(worse.size)
-        # One of each part of the row: those of a whole row would often be neighbours.
-        for first in range(0, m, width):
-            head = first + R[:, first : first + width].argmin(axis=1)
-            k = xp.flatnonzero(R[every, head] < -tol)
-            tail, head = worse[k], head[k]
-            found.append((rows.start + tail, head, block[tail, head].astype(np.float64)))
-    return low, _joined(be, found)
-
-
-def _joined(be, found):
-    """Return lists of edges as three arrays on the host."""
-    if not found:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-    columns = (be.host(be.xp.concatenate(column)) for column in zip(*found, strict=True))
-    return tuple(np.atleast_1d(column) for column in columns)
-
-
 def _unchanged(array):
     return array
-
-
-class ExactResult(TransportResult):
-    """Outcome of `emd`; attributes that are not listed are those of `TransportResult`.
-
-    Attributes
-    ----------
-    f, g : array, shapes (n,) and (m,)
-        Potentials with ``f_i + g_j <= C_ij``, up to rounding.
-    reg : float
-        Zero.
-    fun, value : float
-        Cost of the plan: an upper bound of the optimal value.
-    dual : float
-        A lower bound of the optimal value.
-    """
-
-    _bibtex: ClassVar = {"emd": _SIMPLEX}
-
-    @cached_property
-    def _plan(self):
-        problem, io = self._checked()
-        with io.device:
-            P = io.xp.zeros(problem.C.shape[:: -1 if problem.flipped else 1], io.dtype)
-            tail, head, mass = (io.xp.asarray(v) for v in self._entries)
-            P[tail, head] = mass
-            return io.out(P)
-
-    def plan_sparse(self, threshold=0.0):
-        """Return the plan, at most ``n + m - 1`` entries, as a sparse array.
-
-        Parameters
-        ----------
-        threshold : float
-            Smaller entries are left out, in units of mass.
-
-        Returns
-        -------
-        sparse array, shape (n, m)
-            In CSR format, of SciPy or CuPy.
-        """
-        threshold = check_nonnegative(threshold, "threshold")
-        problem, io = self._checked()
-        with io.device:
-            return _sparse(problem, io, self._entries, threshold).astype(io.dtype)
-
-    def apply(self, V, axis=1):
-        """Multiply the plan with a vector or matrix: ``P @ V``, or ``P.T @ V`` for `axis` 0."""
-        if check_count(axis, "axis") > 1:
-            raise ValueError(f"`axis` came as {axis!r}; expected 0 or 1")
-        problem, io = self._checked()
-        door = Ingest(V=V, f=self.f)
-        V = check_array(door, "V", ndim=(1, 2))
-        with io.device:
-            P = _sparse(problem, io, self._entries, 0.0)
-            P = P if axis == 1 else P.T
-            if V.shape[0] != P.shape[1]:
-                raise ValueError(f"`V` came with shape {V.shape}; expected {P.shape[1]} rows")
-            return io.out(P @ V.astype(np.float64))
-
-    @property
-    def potentials_counting(self):
-        """The potentials themselves, for without entropy there is no reference measure."""
-        return self.f, self.g
-
-    @property
-    def value_linear(self):
-        """Cost of the plan."""
-        return self.value
-
-    @property
-    def cost_rounded(self):
-        """Cost of the plan, which needs no rounding."""
-        return self.value
-
-    def lp_bracket(self):
-        """Return a lower and an upper bound of the optimal value: `dual` and `value`."""
-        return self.dual, self.value
-
-    @property
-    def grad_reg(self):
-        """Not available: the value has no slope at `reg` = 0."""
-        raise NotImplementedError("`grad_reg` is for positive `reg`; see `sinkhorn_newton`")
-
-    @property
-    def grad_x(self):
-        """Not available: an exact plan jumps as points move."""
-        raise NotImplementedError("`grad_x` is for positive `reg`; see `sinkhorn_newton`")
-
-    grad_y = grad_x
-
-    def vjp(self, df=None, dg=None, dP=None, *, tol=None):
-        """Not available: exact potentials and plans jump as the data change."""
-        raise NotImplementedError("`vjp` is for positive `reg`; see `sinkhorn_newton`")
-
-
-def _sparse(problem, io, entries, threshold):
-    """Return the plan in the caller's orientation."""
-    tail, head, mass = entries
-    kept = mass >= threshold
-    tail, head, mass = (io.xp.asarray(v[kept]) for v in entries)
-    shape = problem.C.shape[:: -1 if problem.flipped else 1]
-    return io.be.sparse.csr_matrix((mass, (tail, head)), shape=shape)
-
-
-def _finish(problem, io, gap, answer, run, data):
-    """Judge the answer and turn it into a result."""
-    f, g = (io.out(v) for v in (answer.f, answer.g))
-    # As the caller gets them: the certificate is about nothing else.
-    certificate = judge_linear(problem, Ingest(g=g)["g"], answer.plan(problem), gap)
-    details = certificate.details
-    tail, head, mass = answer.entries
-    entries = tail, head, problem.mass * mass
-    if problem.flipped:
-        f, g, entries = g, f, (head, tail, problem.mass * mass)
-    return run.finish(
-        ExactResult,
-        certificate,
-        f=f,
-        g=g,
-        reg=0.0,
-        fun=details["primal"],
-        value=details["primal"],
-        dual=details["dual"],
-        marginal_error=details["row_error"] + details["col_error"],
-        **answer.counts,
-        density=answer.density,
-        levels=answer.levels,
-        _data=data,
-        _reg_type="kl",
-        _entries=entries,
-    )

@@ -22,6 +22,11 @@ class Basis:
     cost_of : callable
         Returns the costs of edges ``(tail, head)``; infinite where an edge is forbidden.
 
+    Attributes
+    ----------
+    pivots : int
+        How often the tree has changed.
+
     Notes
     -----
     Begins with what a greedy choice in the order of the edges gives, and ships what is left by
@@ -52,7 +57,7 @@ class Basis:
         cost = cost_of(self._tail, self._head)
         self._forbidden = (cost == np.inf).astype(np.int64)
         self._cost = np.where(self._forbidden, 0.0, cost)
-        self._next = 0
+        self._next, self.pivots = 0, 0
         self._settle()
 
     def add(self, tail, head, cost):
@@ -85,6 +90,7 @@ class Basis:
                     self._pot, self._big,
                 )  # fmt: skip
                 made, left = made + count, left - count
+                self.pivots += count
                 if count < CHUNK:
                     break
                 if late():

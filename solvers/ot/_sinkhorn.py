@@ -131,8 +131,8 @@ def sinkhorn(
        for regularized optimal transport. Algorithms, 2021. arXiv:1711.01851.
     .. [4] T. Lehmann, M.-K. von Renesse, A. Sambale, A. Uschmajew. A note on overrelaxation in
        the Sinkhorn algorithm. Optim. Lett., 2022. arXiv:2012.12562.
-    .. [5] H. F. Walker, P. Ni. Anderson acceleration for fixed-point iterations. SIAM J. Numer.
-       Anal., 2011.
+    .. [5] H. F. Walker, P. Ni. Anderson acceleration for fixed-point iterations. SIAM
+       Journal on Numerical Analysis, 2011.
 
     Examples
     --------

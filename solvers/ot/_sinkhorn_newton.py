@@ -165,19 +165,21 @@ def sinkhorn_newton(
     D_{k,ij}) / \varepsilon) / M` with the multipliers ``res.w``: non-negative for inequalities,
     and zero where they have slack, so that these do not bend the plan. Newton steps on `w` go
     around the method for plans without constraints, at 10 passes in all for a large `reg` and 20
-    to 60 for a small one; `callback` is called after each step, and sees `w` too. It takes the memory of one more cost in float64, and
-    copies matrices whose memory order or precision is not that of `C`. Constraints that
-    contradict each other end as ``INFEASIBLE``, with the proof in the certificate.
+    to 60 for a small one; `callback` is called after each step, and sees `w` too. It takes the
+    memory of one more cost in float64, and copies matrices whose memory order or precision is
+    not that of `C`. Constraints that contradict each other end as ``INFEASIBLE``, with the proof
+    in the certificate.
 
     A batch is solved in common passes: all problems that are still running advance in one call
     of a kernel, each problem on one thread (on a GPU: in one block), which makes its sweeps and
     Newton steps in the cache. Every problem has its own `reg` and its own end; `maxiter` is for
     each. The few that take long are finished on their own, with all threads, and so are problems
-    with more than a million entries; `precond` and `store_plan` matter to these only. The result
-    has fields with a leading axis B, of NumPy for the numbers (`reg`, `value`, `dual`,
-    `marginal_error`, `converged`), while `success`, `status` and `certificate` are those of the
-    worst problem. A callback gets the largest ``marginal_error`` and the sum of the dual values
-    as ``fun``. Batches have neither constraints nor other methods than "auto".
+    with more than 250 000 entries; `precond` and `store_plan` matter to these only. A shared
+    `PointCloud` is evaluated once. The result's fields have a leading axis B, and the numbers
+    (`reg`, `value`, `dual`, `marginal_error`, `converged`) are NumPy arrays of shape (B,), while
+    `success`, `status` and `certificate` are those of the worst problem and `nit` is the most
+    passes of any. A callback gets the largest ``marginal_error``, and as ``fun`` the sum of the
+    dual values. Batches have neither constraints nor other methods than "auto".
 
     Potentials are in the KL convention (:math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) /
     \varepsilon) / M` for mass :math:`M`) and split evenly: :math:`\langle a, f \rangle = \langle
@@ -297,17 +299,20 @@ class Descent:
     store_plan : {"auto", True, False}
     out : callable
         Turns an array into the caller's kind.
+    annealing_tol : float
+        Largest error at all temperatures but the last.
     """
 
-    def __init__(self, problem, reg, tol, run, newton, store_plan, out):
+    def __init__(
+        self, problem, reg, tol, run, newton, store_plan, out, annealing_tol=ANNEALING_TOL
+    ):
         self._best = BestPotentials(problem, reg, max(1e-4 * tol, 1e-15), out)
         self._problem, self._be = self._best.part, problem.be
         self._passes = Passes(self._problem, store_plan)
         # A little below the tolerance, for the judge rounds differently.
-        self._reg, self._tol = reg, 0.8 * tol
+        self._reg, self._tol, self._annealing_tol = reg, 0.8 * tol, annealing_tol
         self._run, self._make_newton, self._out = run, newton, out
         self._newton = newton(self._be, self._problem.b, run)
-        self._annealing_tol = ANNEALING_TOL
 
     def solve(self, start, annealing):
         """Return the answer, from column potentials `start` (None: from scratch)."""

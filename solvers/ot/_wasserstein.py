@@ -111,7 +111,7 @@ def wasserstein(
             raise ValueError(
                 f"`C` has a negative entry ({problem.extent.low:g}); expected distances"
             )
-        problem = _powers(problem, p)
+        problem, unit = _powers(problem, p)
         run = Monitor("wasserstein", "lp_gap", be=io.be, tol=0.9 * gap, **limits)
         search = Search(problem, COLDEST * problem.spread or 1.0, run, io.out)
         answer = search.solve(None, polish=False)
@@ -119,25 +119,31 @@ def wasserstein(
     run.finish(Result, certificate, fun=certificate.details["primal"])
     lower, upper = (max(certificate.details[side], 0.0) for side in ("dual", "primal"))
     slack = 0.0 if p == 1.0 else _ROUNDING
-    upper = (1.0 + slack) * upper ** (1.0 / p)
-    return upper, (1.0 - slack) * lower ** (1.0 / p), upper
+    upper = (1.0 + slack) * unit * upper ** (1.0 / p)
+    return upper, (1.0 - slack) * unit * lower ** (1.0 / p), upper
 
 
 def _powers(problem, p):
-    """Return the problem with the p-th powers of its distances as cost."""
+    """Return the problem with powers of its distances as cost, and the unit they are taken in."""
     C, ends = problem.C, problem.extent
     if isinstance(C, Cloud) and C.cost == "sqeuclidean":
         if p == 2.0:
-            return problem
+            return problem, 1.0
         C = replace(C, cost="euclidean", scale=C.scale**0.5)
         ends = Extent(0.0, ends.high**0.5, False)
+    # In units of the largest distance, so that powers do not overflow.
+    unit = 1.0 if p == 1.0 else ends.high or 1.0
     if p == 1.0:
         powers = C
     elif isinstance(C, Cloud):
+        C = replace(C, scale=C.scale / unit)
         powers = replace(C, cost=lambda x, y: replace(C, x=x, y=y)[:] ** p, scale=1.0)
     else:
         check_memory(8 * C.size, "The powers of `C`", be=problem.be)
-        powers = C.astype(np.float64) ** p
+        powers = C.astype(np.float64)
+        powers /= unit
+        powers **= p
     powered = replace(problem, C=powers)
-    vars(powered)["extent"] = Extent(ends.low**p, ends.high**p, ends.forbidden)
-    return powered
+    low, high = ((end / unit) ** p for end in ends[:2])
+    vars(powered)["extent"] = Extent(low, high, ends.forbidden)
+    return powered, unit

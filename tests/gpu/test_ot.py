@@ -154,6 +154,19 @@ def test_points_without_mass_and_forbidden_edges_work(be):
     )
 
 
+def test_exact_plans_are_those_of_numpy_arrays(be):
+    a, b, C = problem()
+    expected = ot.emd(a, b, C, polish=True)
+    res = ot.emd(*on_device(be, a, b, C), polish=True)
+    assert res.success
+    np.testing.assert_allclose(be.host(res.plan), expected.plan, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(be.host(res.plan_sparse().toarray()), expected.plan, atol=1e-14)
+    assert res.lp_bracket() == pytest.approx(expected.lp_bracket(), rel=1e-10)
+    assert ot.wasserstein(*on_device(be, a, b, C))[0] == pytest.approx(
+        ot.wasserstein(a, b, C)[0], rel=1e-4
+    )
+
+
 def test_results_compute_on_the_device(be):
     a, b, C = on_device(be, *problem())
     res = ot.sinkhorn_newton(a, b, C, reg=5e-3)

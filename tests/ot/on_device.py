@@ -268,6 +268,46 @@ def test_absorbed_potentials_do_not_overflow(device):
     assert_same_answer(res, expected, 1e-5)
 
 
+@pytest.mark.parametrize("annealed", [True, False])
+@pytest.mark.parametrize(
+    "change", [as_they_are, without_mass, with_forbidden_edges, in_fortran_order]
+)
+def test_exact_plans_are_those_of_numpy_arrays(device, monkeypatch, change, annealed):
+    if annealed:
+        monkeypatch.setattr("solvers.ot._emd.SMALL", 0)
+        for name, value in (("SMALL", 0), ("EDGES", 2), ("MORE", 2)):
+            monkeypatch.setattr(f"solvers.ot._pricing.{name}", value)
+    a, b, C = change(*problem())
+    expected = ot.emd(a, b, C, polish=True)
+    arrays = on_device(a, b, C)
+    res = ot.emd(*arrays, polish=True)
+    assert res.success
+    for ours, theirs in (
+        (res.plan, expected.plan),
+        (res.apply(arrays[1]), expected.apply(b)),
+        (res.plan_sparse().toarray(), expected.plan),
+    ):
+        assert isinstance(ours, cupy.ndarray)
+        np.testing.assert_allclose(host(ours), theirs, rtol=0, atol=1e-14)
+    assert isinstance(res.f, cupy.ndarray)
+    assert res.lp_bracket() == pytest.approx(expected.lp_bracket(), rel=1e-12)
+    for P in (res.plan, res.plan_sparse()):
+        cert = ot.certify(*arrays, res.f, res.g, reg=0, P=P)
+        assert cert.holds
+        assert cert.details["primal"] == pytest.approx(res.value, rel=1e-12)
+    expected = ot.wasserstein(a, b, C, p=2)
+    assert ot.wasserstein(*arrays, p=2) == pytest.approx(expected, rel=1e-9)
+
+
+def test_exact_plans_between_clouds_of_the_device(device, monkeypatch, rng):
+    x, y = rng.normal(size=(30, 2)), rng.normal(size=(25, 2))
+    monkeypatch.setattr("solvers.ot._emd.SMALL", 0)
+    expected = ot.emd(None, None, ot.PointCloud(x, y), polish=True)
+    res = ot.emd(None, None, ot.PointCloud(*on_device(x, y)), polish=True)
+    assert res.success
+    np.testing.assert_allclose(host(res.plan), expected.plan, rtol=0, atol=1e-14)
+
+
 def test_callbacks_get_arrays_of_the_device(device):
     seen = []
     solve_on_device(
@@ -410,5 +450,5 @@ def test_a_large_cloud_is_corrected_on_nodes(device, monkeypatch, d):
 
 def test_points_of_two_kinds_are_refused():
     x = np.zeros((3, 2))
-    with pytest.raises(TypeError, match="^`y`"):
+    with pytest.raises(TypeError, match=r"^`y`"):
         ot.PointCloud(cupy.asarray(x), x)

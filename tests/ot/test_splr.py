@@ -3,6 +3,7 @@ import pytest
 
 import solvers
 from solvers import datasets, ot
+from solvers._core import validation
 from tests import oracles
 
 
@@ -132,6 +133,13 @@ def test_single_precision_and_clouds_are_fine(rng):
     res = ot.sinkhorn_newton(None, None, C, reg=0.1, method="splr")
     assert res.success
     assert res.f.dtype == "float32"
+
+
+def test_plans_that_would_not_fit_are_refused_with_a_remedy(rng, monkeypatch):
+    monkeypatch.setattr(validation, "_SMALL_ALLOCATION", 0)
+    monkeypatch.setattr(validation, "_free_memory", lambda: 100)
+    with pytest.raises(MemoryError, match=r"splr.*auto"):
+        ot.sinkhorn_newton(None, None, rng.random((5, 5)), reg=0.1, method="splr")
 
 
 def test_every_end_has_its_status_one_warning_and_finite_potentials(rng):

@@ -1,8 +1,11 @@
 import pickle
 import warnings
+from pathlib import Path
 
+import _cuda_on_cpu
 import numpy as np
 import pytest
+from _cupy_standin import run_with_standin
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -398,3 +401,8 @@ def test_certify_refuses_bad_prices_by_name(rng):
         ot.certify(a, b, C, 0 * a, 0 * b, reg=0.1)
     with pytest.raises(ValueError, match=r"^`a` sums to"):
         ot.sinkhorn_unbalanced(a, b, C, reg_m=np.inf)
+
+
+@pytest.mark.skipif(_cuda_on_cpu.missing() is not None, reason=_cuda_on_cpu.missing() or "")
+def test_the_relatives_of_transport_pass_their_tests_on_the_stand_in():
+    run_with_standin(Path(__file__).parent / "relatives_on_device.py")

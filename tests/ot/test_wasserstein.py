@@ -72,6 +72,14 @@ def test_the_mass_and_the_unit_scale_the_distance(rng):
     assert wasserstein(a, b, 5 * D, p=2, gap=1e-8)[0] == pytest.approx(5 * one, rel=1e-7)
 
 
+def test_powers_do_not_overflow(rng):
+    x, y = clouds(rng, 30, 30)
+    D = cdist(x, y)
+    one = wasserstein(None, None, D, p=4, gap=1e-8)[0]
+    huge = wasserstein(None, None, 1e100 * D, p=4, gap=1e-8)[0]
+    assert huge == pytest.approx(1e100 * one, rel=1e-7)
+
+
 def test_float32_distances_are_taken_at_their_word(rng):
     x, y = clouds(rng, 40, 50)
     D = cdist(x, y).astype(np.float32)

@@ -26,7 +26,7 @@ plans["exact"] = exact
 
 def draw(ax, P):
     """Draw the plan between the two clouds."""
-    for i, j in np.argwhere(P > 0.01 * a[:, None]):
+    for i, j in np.argwhere(0.01 * a[:, None] < P):
         ax.plot(*zip(x[i], y[j], strict=True), "k-", alpha=min(1.0, P[i, j] / a[i]), lw=0.8)
     ax.scatter(*x.T, 2000 * a, "C0", zorder=2)
     ax.scatter(*y.T, 2000 * b, "C1", zorder=2)
