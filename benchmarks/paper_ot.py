@@ -71,16 +71,16 @@ def solve(method, experiment, reg, seconds):
     """Run one method on one problem."""
     a, b, C = experiment.problem[:3]
     options = {"reg": reg, "tol": GOALS[-1], "time_limit": seconds, "maxiter": 10**6}
-    if method in (PLAIN, RELAXED):
-        kind = "stabilized" if method == PLAIN else "overrelaxed"
-        return ot.sinkhorn(a, b, C, method=kind, **options)
-    if method == OURS:
-        return ot.sinkhorn_newton(a, b, C, **options)
-    settings = {
-        "n_sinkhorn": experiment.sweeps,
-        "sparsity": min(1.0, experiment.neighbours / max(C.shape)),
-    }
-    return ot.sinkhorn_newton(a, b, C, method="sns-paper", **settings, **options)
+    if method == PUBLISHED:
+        options["method"] = "sns-paper"
+        options["n_sinkhorn"] = experiment.sweeps
+        options["sparsity"] = min(1.0, experiment.neighbours / max(C.shape))
+    elif method != OURS:
+        options["method"] = "stabilized" if method == PLAIN else "overrelaxed"
+    function = ot.sinkhorn_newton if method in (PUBLISHED, OURS) else ot.sinkhorn
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the table says what failed
+        return function(a, b, C, **options)
 
 
 def first_below(res, goal):
@@ -238,9 +238,7 @@ def run(options, cases=None):
                 if method == PUBLISHED and sharpness == PUBLISHED_SHARPNESS:
                     # The run to compare with the paper's, whose sweeps alone take longer.
                     limit *= 8 if experiment.sweeps > 100 else 1
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # the table says what failed
-                    row = measure(name, sharpness, method, experiment, limit)
+                row = measure(name, sharpness, method, experiment, limit)
                 rows.append(row)
                 log.info(" | ".join(map(str, _line(row))))
     published = {name: case.published for name, case in cases.items() if case.published}
