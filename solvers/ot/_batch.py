@@ -20,8 +20,6 @@ from ._newton import NewtonSteps
 from ._problem import check_limits
 from ._result import Answer
 
-# Entries of a cost above which a problem is worth all threads at once.
-LARGE = 1_000_000
 # The first temperature, relative to the spread of the costs, and the largest factor between two.
 FIRST, FACTOR = 1 / 64, 4.0
 # Marginal error, relative to the mass, at which all temperatures but the last are left.
@@ -70,7 +68,7 @@ def sinkhorn_newton_batch(
     tol, limits = check_limits(io, tol, maxiter, time_limit, callback, progress, history)
     n_threads = check_threads(n_threads)
     check_choice(reg_type, "reg_type", ("kl", "entropy"))
-    check_choice(method, "method", ("auto", "sns-paper"))
+    check_choice(method, "method", ("auto", "sns-paper", "splr"))
     n_sinkhorn = check_count(n_sinkhorn, "n_sinkhorn", minimum=1, allow_none=True) or 8
     tol_inner = check_positive(tol_inner, "tol_inner", allow_none=True)
     maxiter_inner = check_count(maxiter_inner, "maxiter_inner", minimum=1, allow_none=True)
@@ -92,7 +90,7 @@ def sinkhorn_newton_batch(
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         options = PATIENCE, n_sinkhorn, tol_inner or 0.0, maxiter_inner or 0
         rounds = Rounds(problem, reg, tol, start, annealing, options, io.out)
-        left = rounds.go_on(run, maxiter) if problem.size <= LARGE else rounds.running
+        left = rounds.running if problem.large else rounds.go_on(run, maxiter)
         answer, ends = rounds.answer(), rounds.ends(run.status)
         newton = partial(
             NewtonSteps, precond=precond, tol=tol_inner, maxiter=maxiter_inner, sweeps=n_sinkhorn
@@ -133,7 +131,8 @@ class Rounds:
 
     def __init__(self, problem, reg, tol, start, annealing, options, out):
         self.problem, self._be, self.out = problem, problem.be, out
-        self.part = Part(problem, max(1e-4 * tol, 1e-15))
+        # Large ones are left to `Descent` as they are.
+        self.part = Part(problem, -1.0 if problem.large else max(1e-4 * tol, 1e-15))
         xp, part = self._be.xp, self.part
         (count, n), m = part.a.shape, part.b.shape[1]
         # A little below the tolerance, for the judge rounds differently.
@@ -180,28 +179,32 @@ class Rounds:
         xp, hard = self._be.xp, ~self.running
         run.stage("all together")
         while True:
-            self._levels.append(xp.where(self.running, self._now, np.nan))
-            self._round(self._now)
-            seen, last = self.running & xp.isfinite(self._error), self._now == self.reg
+            h, now = self._h, self._now
+            self._levels.append(xp.where(self.running, now, np.nan))
+            self._round(now)
+            seen, last = self.running & xp.isfinite(self._error), now == self.reg
             self._keep(seen & last)
-            worst = xp.where(seen, self._error, 0.0).max()
             self.dual = xp.where(seen, self._linear(), self.dual)
+            worst, hottest = (xp.where(seen, x, 0.0).max() for x in (self._error, now))
             self.running &= ~(seen & last & (self._error <= self._tol))
             hard |= self._advance(last)
             self.running &= ~hard
-            left, series = self.running.sum(), {"fun": self.dual.sum(), "reg": self._now.max()}
-            over = run.record(worst, judge=False, state=self.state, running=left, **series)
-            if over or not self._be.host(left):
-                return hard
-            if run.nit >= maxiter:
+            left, any_hard = self.running.sum(), hard.any()
+            series = {"fun": self.dual.sum(), "reg": hottest, "running": left}
+            run.record(worst, judge=False, state=partial(self._state, h, now), **series)
+            left, any_hard = self._be.host(left, any_hard)
+            if not (left or any_hard):
+                run.end(Status.CONVERGED)
+            elif left and run.status is None and run.nit >= maxiter:
                 run.end(Status.MAXITER)
+            if not left or run.status is not None:
                 return hard
 
     def answer(self):
         """Return the best potentials, for all points, and what they took."""
         xp = self._be.xp
         unknown = self._least == np.inf
-        if self._be.host(unknown.any()):
+        if not self.problem.large and self._be.host(unknown.any()):
             # Something ended these above the last temperature: make their rows exact there.
             running, self.running = self.running, unknown
             self._options = (0, *self._options[1:])
@@ -211,16 +214,17 @@ class Rounds:
         f, g = self.part.potentials(*self._best, self.reg)
         counts = zip(("nsinkhorn", "nnewton", "ncg"), self._counts.sum(axis=0), strict=True)
         counts = {name: self._be.host(count) for name, count in counts}
-        return Answer(f, g, list(self._levels), **counts)
+        levels = list(self._be.host(xp.stack(self._levels))) if self._levels else []
+        return Answer(f, g, levels, **counts)
 
     def ends(self, status):
         """Return how the run of each problem ended, where `status` is how that of all did."""
         running = self._be.host(self.running)
         return [Status.CONVERGED if status is None or not r else status for r in running]
 
-    def state(self):
-        """Return what a callback sees: the present potentials."""
-        f, g = self.part.potentials(self._f, self._h, self._now)
+    def _state(self, h, reg):
+        """Return what a callback sees: the potentials of the last pass."""
+        f, g = self.part.potentials(self._f, h, reg)
         return {"f": self.out(f), "g": self.out(g)}
 
     def _round(self, reg):
@@ -281,8 +285,9 @@ def _one_by_one(descent, annealing, rounds, which, tol, start, answer, ends, run
     if which.size:
         run.stage("one by one")
     for place, k in enumerate(which):
-        if run.status is not None or before >= maxiter:
-            ends[k] = Status.MAXITER if run.status is None else run.status
+        ended = Status.MAXITER if run.status is None and before >= maxiter else run.status
+        if ended is not None and not problem.large:
+            ends[k] = ended
             continue
 
         def report(seen, k=k, left=which.size - place):
@@ -304,9 +309,10 @@ def _one_by_one(descent, annealing, rounds, which, tol, start, answer, ends, run
             run.kind,
             be=problem.be,
             tol=0.8 * tol,
-            maxiter=maxiter - before,
+            # A pass for exact rows is due even to those whose turn never came.
+            maxiter=maxiter - before if ended is None else 1,
             time_limit=None if time_limit is None else time_limit - spent,
-            callback=report,
+            callback=report if ended is None else None,
             history=False,
             stall=STALL,
         )
@@ -315,4 +321,4 @@ def _one_by_one(descent, annealing, rounds, which, tol, start, answer, ends, run
         answer.f[k], answer.g[k] = own.f, own.g
         for name in ("nsinkhorn", "nnewton", "ncg", "nfactor"):
             setattr(answer, name, getattr(answer, name) + getattr(own, name))
-        ends[k] = run.status or inner.status
+        ends[k] = inner.status if run.status is None else run.status

@@ -9,7 +9,9 @@ import numpy as np
 
 from .._core.arrays import Ingest, to_numpy
 from .._core.linalg import logsumexp
-from .._core.validation import check_array, check_choice, check_positive
+from .._core.validation import check_array, check_choice, check_memory, check_positive
+from ._cloud import PointCloud, arrays_of, checked_cloud
+from ._gibbs import SMALL
 from ._problem import _SPARSE_HINT, MASS_SLACK, Transport, _pair
 
 # Entries of a few problems that are looked at together: they stay in the cache, or fill a GPU.
@@ -33,8 +35,6 @@ class Batch:
         Costs in the caller's precision; never written to.
     mass : array, shape (B,)
         Sums of the caller's weights.
-    forbidden : bool
-        Whether there are infinite costs.
     """
 
     be: Any
@@ -43,7 +43,6 @@ class Batch:
     b: Any
     C: Any
     mass: Any
-    forbidden: bool
 
     @property
     def count(self):
@@ -54,6 +53,11 @@ class Batch:
     def size(self):
         """Entries of one cost."""
         return self.C[0].size
+
+    @property
+    def large(self):
+        """Whether a problem is worth all threads, and more than a dense kernel in the cache."""
+        return self.size > SMALL
 
     @property
     def kernels(self):
@@ -72,9 +76,9 @@ class Batch:
         which = xp.arange(sample.shape[0])
         low, high = sample[which, edge], sample[which, xp.maximum(found - 1 - edge, 0)]
         spread = xp.where(found > 0, high - low, 0.0)
-        if sample.shape[1] < self.size:
+        if self.be.host((spread == 0).any()):
             # What the sample shows as constant need not be.
-            spread = xp.where(spread > 0, spread, self.moments[2])
+            spread = xp.where(spread == 0, 4.0 * self.moments[1], spread)
         return spread + xp.zeros(self.count)
 
     @cached_property
@@ -225,24 +229,44 @@ def check_batch(a, b, C):
     """
     if C is None:
         raise TypeError("`C` came as None; expected a cost matrix, or one for each problem")
-    io = Ingest(a=a, b=b, C=C, sparse_hint=_SPARSE_HINT)
+    io = Ingest(a=a, b=b, **arrays_of(C), sparse_hint=_SPARSE_HINT)
+    weights = [check_array(io, name, ndim=2, minimum=0.0) for name in ("a", "b")]
+    C = (_evaluated if isinstance(C, PointCloud) else _matrices)(io, C, weights)
+    counts = [len(w) for w in (*weights, C) if w is not None]
+    with io.device:
+        a, b, mass = _normalised(io, weights, (counts[0], *C.shape[1:]))
+    return Batch(io.be, io.device, a, b, C, mass), io
+
+
+def _matrices(io, _, weights):
+    """Return cost matrices, one for each problem or one for all."""
     if io.raw("C").ndim not in (2, 3):
         check_array(io, "C", ndim=(2, 3))
     *count, n, m = io.raw("C").shape
-    weights = [check_array(io, name, ndim=2, minimum=0.0) for name in ("a", "b")]
-    if weights[0] is not None:
-        count, n = [len(weights[0])], weights[0].shape[1]
-    if weights[1] is not None:
+    a, b = weights
+    if a is not None:
+        count, n = [len(a)], a.shape[1]
+    if b is not None:
         check_array(io, "b", shape=(*(count or [None]), None))
-        count, m = [len(weights[1])], weights[1].shape[1]
+        count, m = [len(b)], b.shape[1]
     shape, means = (n, m), "(a.shape[1], b.shape[1])"
     if io.raw("C").ndim == 3:
         shape, means = (*count, n, m), "(problems, a.shape[1], b.shape[1])"
     C = check_array(io, "C", shape=shape, means=means, plus_inf=True)
+    return C if C.ndim == 3 else C[None]
+
+
+def _evaluated(io, cloud, weights):
+    """Return the costs of a cloud as a matrix for all problems."""
+    cloud = checked_cloud(cloud, io)
+    count = len(weights[0])
+    for name, points, size in zip("ab", "xy", cloud.shape, strict=True):
+        means = f"(problems, len({points}))"
+        check_array(io, name, shape=(count, size), means=means)
+    remedy = "Solve the problems one by one."
+    check_memory(8 * cloud.size, "The cost matrix of a batch", remedy, be=io.be)
     with io.device:
-        a, b, mass = _normalised(io, weights, (*count, n, m))
-    C = C if C.ndim == 3 else C[None]
-    return Batch(io.be, io.device, a, b, C, mass, io.bounds["C"][1] == np.inf), io
+        return cloud[slice(None)][None]
 
 
 def check_regs(problem, reg, reg_scale):
@@ -295,8 +319,9 @@ def check_starts(problem, reg, C, x0, f0, g0):
         names = "x0", "x0"
         f0, g0 = _pair(x0)
     with problem.device:
+        # Without a potential there is nothing of that name, and None comes back.
         f, g = (
-            None if v is None else check_array(Ingest(C=C, **{name: v}), name, shape=w.shape)
+            check_array(Ingest(**arrays_of(C), **{name: v}), name, shape=w.shape)
             for name, v, w in zip(names, (f0, g0), (problem.a, problem.b), strict=True)
         )
         if g is None and f is not None:

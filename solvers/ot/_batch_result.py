@@ -17,12 +17,11 @@ from .._core.validation import (
 )
 from ._batch_problem import check_batch, check_regs
 from ._certificate import _ROUNDING, KIND, judge
+from ._cloud import arrays_of
 from ._problem import DUST
 from ._result import TransportResult, _diagnose
 from ._rounding import missing, shrink
 
-# Entries of a cost above which problems are judged one by one, in blocks of rows.
-LARGE = 1_000_000
 NUMBERS = "value", "row_error", "col_error", "dual", "primal"
 
 
@@ -30,7 +29,7 @@ def certify_batch(a, b, C, f, g, *, reg, tol):
     """As `certify`, for a batch: the certificate of the worst problem."""
     problem, _ = check_batch(a, b, C)
     reg, tol = check_regs(problem, reg, None), check_positive(tol, "tol")
-    io = Ingest(f=f, g=g, C=C)
+    io = Ingest(f=f, g=g, **arrays_of(C))
     f = check_array(io, "f", shape=problem.a.shape, means="the shape of `a`", finite=False)
     g = check_array(io, "g", shape=problem.b.shape, means="the shape of `b`", finite=False)
     with problem.device:
@@ -42,10 +41,11 @@ def judge_batch(problem, f, g, reg):
     be, found = problem.be, []
     f, g = f.astype(np.float64), g.astype(np.float64)
     with np.errstate(all="ignore"):
-        if problem.size <= LARGE:
+        if not problem.large:
             for these in problem.blocks():
                 found.append(be.host(*_judge(problem, f[these], g[these], reg[these], these)))
         else:
+            # In blocks of rows.
             for k, temperature in enumerate(be.host(reg)):
                 verdict = judge(replace(problem.one(k), mass=1.0), f[k], g[k], temperature, 1.0)
                 numbers = {"value": verdict.value, **verdict.details}
@@ -133,7 +133,7 @@ def finish(problem, io, reg, reg_type, tol, answer, ends, run, data):
     if run.status not in (Status.CALLBACK, Status.TIME_LIMIT):
         run.end(ends[k])
     mass, regs = problem.be.host(problem.mass, reg)
-    note = f"This is the largest of {converged.size} problems (number {k})."
+    note = f"This is the largest of {converged.size}, that of problem {k}."
     if not certificate.holds:
         note = f"This is problem {k}; {np.sum(~converged)} of {converged.size} have not converged."
         reason = _diagnose(problem.one(k), regs[k], tol, run, holds=False)
@@ -275,7 +275,7 @@ class BatchResult(TransportResult):
         if check_count(axis, "axis") > 1:
             raise ValueError(f"`axis` came as {axis!r}; expected 0 or 1")
         plans = _Plans(self)
-        problem, io = plans.problem, Ingest(C=self._data[2], V=V)
+        problem, io = plans.problem, Ingest(**arrays_of(self._data[2]), V=V)
         V = check_array(io, "V", ndim=(2, 3))
         size = (problem.b if axis == 1 else problem.a).shape
         if V.shape[:2] != size:
@@ -306,14 +306,73 @@ class BatchResult(TransportResult):
         """
         return self._each(_linear_dual), self.cost_rounded
 
-    @property
+    @cached_property
     def grad_reg(self):
-        """Not available for a batch."""
-        raise NotImplementedError("`grad_reg` is for single problems")
+        """Slopes of the values in `reg`: ``KL(P | a b^T / M)``, or ``sum P (log P - 1)``."""
+        xp, reg = self._checked()[0].be.xp, self.reg
+        bilinear = self._each(lambda _, C, a, b, f, g, P: _paid(xp, C, f, g, P))
+        masses = self._each(lambda _, C, a, b, f, g, P: 1.0 - P.sum(axis=(1, 2)))
+        return bilinear / reg + masses + (self.value - self.dual) / reg
 
     def vjp(self, df=None, dg=None, dP=None, *, tol=None):
-        """Not available for a batch."""
-        raise NotImplementedError("`vjp` is for single problems: solve them one by one")
+        """Pull cotangents back to the weights and the costs, one problem after another.
+
+        Parameters
+        ----------
+        df, dg, dP : array, shapes (B, n), (B, m) and (B, n, m), optional
+            As for a single problem, with a leading axis.
+        tol : float, optional
+            As for a single problem.
+
+        Returns
+        -------
+        array, array, array
+            Shapes (B, n), (B, m) and (B, n, m); for a cost that all problems share, its gradient
+            is the sum of the last over the first axis.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a cotangent is no array of the shape above, or none is given.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the linear system of a problem cannot be solved to `tol`.
+        """
+        problem, io = self._checked()
+        given = {"df": df, "dg": dg, "dP": dP}
+        door = Ingest(**arrays_of(self._data[2]), **given)
+        count, (n, m) = problem.count, problem.C.shape[1:]
+        shapes = {"df": (count, n), "dg": (count, m), "dP": (count, n, m)}
+        for name, shape in shapes.items():
+            check_array(door, name, shape=shape)
+        parts = []
+        for k in range(count):
+            own = {name: v if v is None else io.out(door[name][k]) for name, v in given.items()}
+            parts.append(self._single(k, problem, io).vjp(**own, tol=tol))
+        with io.device:
+            columns = [[Ingest(x=x)["x"] for x in column] for column in zip(*parts, strict=True)]
+            return tuple(io.out(problem.be.xp.stack(column)) for column in columns)
+
+    def _single(self, k, problem, io):
+        """Return what a problem's result has on its own."""
+        fields = "f", "g", "reg", "value", "dual"
+        names = [name for name in "ab" if name in io]
+        data = {name: io.out(io.raw(name)[k]) for name in names}
+        # Of a cloud, too, the gradient in the costs is asked for.
+        C = io.raw("C") if "C" in io else problem.C[0]
+        own = {name: getattr(self, name)[k] for name in fields}
+        return TransportResult(
+            **own,
+            density=self.density,
+            _data=(data.get("a"), data.get("b"), io.out(C if C.ndim == 2 else C[k])),
+            _reg_type=self._reg_type,
+        )
+
+    @property
+    def _point_gradients(self):
+        raise NotImplementedError("`grad_x` and `grad_y` are for single problems; see `grad_C`")
 
     def _checked(self):
         return check_batch(*self._data)
@@ -332,8 +391,8 @@ class BatchResult(TransportResult):
         f, g = plans.f, plans.g
         with plans.io.device, np.errstate(invalid="ignore"):
             mass = host(problem.mass)
-            for these, P in plans:
-                P /= problem.mass[these, None, None]
+            for these, plan in plans:
+                P = plan / problem.mass[these, None, None]
                 data = problem.costs(these), problem.a[these], problem.b[these]
                 found.append(host(function(problem.be.xp, *data, f[these], g[these], P)))
         return mass * np.concatenate(found)
@@ -372,6 +431,11 @@ def _rounded_cost(xp, C, a, b, f, g, P):
     P += left[:, :, None] * (right / xp.where(total > 0, total, 1.0)[:, None])[:, None, :]
     # Infinite where the missing mass would have to use a forbidden edge.
     return (xp.where(P > 0, C, 0.0) * P).sum(axis=(1, 2))
+
+
+def _paid(xp, C, f, g, P):
+    """Return ``sum P (f + g - C)``, where edges without mass may have any cost."""
+    return (xp.where(P > 0, f[:, :, None] + g[:, None, :] - C, 0.0) * P).sum(axis=(1, 2))
 
 
 def _linear_dual(xp, C, a, b, f, g, P):

@@ -6,8 +6,9 @@ import numpy as np
 
 from .._core.arrays import Ingest
 from .._core.certificate import Certificate
-from .._core.validation import check_array, check_positive
+from .._core.validation import check_array, check_nonnegative, check_positive
 from ._batch_problem import is_batch
+from ._certificate_linear import checked_plan, judge_linear
 from ._cloud import arrays_of
 from ._constraints import check_constraints
 from ._problem import DUST, check_reg_m, check_transport, over_strips, row_blocks
@@ -20,7 +21,7 @@ KIND_CONSTRAINED = "marginal error (L1) plus constraint residuals"
 _ROUNDING = 1e-14
 
 
-def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None):
+def certify(a, b, C, f, g, *, reg, tol=1e-8, P=None, reg_m=None, constraints=(), w=None):
     r"""Judge a pair of entropic potentials, wherever they come from.
 
     Rebuilds the plan :math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \varepsilon) / M` in
@@ -35,9 +36,12 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
     f, g : array, shapes (n,) and (m,)
         Potentials in the unit of `C`; only :math:`f_i + g_j` counts.
     reg : float
-        Entropic weight :math:`\varepsilon`, in the unit of `C`.
+        Entropic weight :math:`\varepsilon`, in the unit of `C`. Zero, together with `P`, asks
+        for the linear programme.
     tol : float, default 1e-8
         Largest marginal error that passes, relative to the mass.
+    P : array or sparse array, shape (n, m), optional
+        Only for ``reg=0``: a plan, which need not be quite feasible.
     reg_m : float or pair of float, optional
         Judge an answer of `sinkhorn_unbalanced` for these weights
         :math:`\tau_1, \tau_2` of the marginals' divergences.
@@ -69,6 +73,17 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
         the constraints contradict each other. `primal` stands for a plan that may miss them by
         what the certificate shows.
 
+        For ``reg=0`` the value is :math:`(U - L) / \max(|U|, 10^{-8} r)`, where `r` is the range
+        of the cost, `U` what the plan costs after `round_plan`, and `L` what `g` proves together
+        with its c-transform :math:`f_i = \min_j (C_{ij} - g_j)`, which takes the place of `f`.
+        (For a cost in Fortran order `f` and `g` change roles.) In `details`: ``primal`` and
+        ``dual`` (`U` and `L`, each moved outwards by what rounding can have done to it),
+        ``row_error`` and ``col_error`` of the plan as it came, and ``mass``.
+
+        For a batch (shapes as in `sinkhorn_newton`, potentials (B, n) and (B, m), `reg` a number
+        or of shape (B,)) it is the certificate of the problem with the largest value, which is
+        number ``problem`` in `details`.
+
     Raises
     ------
     TypeError, ValueError
@@ -93,8 +108,8 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
     True
     """
     if is_batch(a, b, C):
-        if reg_m is not None or constraints:
-            name = "constraints" if reg_m is None else "reg_m"
+        if reg_m is not None or constraints or P is not None:
+            name = "P" if P is not None else "constraints" if reg_m is None else "reg_m"
             raise ValueError(f"`{name}` came with a batch; expected a single problem with it")
         from ._batch_result import certify_batch
 
@@ -103,7 +118,13 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
     # Where both marginals are kept the problem is the balanced one.
     balanced = min(reg_m) == np.inf
     problem, _ = check_transport(a, b, C, balanced=balanced)
-    reg, tol = check_positive(reg, "reg"), check_positive(tol, "tol")
+    reg = check_positive(reg, "reg") if P is None else check_nonnegative(reg, "reg")
+    tol = check_positive(tol, "tol")
+    if P is not None:
+        if reg > 0:
+            raise ValueError(f"`P` came with reg={reg:g}; expected reg=0")
+        if not balanced or len(constraints):
+            raise ValueError("`P` came with `reg_m` or `constraints`; expected neither")
     io = Ingest(f=f, g=g, **arrays_of(C))
     sizes = problem.a.size, problem.b.size
     n, m = sizes[::-1] if problem.flipped else sizes
@@ -116,6 +137,8 @@ def certify(a, b, C, f, g, *, reg, tol=1e-8, reg_m=None, constraints=(), w=None)
     if problem.flipped:
         f, g, reg_m = g, f, reg_m[::-1]
     with problem.device:
+        if P is not None:
+            return judge_linear(problem, g, checked_plan(problem, C, P), tol)
         if not balanced:
             return judge_unbalanced(problem, f, g, reg, reg_m, tol)
         if constraints is not None:

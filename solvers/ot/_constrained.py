@@ -24,7 +24,7 @@ from ._result import Answer
 # Temperatures fall by this factor, from the given fraction of the spread of the costs.
 FACTOR, FIRST = 8.0, 1 / 16
 # Residual at which all temperatures but the last are left, and the marginal error on the way.
-ANNEALING_TOL, ROUGH = 1e-2, 1e-3
+ANNEALING_TOL, ROUGH = 1e-3, 1e-3
 # By how much the step of one multiplier may tilt exponents, at first and at least. Each step that
 # ends where the dual still rises lets the next be longer, by the third number: where entries of
 # the plan have to vanish, its model holds for one unit of the exponent only, and contradictory
@@ -171,7 +171,8 @@ class ConstrainedDescent:
         for _ in range(MOST_TRIALS):
             w = self._allowed(start.w + length * step)
             move = w - start.w
-            point = self._look(reg, start.g + self._xp.asarray(move) @ answers, w, tol, last)
+            g = start.g + sum(float(move[k]) * answer for k, answer in answers.items())
+            point = self._look(reg, g, w, tol, last)
             before, after = gradient @ move, -(point.slack * self._scales) @ move
             if self._run.status is not None or after >= -0.5 * before:
                 break
@@ -184,12 +185,11 @@ class ConstrainedDescent:
 
     def _newton_step(self, point, reg, reach):
         """Return a step of the multipliers, and how column potentials answer to a unit of each."""
-        count, m = len(self._constraints), self._problem.b.size
-        step, answers = np.zeros(count), self._xp.zeros((count, m))
+        step = np.zeros(len(self._constraints))
         equal = self._constraints.equal
         active = np.flatnonzero(equal | (point.w > 0) | (point.slack < 0))
         if active.size == 0:
-            return step, answers
+            return step, {}
         scales = self._scales[active]
         flows, covariance = self._curvature(point, reg, active)
         replies = point.descent.responses(point.g, flows)
@@ -204,7 +204,10 @@ class ConstrainedDescent:
         upper = np.full(active.size, reach * reg)
         lower = np.where(equal[active], -upper, -np.minimum(point.w[active] * scales, upper))
         step[active] = bounded_minimum(hessian, point.slack[active], lower, upper) / scales
-        answers[active] = -replies * self._xp.asarray(scales)[:, None]
+        answers = {
+            k: -float(scale) * reply
+            for k, scale, reply in zip(active, scales, replies, strict=True)
+        }
         return step, answers
 
     def _look(self, reg, g, w, tol, last):

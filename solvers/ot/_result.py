@@ -56,6 +56,30 @@ _UNBALANCED = """\
   year = {2018},
 }"""
 
+_OVERRELAXED = """\
+@article{thibault2021overrelaxed,
+  title = {Overrelaxed {S}inkhorn-{K}nopp algorithm for regularized optimal transport},
+  author = {Thibault, Alexis and Chizat, L\\'{e}na\\"{i}c and Dossal, Charles and
+            Papadakis, Nicolas},
+  journal = {Algorithms},
+  volume = {14},
+  number = {5},
+  pages = {143},
+  year = {2021},
+  eprint = {1711.01851},
+  archiveprefix = {arXiv},
+}"""
+_ANDERSON = """\
+@article{walker2011anderson,
+  title = {Anderson acceleration for fixed-point iterations},
+  author = {Walker, Homer F. and Ni, Peng},
+  journal = {SIAM Journal on Numerical Analysis},
+  volume = {49},
+  number = {4},
+  pages = {1715--1735},
+  year = {2011},
+}"""
+
 
 @dataclass
 class Answer:
@@ -118,7 +142,13 @@ class TransportResult(Result):
     levels: list[float]
     w: Any
 
-    _bibtex: ClassVar = {"sinkhorn_newton": _SNS, "splr": _SPLR, "sinkhorn": _SINKHORN}
+    _bibtex: ClassVar = {
+        "sinkhorn_newton": _SNS,
+        "sinkhorn_newton (splr)": _SPLR,
+        "sinkhorn": _SINKHORN,
+        "sinkhorn (overrelaxed)": f"{_SINKHORN}\n\n{_OVERRELAXED}",
+        "sinkhorn (anderson)": f"{_SINKHORN}\n\n{_ANDERSON}",
+    }
 
     @property
     def x(self):
@@ -485,10 +515,11 @@ class _PlanBlocks:
             yield rows, E
 
 
-def finish(problem, io, reg, reg_type, tol, answer, run, data, conditions=None):
+def finish(problem, io, reg, reg_type, tol, answer, run, data, conditions=None, warn=True):
     """Judge an answer and turn it into a result.
 
-    `conditions` are the caller's constraints and the same in normal form.
+    `conditions` are the caller's constraints and the same in normal form; without `warn` an
+    outer run warns.
     """
     own = {}
     judged = partial(_judged, problem, io, reg=reg, tol=tol)
@@ -510,6 +541,7 @@ def finish(problem, io, reg, reg_type, tol, answer, run, data, conditions=None):
         TransportResult,
         certificate,
         note=note,
+        warn=warn,
         f=f,
         g=g,
         reg=reg,

@@ -26,11 +26,11 @@ from ._splr import splr
 # factor between two, which adapts within these bounds.
 FIRST, FACTOR, FACTORS = 1 / 64, 8.0, (1.5, 16.0)
 # Marginal error, relative to the mass, at which all temperatures but the last are left.
-ANNEALING_TOL = 1e-3
+ANNEALING_TOL = 3e-4
+# The last temperature is stuck where a pass finds more than this fraction of the error before.
+STUCK = 0.9
 # Newton steps, and blocks of sweeps, between two passes: while annealing, and at the end.
 PATIENCE, LAST_PATIENCE = 14, 40
-# How far to go on in one direction, in strides of a stored kernel's reach.
-LONGEST_LEAP, MOST_LEAPS = 1e6, 5
 # Corrections from a coarse plan within which the error has to halve.
 CORRECTIONS = 5
 # Passes without progress after which a run has stalled.
@@ -75,12 +75,14 @@ def sinkhorn_newton(
     Parameters
     ----------
     a, b : array, shapes (n,) and (m,), or None
-        Non-negative weights with equal sums (zeros are fine); None for uniform ones.
+        Non-negative weights with equal sums (zeros are fine); None for uniform ones. For a batch
+        of problems, shapes (B, n) and (B, m).
     C : array, shape (n, m)
-        Cost of moving a unit of mass, in any unit; ``inf`` forbids an edge.
-    reg : float, optional
+        Cost of moving a unit of mass, in any unit; ``inf`` forbids an edge. For a batch, shape
+        (B, n, m), or (n, m) if it is that of all problems.
+    reg : float, or for a batch also array, shape (B,), optional
         Entropic weight :math:`\varepsilon`, in the unit of `C`. Default: 0.05 times the standard
-        deviation of the costs.
+        deviation of the costs, of each cost in a batch.
     reg_scale : {None, "std", "mean", "max", "median"}
         Multiply `reg` by this statistic of the finite costs.
     reg_type : {"kl", "entropy"}
@@ -162,10 +164,22 @@ def sinkhorn_newton(
     Under constraints the plan is :math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij} + \sum_k w_k
     D_{k,ij}) / \varepsilon) / M` with the multipliers ``res.w``: non-negative for inequalities,
     and zero where they have slack, so that these do not bend the plan. Newton steps on `w` go
-    around the method for plans without constraints, at 10 to 30 passes in all; `callback` is
-    called after each step, and sees `w` too. It takes the memory of one more cost in float64, and
-    copies matrices whose memory order or precision is not that of `C`. Constraints that
-    contradict each other end as ``INFEASIBLE``, with the proof in the certificate.
+    around the method for plans without constraints, at 10 passes in all for a large `reg` and 20
+    to 60 for a small one; `callback` is called after each step, and sees `w` too. It takes the
+    memory of one more cost in float64, and copies matrices whose memory order or precision is
+    not that of `C`. Constraints that contradict each other end as ``INFEASIBLE``, with the proof
+    in the certificate.
+
+    A batch is solved in common passes: all problems that are still running advance in one call
+    of a kernel, each problem on one thread (on a GPU: in one block), which makes its sweeps and
+    Newton steps in the cache. Every problem has its own `reg` and its own end; `maxiter` is for
+    each. The few that take long are finished on their own, with all threads, and so are problems
+    with more than 250 000 entries; `precond` and `store_plan` matter to these only. A shared
+    `PointCloud` is evaluated once. The result's fields have a leading axis B, and the numbers
+    (`reg`, `value`, `dual`, `marginal_error`, `converged`) are NumPy arrays of shape (B,), while
+    `success`, `status` and `certificate` are those of the worst problem and `nit` is the most
+    passes of any. A callback gets the largest ``marginal_error``, and as ``fun`` the sum of the
+    dual values. Batches have neither constraints nor other methods than "auto".
 
     Potentials are in the KL convention (:math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) /
     \varepsilon) / M` for mass :math:`M`) and split evenly: :math:`\langle a, f \rangle = \langle
@@ -194,6 +208,15 @@ def sinkhorn_newton(
     >>> res.plan.round(3)
     array([[0.25, 0.25],
            [0.  , 0.5 ]])
+
+    Two problems at once, of which the second has the cost turned over:
+
+    >>> C = [[[0, 1], [1, 0]], [[1, 0], [0, 1]]]
+    >>> res = solvers.ot.sinkhorn_newton(None, [[0.25, 0.75]] * 2, C, reg=[0.1, 0.2])
+    >>> res.converged
+    array([ True,  True])
+    >>> res.plan.shape
+    (2, 2, 2)
 
     At least a tenth of the mass is to go from the second point to the first:
 
@@ -226,10 +249,12 @@ def sinkhorn_newton(
     conditions = check_constraints(problem, C, constraints)
     if conditions is not None and method != "auto":
         raise ValueError(f"`constraints` came with method={method!r}; expected method='auto'")
-    # Points of the constrained method take a few passes each, and quasi-Newton steps come in long
-    # runs without much progress.
+    # Points of the constrained method take a few passes each, quasi-Newton steps come in long runs
+    # without much progress, and the first sweeps of the published method are not to be cut short.
     stall = STALL * (10 if method == "splr" else 1 if conditions is None else 5)
-    name = "splr" if method == "splr" else "sinkhorn_newton"
+    if method == "sns-paper":
+        stall += n_sinkhorn or 20
+    name = "sinkhorn_newton (splr)" if method == "splr" else "sinkhorn_newton"
     run = Monitor(name, "marginal_error", be=io.be, tol=0.8 * tol, stall=stall, **limits)
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         if method == "sns-paper":
@@ -274,14 +299,18 @@ class Descent:
     store_plan : {"auto", True, False}
     out : callable
         Turns an array into the caller's kind.
+    annealing_tol : float
+        Largest error at all temperatures but the last.
     """
 
-    def __init__(self, problem, reg, tol, run, newton, store_plan, out):
+    def __init__(
+        self, problem, reg, tol, run, newton, store_plan, out, annealing_tol=ANNEALING_TOL
+    ):
         self._best = BestPotentials(problem, reg, max(1e-4 * tol, 1e-15), out)
         self._problem, self._be = self._best.part, problem.be
         self._passes = Passes(self._problem, store_plan)
         # A little below the tolerance, for the judge rounds differently.
-        self._reg, self._tol = reg, 0.8 * tol
+        self._reg, self._tol, self._annealing_tol = reg, 0.8 * tol, annealing_tol
         self._run, self._make_newton, self._out = run, newton, out
         self._newton = newton(self._be, self._problem.b, run)
 
@@ -302,7 +331,14 @@ class Descent:
             if levels[-1:] != [reg]:
                 levels.append(reg)
             outcome = self._solve_level(g, reg, last, patient=path.at_smallest_step)
-            path.advance(reg, outcome)
+            if annealing and outcome.stuck:
+                # A mismatch has been left where its links were open, and now they are closed:
+                # come down once more, carefully, from where all of them are open.
+                self._annealing_tol = self._tol
+                highest = self._problem.range
+                path = Path(self._problem, self._reg, None, annealing, highest=highest)
+            else:
+                path.advance(reg, outcome)
         if not best.found:
             # Something ended the run above the last temperature: make the rows exact there.
             c, _ = self._passes.run(outcome.g, self._reg)
@@ -376,23 +412,22 @@ class Descent:
 
         All but the last temperature give up when they make slow progress, unless `patient`.
         """
-        tol, patience = (self._tol, LAST_PATIENCE) if last else (ANNEALING_TOL, PATIENCE)
+        tol, patience = (self._tol, LAST_PATIENCE) if last else (self._annealing_tol, PATIENCE)
         # Dropping less than a tenth of the error to be reached is harmless.
         cutoff = 0.1 * tol / g.size
-        first, before, left, stored, leaps, stride = None, np.inf, np.inf, 0, MOST_LEAPS, 0.0
+        first, before, left, stored = None, np.inf, np.inf, 0
         while True:
             look = self._look(g, reg, last, cutoff)
             first = first or look.error
             if look.over or look.error <= tol:
                 return Outcome(look.error <= tol, g, first, stored)
-            if last and leaps and 0.999 * before < look.error < 1.001 * before:
-                g, before, leaps = self._leap(g, reg, stride, look.gap), np.inf, leaps - 1
-                continue
+            careful = self._annealing_tol == self._tol
+            if last and not careful and stored >= 2 and look.error > STUCK * before:
+                return Outcome(False, g, first, stored, stuck=True)
             stored, before, goal = stored + 1, look.error, left
             aim = max(0.3 * tol, look.kernel.floor, 1e-15)
             log_v, left = self._newton.balance(look.kernel, look.gap, aim, patience)
-            stride = reg * log_v
-            g = g + stride
+            g = g + reg * log_v
             if not last and left <= tol:
                 return Outcome(True, g, first, stored)
             if stored >= 3 and left > (0.01 if last else 0.3 * goal) and not (last and patient):
@@ -429,26 +464,6 @@ class Descent:
             g = g + reg * self._newton.refine(kernel, log_v, look.gap, 0.3 * tol / look.error)
             before = look.error
 
-    def _leap(self, g, reg, stride, gap):
-        """Follow a direction as far as the dual rises along it.
-
-        Parts of the problem whose links underflow, two distant clusters say, have to be moved
-        against each other by many times what a stored kernel reaches. The slope then stays what
-        it is until the links open: so look for the end in growing strides, and halve towards it.
-        """
-        self._run.stage("leaps")
-        slope = self._be.host(gap @ stride)
-        near, far, length = 0.0, np.inf, 4.0
-        while self._run.status is None and far - near > 1.0 and near < LONGEST_LEAP:
-            look = self._look(g + length * stride, reg, last=False)
-            if self._be.host(look.gap @ stride) > 0.5 * slope:
-                near = length
-            else:
-                far = length
-            length = 4.0 * near if far == np.inf else 0.5 * (near + far)
-        self._run.stage("final temperature")
-        return g + near * stride
-
 
 class Look(NamedTuple):
     """What a pass shows: gaps of the column sums, their L1 norm, the kernel if it was stored."""
@@ -466,6 +481,7 @@ class Outcome(NamedTuple):
     g: Any
     first: float
     stored: int
+    stuck: bool = False
 
 
 class Level(NamedTuple):
@@ -482,10 +498,10 @@ class Path:
     Steps shrink where a level resisted and grow where the prediction was good.
     """
 
-    def __init__(self, problem, reg, start, annealing, first=None):
+    def __init__(self, problem, reg, start, annealing, *, first=None, highest=None):
         self._reg, self._factor = reg, FACTOR
         self._levels = []
-        self._highest = FIRST * problem.spread if annealing else reg
+        self._highest = highest or (FIRST * problem.spread if annealing else reg)
         if self._highest < 2.0 * reg:
             self._highest = reg
         # A good start needs no higher temperature; `advance` goes up if it was not good.

@@ -11,6 +11,7 @@ from ._result import Answer
 
 # Sufficient increase of the dual in the line search, and its shortest step.
 ARMIJO, SHORTEST = 1e-4, 2.0**-40
+ROUNDING = 1e-15
 
 
 def sns_paper(problem, out, reg, tol, start, run, sparsity, n_sinkhorn, tol_inner, maxiter_inner):
@@ -64,7 +65,9 @@ def sns_paper(problem, out, reg, tol, start, run, sparsity, n_sinkhorn, tol_inne
             new = x + alpha * step_x, y + alpha * step_y
             P = plan(xp, *new, C, reg)
             gain = a @ new[0] + b @ new[1] - reg * P.sum() - value
-            if be.host(gain >= ARMIJO * alpha * slope) or alpha < SHORTEST:
+            # Near the solution gains drop below the rounding of the value long before errors do.
+            enough = gain >= ARMIJO * alpha * slope - ROUNDING * abs(value)
+            if be.host(enough) or alpha < SHORTEST:
                 break
             alpha *= 0.5
         if alpha < SHORTEST:

@@ -7,6 +7,7 @@ import numpy as np
 
 from .._core.linalg import pcg
 from .._core.result import Status
+from .._core.validation import check_memory
 from ._problem import BestPotentials, softmin
 from ._result import Answer
 from ._sns_paper import largest_entries, plan
@@ -77,6 +78,9 @@ class _Steps:
 
     def __init__(self, part, reg, best, run, sparsity, tol_inner, maxiter_inner):
         n, m = part.C.shape
+        # Two plans, and a copy whose entries are ranked.
+        remedy = "Use method='auto'."
+        check_memory(24 * n * m, "The plans of method='splr'", remedy, be=part.be)
         # Of a point cloud, the costs.
         self._C = part.C[:]
         self._part, self._last, self._best, self._run = part, reg, best, run

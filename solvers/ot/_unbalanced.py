@@ -173,7 +173,7 @@ def sinkhorn_unbalanced(
     >>> res.success
     True
     >>> res.plan.sum(axis=1).round(2)
-    array([1.  , 1.38])
+    array([1.  , 1.44])
     """
     reg_m = check_reg_m(reg_m)
     check_choice(method, "method", ("newton", "sinkhorn"))
@@ -200,18 +200,23 @@ def sinkhorn_unbalanced(
     run = Monitor(
         "sinkhorn_unbalanced", "optimality", be=io.be, tol=0.9 * tol, stall=stall, **limits
     )
-    taus = reg_m[::-1] if problem.flipped else reg_m
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
-        best = _BestPair(problem, reg, taus, io.out)
+        best = _BestPair(problem, reg, reg_m, io.out)
         if best.infeasible:
             run.end(Status.INFEASIBLE)
+        elif method == "newton":
+            best.relaxed(tol, run).anneal(best.restrict(*start), annealing, store_plan)
         else:
-            solver = _Relaxed(best, reg, taus, 0.8 * tol, run)
-            if method == "newton":
-                solver.anneal(best.restrict(*start), annealing, store_plan)
-            else:
-                solver.alternate(best.restrict(*start), store_plan, io.dtype)
+            best.relaxed(tol, run).alternate(best.restrict(*start), store_plan, io.dtype)
         return _finish(problem, io, reg, reg_m, tol, best, run, (a, b, C))
+
+
+def solve_unbalanced(problem, io, reg, reg_m, tol, start, run, data):
+    """Solve a checked problem for an outer run, which warns; `run` may have ended already."""
+    best = _BestPair(problem, reg, reg_m, io.out)
+    if run.status is None:
+        best.relaxed(tol, run).anneal(best.restrict(*start), True, "auto")
+    return _finish(problem, io, reg, reg_m, tol, best, run, data, warn=False)
 
 
 class _Relaxed:
@@ -252,7 +257,7 @@ class _Relaxed:
         if not best.found:
             # Something ended the run above the last temperature: make the rows exact there.
             look = passes.look(f, outcome.g, self._reg, self._taus)
-            best.offer(np.inf, -self._reg * (1.0 - look.lam) * look.s, outcome.g)
+            best.offer(np.inf, look.f, outcome.g)
         best.density = passes.density
         best.counts = steps.counts
 
@@ -304,7 +309,8 @@ class _Relaxed:
                 if be.host(be.xp.isfinite(h).all() & be.xp.isfinite(f).all()):
                     best.offer(0.0, f, h)
                 fun = _dual(problem, reg, self._taus, f, h, mass)
-                if run.record(error / mass, state=best.state, fun=fun):
+                error /= max(mass, 1e-300)
+                if run.record(error, state=best.state, fun=fun):
                     break
                 best.counts["nsinkhorn"] += 1
                 if reach > REACH:
@@ -316,11 +322,10 @@ class _Relaxed:
         """Pass over the cost once, and report the residual of both conditions."""
         problem, host = self._problem, self._be.host
         look = passes.look(f, g, reg, self._taus, cutoff)
-        wanted = _wanted(self._be.xp, problem.a, look.f, self._taus[0])
-        rows, cols, mass = host(
-            abs(look.w - wanted).sum(), abs(look.c - look.t).sum(), look.w.sum()
-        )
-        error = (rows + cols) / mass
+        # The plan has the row sums `r`, and column sums that are as far from `c` at most.
+        r = _wanted(self._be.xp, problem.a, look.f, self._taus[0])
+        rows, cols, mass = host(abs(look.w - r).sum(), abs(look.c - look.t).sum(), r.sum())
+        error = (rows + cols) / max(mass, 1e-300)
         if reg == self._reg:
             self._best.offer(error, look.f, g)
         fun = _dual(problem, reg, self._taus, look.f, g, mass)
@@ -330,7 +335,7 @@ class _Relaxed:
 
 
 class _Look(NamedTuple):
-    """What a pass shows of potentials ``(f, g)``, where ``f`` makes the row sums exactly `w`."""
+    """What a pass shows: optimal row potentials `f`, and the column sums `c` for row sums `w`."""
 
     lam: float
     w: Any
@@ -371,9 +376,9 @@ class _DampedPasses(Passes):
                 self.problem.C, self._shift, w, reg, lost, g
             )
             g[lost] *= 1.0 - _damping(reg, taus[1])
-        s = self._shift.copy()
-        f = reg * (xp.log(w / a) - s)
-        return _Look(_damping(reg, taus[0]), w, s, f, g, b * sums, b * wanted, kernel)
+        s, lam = self._shift.copy(), _damping(reg, taus[0])
+        f = -reg * (1.0 - lam) * s
+        return _Look(lam, w, s, f, g, b * sums, b * wanted, kernel)
 
 
 class _Point(NamedTuple):
@@ -451,9 +456,9 @@ class _System:
 
     def mismatch(self, point):
         """Return the logarithms by which the column sums are off."""
-        return self.be.xp.log(
-            self.be.xp.maximum(point.t, 1e-300) / self.be.xp.maximum(point.c, 1e-300)
-        )
+        xp, g = self.be.xp, self._look.g + self._reg * point.x
+        # Not of the targets, which underflow where potentials exceed prices many times.
+        return xp.log(self._b / xp.maximum(point.c, 1e-300)) - g / self._tau
 
     def update(self, point):
         """Return the damped update of the column log-factors."""
@@ -465,7 +470,8 @@ class _System:
         Along a common shift both masses are exponentials, so the shift has a closed form.
         """
         xp = self.be.xp
-        return point.x + xp.log(point.t.sum() / point.c.sum()) / (self.lam + self.mu)
+        shift = xp.log(point.t.sum() / point.c.sum()) / (self.lam + self.mu)
+        return point.x + xp.where(xp.isfinite(shift), shift, 0.0)
 
 
 class _DampedSteps(NewtonSteps):
@@ -499,7 +505,7 @@ class _DampedSteps(NewtonSteps):
                 xp.where(heavy, point.x, np.inf).min(),
                 xp.where(heavy, point.x, -np.inf).max(),
             )
-            left = error / mass
+            left = error / max(mass, 1e-300)
             first = left if first is None else first
             if left <= max(tol, floor) or high - low > REACH or move == patience:
                 break
@@ -610,14 +616,17 @@ class _BestPair:
     ----------
     problem : Transport
         The caller's problem, with its masses.
-    reg, taus
-        As in `_Relaxed`.
+    reg : float
+        The last temperature.
+    reg_m : pair of float
+        Prices of the marginals, in the caller's order.
     out : callable
         Turns an array into the caller's kind.
     """
 
-    def __init__(self, problem, reg, taus, out):
-        self._problem, self._reg, self._taus, self._out = problem, reg, taus, out
+    def __init__(self, problem, reg, reg_m, out):
+        self._problem, self._reg, self._out = problem, reg, out
+        self._taus = taus = reg_m[::-1] if problem.flipped else reg_m
         xp, be = problem.be.xp, problem.be
         heavy = [problem.a > DUST, problem.b > DUST]
         reached = heavy
@@ -639,6 +648,11 @@ class _BestPair:
         self.error, self._f, self._g = np.inf, None, None
         self.levels, self.density = [], 1.0
         self.counts = {"nsinkhorn": 0, "nnewton": 0, "ncg": 0, "nfactor": 0}
+
+    def relaxed(self, tol, run):
+        """Return the solver of the problem without points that take no part."""
+        # A little below the tolerance, for the judge rounds differently.
+        return _Relaxed(self, self._reg, self._taus, 0.8 * tol, run)
 
     @property
     def found(self):
@@ -751,7 +765,7 @@ def _dual(problem, reg, taus, f, g, mass):
     return sum(parts) + reg * (problem.a.sum() * problem.b.sum() - mass)
 
 
-def _finish(problem, io, reg, reg_m, tol, best, run, data):
+def _finish(problem, io, reg, reg_m, tol, best, run, data, warn=True):
     """Judge the answer as the caller gets it, and turn it into a result."""
     f, g = best.potentials()
     f, g = (io.out(v) for v in ((g, f) if problem.flipped else (f, g)))
@@ -762,12 +776,15 @@ def _finish(problem, io, reg, reg_m, tol, best, run, data):
     note = None
     largest = problem.be.host(*(problem.be.xp.abs(v).max() for v in own))
     floor = np.finfo(io.dtype).eps * max(*largest, problem.range) / reg
-    if not certificate.holds and floor > 0.1 * tol:
+    if certificate.details["mass"] == 0.0:
+        note = "The plan's mass underflows: these costs are too large for this `reg_m`."
+    elif not certificate.holds and floor > 0.1 * tol:
         note = f"Rounding of the potentials limits it to about {floor:.1e}."
     return run.finish(
         UnbalancedResult,
         certificate,
         note=note,
+        warn=warn,
         f=f,
         g=g,
         reg=reg,

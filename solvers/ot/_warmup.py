@@ -6,6 +6,7 @@ import numpy as np
 
 from .._core.result import ConvergenceWarning
 from ._cloud import PointCloud
+from ._emd import emd
 from ._sinkhorn import sinkhorn
 from ._sinkhorn_newton import sinkhorn_newton
 
@@ -16,9 +17,12 @@ _SIDE = 1800
 def warmup():
     """Solve problems that reach every kernel, in both precisions."""
     rng = np.random.default_rng(0)
+    # Batches convert their costs.
+    sinkhorn_newton(None, None, rng.random((2, 5, 4)))
     for number in (np.float64, np.float32):
         C = rng.random((40, 50)).astype(number)
         sinkhorn(None, None, C)
+        emd(None, None, C, gap=1e-5)
         sinkhorn_newton(None, None, C, reg=1e-3, precond="cholesky")
         with warnings.catch_warnings():
             # A few passes see the dense and the compressed kernel; no solution is needed.

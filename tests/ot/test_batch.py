@@ -5,6 +5,9 @@ import pickle
 import numba
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
 import solvers
 from solvers import ot
@@ -85,16 +88,52 @@ def test_a_batch_equals_the_loop_over_its_problems(rng, kind):
         assert res.marginal_error[k] == pytest.approx(error(res, data, k), abs=1e-12)
 
 
+@given(st.integers(0, 2**32 - 1), st.floats(-4, 1), st.floats(-1.5, 1))
+def test_random_batches_are_certified_for_any_regularisation(seed, log_reg, log_concentration):
+    rng = np.random.default_rng(seed)
+    count, n, m = rng.integers(1, 12, 3)
+    a = rng.dirichlet(np.full(n, 10.0**log_concentration), count)
+    b = rng.dirichlet(np.full(m, 10.0**log_concentration), count)
+    C = np.round(rng.random((count, n, m)) * rng.integers(2, 50, (count, 1, 1)))
+    solve(a, b, C, reg=10.0**log_reg * np.maximum(C.max(axis=(1, 2)), 1.0), tol=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-3, 3))
+def test_scales_and_shifts_of_the_costs_leave_the_plans_as_they_are(seed, log_scale):
+    rng = np.random.default_rng(seed)
+    a, b, C = batch(rng, 3, 6, 5)
+    scale, reg = 10.0**log_scale, np.array([1.0, 0.1, 0.03])
+    plain = solve(a, b, C, reg=reg, tol=1e-11)
+    moved = C + rng.normal(size=(3, 6, 1)) + rng.normal(size=(3, 1, 5))
+    res = solve(a, b, scale * moved, reg=scale * reg, tol=1e-11)
+    np.testing.assert_allclose(res.plan, plain.plan, rtol=0, atol=1e-9)
+
+
 def test_plans_cost_what_the_linear_programme_does_within_the_entropic_bias(rng):
-    a, b, C = data = batch(rng, 3, 9, 12)
+    data = batch(rng, 3, 9, 12)
     reg = np.array([1e-1, 1e-2, 1e-3])
     res = solve(*data, reg=reg)
     low, high = res.lp_bracket()
     for k in range(3):
         exact = oracles.exact_cost(*one(data, k))
         assert low[k] - 1e-9 <= exact <= high[k] + 1e-9
-        entropy = -(a[k] * np.log(a[k])).sum()
+        entropy = oracles.entropy(data[0][k])
         assert -1e-7 <= res.value_linear[k] - exact <= reg[k] * entropy + 1e-7
+
+
+def test_one_cloud_of_points_may_be_the_cost_of_all(rng):
+    a, b, _ = batch(rng, 3)
+    x, y = rng.random((14, 2)), rng.random((11, 2))
+    cloud, C = ot.PointCloud(x, y, scale=2.0), 2.0 * cdist(x, y, "sqeuclidean")
+    res, expected = (ot.sinkhorn_newton(a, b, cost, reg=0.05) for cost in (cloud, C))
+    assert res.success
+    np.testing.assert_allclose(res.f, expected.f, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(res.apply(b), expected.apply(b), rtol=0, atol=1e-9)
+    for ours, theirs in zip(res.vjp(df=a), expected.vjp(df=a), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    assert ot.certify(a, b, cloud, res.f, res.g, reg=0.05).holds
+    with pytest.raises(NotImplementedError, match="`grad_x`"):
+        assert res.grad_x is None
 
 
 def test_the_order_of_the_problems_is_the_order_of_the_answers(rng):
@@ -139,8 +178,7 @@ def test_problems_that_resist_are_finished_one_by_one(rng, monkeypatch):
 def test_large_problems_are_solved_one_by_one(rng, monkeypatch):
     data = batch(rng, 3)
     expected = solve(*data, reg=1e-2)
-    monkeypatch.setattr(_batch, "LARGE", 100)
-    monkeypatch.setattr(_batch_result, "LARGE", 100)
+    monkeypatch.setattr(_batch_problem, "SMALL", 100)
     res = solve(*data, reg=1e-2)
     assert [name for name, _, _ in res.stages] == ["one by one"]
     np.testing.assert_allclose(res.plan, expected.plan, rtol=0, atol=1e-8)
@@ -264,6 +302,15 @@ def test_constant_costs_give_independent_plans(rng):
     np.testing.assert_array_equal(res.reg[:2], [1.0, 2e5])
 
 
+def test_costs_of_which_few_differ_are_no_obstacle(rng):
+    a, b, C = batch(rng, 2, 40, 40)
+    C[:], C[0, 5, 7], C[1, :, 11] = 1.0, 0.0, 100.0
+    res = solve(a, b, C, reg=1e-3)
+    for k in range(2):
+        expected = ot.sinkhorn_newton(a[k], b[k], C[k], reg=1e-3)
+        np.testing.assert_allclose(res.plan[k], expected.plan, rtol=0, atol=1e-8)
+
+
 def test_reg_may_be_a_list_and_comes_back_as_it_was_used(rng):
     data = batch(rng, 3)
     res = solve(*data, reg=[1, 0.1, 0.5])
@@ -273,7 +320,7 @@ def test_reg_may_be_a_list_and_comes_back_as_it_was_used(rng):
 
 # Starts ----------------------------------------------------------------------------------------
 def test_a_solved_start_takes_one_pass_in_every_form(rng):
-    a, b, C = data = batch(rng, 4)
+    data = batch(rng, 4)
     res = solve(*data, reg=1e-2, tol=1e-10)
     forms = [{"x0": res}, {"x0": (res.f, res.g)}, {"g0": res.g}, {"f0": res.f}]
     for form in forms:
@@ -321,13 +368,13 @@ def test_a_parameter_changes_the_course_of_the_run(rng, differs, options):
 
 @pytest.mark.parametrize("options", [{"precond": "cholesky"}, {"store_plan": False}], ids=str)
 def test_options_of_a_single_problem_hold_for_those_finished_one_by_one(rng, monkeypatch, options):
-    monkeypatch.setattr(_batch, "LARGE", 0)
+    monkeypatch.setattr(_batch_problem, "SMALL", 0)
     res = solve(*batch(rng, 3), reg=1e-2, **options)
     assert (res.nfactor > 0) == ("precond" in options)
 
 
 def test_reg_type_changes_the_reported_values_only(rng):
-    a, b, C = data = batch(rng, 3)
+    a, b, _ = data = batch(rng, 3)
     a[0] *= 2.0
     b[0] *= 2.0
     kl, entropy = (solve(*data, reg=0.05, reg_type=t) for t in ("kl", "entropy"))
@@ -349,7 +396,7 @@ def test_limits_end_all_problems_with_exact_rows_and_one_warning(rng):
 
 
 def test_limits_hold_for_problems_finished_one_by_one(rng, monkeypatch):
-    monkeypatch.setattr(_batch, "LARGE", 0)
+    monkeypatch.setattr(_batch_problem, "SMALL", 0)
     data = batch(rng, 3, 30, 30)
     res = unsolved(*data, reg=1e-4, maxiter=2)
     assert res.status == solvers.Status.MAXITER
@@ -362,6 +409,8 @@ def test_limits_hold_for_problems_finished_one_by_one(rng, monkeypatch):
     assert len(seen) == 3
     res = unsolved(*data, reg=1e-4, time_limit=1e-9)
     assert res.status == solvers.Status.TIME_LIMIT
+    # Also those whose turn has not come.
+    np.testing.assert_allclose(res.plan.sum(axis=2), data[0], rtol=1e-6)
 
 
 def test_unreachable_tolerances_end_honestly(rng):
@@ -372,7 +421,7 @@ def test_unreachable_tolerances_end_honestly(rng):
 
 
 def test_callbacks_see_all_problems_and_may_end_the_run(rng):
-    a, b, C = data = batch(rng, 4)
+    a, b, _ = data = batch(rng, 4)
     a[0, 3] = 0.0
     a[0] /= a[0].sum()
     seen = []
@@ -384,12 +433,21 @@ def test_callbacks_see_all_problems_and_may_end_the_run(rng):
         assert not r.f.flags.writeable
     assert seen[-1].fun == pytest.approx(res.value.sum(), rel=1e-6)
 
+    np.testing.assert_allclose(seen[-1].f, res.f, rtol=0, atol=1e-12)
+    # The rows are exact at the temperature of the pass.
+    first = ot.sinkhorn_newton(*data, reg=0.1, annealing=False, callback=seen.append)
+    r = seen[-first.nit]
+    P = a[:, :, None] * b[:, None] * np.exp((r.f[:, :, None] + r.g[:, None] - data[2]) / 0.1)
+    np.testing.assert_allclose(P.sum(axis=2), a, rtol=1e-9)
+
     def stop(r):
         raise StopIteration
 
     ended = ot.sinkhorn_newton(*data, reg=1e-3, callback=stop)
     assert ended.status == solvers.Status.CALLBACK
     assert ended.nit == 1
+    in_time = ot.sinkhorn_newton(*data, reg=1e-3, callback=lambda r: r.nit == res.nit)
+    assert in_time.status == solvers.Status.CONVERGED
 
 
 def test_history_has_a_row_for_every_pass_or_none(rng):
@@ -476,7 +534,7 @@ def test_the_certificate_is_that_of_the_worst_problem(rng, shared):
 @pytest.mark.parametrize("large", [True, False])
 def test_every_problem_is_judged_as_on_its_own(rng, monkeypatch, large):
     if large:
-        monkeypatch.setattr(_batch_result, "LARGE", 0)
+        monkeypatch.setattr(_batch_problem, "SMALL", 0)
     a, b, C = batch(rng, 4)
     C[2, rng.random((14, 11)) < 0.3] = np.inf
     a[1, 2] = 0.0
@@ -521,7 +579,18 @@ def solved():
 
 @pytest.mark.parametrize(
     "name",
-    ["plan", "x", "grad_a", "grad_b", "grad_C", "value_linear", "cost_rounded", "value", "fun"],
+    [
+        "plan",
+        "x",
+        "grad_a",
+        "grad_b",
+        "grad_C",
+        "grad_reg",
+        "value_linear",
+        "cost_rounded",
+        "value",
+        "fun",
+    ],
 )
 def test_what_a_result_has_is_what_the_results_of_its_problems_have(solved, name):
     res, singles = solved
@@ -549,9 +618,38 @@ def test_methods_give_what_they_give_for_each_problem(solved, rng):
             np.testing.assert_allclose(ours[k], theirs, atol=1e-9)
 
 
+@pytest.mark.parametrize("which", ["df", "dg", "dP", "all"])
+def test_cotangents_are_pulled_back_problem_by_problem(solved, rng, which):
+    res, singles = solved
+    shapes = {"df": (4, 14), "dg": (4, 11), "dP": (4, 14, 11)}
+    given = {name: rng.normal(size=s) for name, s in shapes.items() if which in (name, "all")}
+    pulled = res.vjp(**given)
+    for k, single in enumerate(singles):
+        expected = single.vjp(**{name: v[k] for name, v in given.items()})
+        for ours, theirs in zip(pulled, expected, strict=True):
+            np.testing.assert_allclose(ours[k], theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_gradients_are_slopes_of_the_values(rng):
+    a, b, C = batch(rng, 3, 6, 5)
+    reg, step = np.array([0.1, 0.2, 0.3]), 1e-5
+    res = solve(a, b, C, reg=reg, tol=1e-12)
+    D = rng.normal(size=C.shape)
+    up, down = (solve(a, b, C + s * D, reg=reg, tol=1e-12).value for s in (step, -step))
+    np.testing.assert_allclose(
+        (res.grad_C * D).sum(axis=(1, 2)), (up - down) / (2 * step), rtol=1e-6
+    )
+    up, down = (solve(a, b, C, reg=reg + s, tol=1e-12).value for s in (step, -step))
+    np.testing.assert_allclose(res.grad_reg, (up - down) / (2 * step), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "call"),
     [
+        ("df", ValueError, lambda res: res.vjp()),
+        ("df", ValueError, lambda res: res.vjp(np.ones(14))),
+        ("dg", ValueError, lambda res: res.vjp(dg=np.ones((4, 14)))),
+        ("tol", ValueError, lambda res: res.vjp(np.ones((4, 14)), tol=0.0)),
         ("V", ValueError, lambda res: res.apply(np.ones(11))),
         ("V", ValueError, lambda res: res.apply(np.ones((4, 14)))),
         ("V", TypeError, lambda res: res.apply("V")),
@@ -569,7 +667,7 @@ def test_results_pickle_copy_print_and_plot(solved):
     for twin in (pickle.loads(pickle.dumps(res)), copy.deepcopy(res)):
         np.testing.assert_array_equal(twin.plan, res.plan)
         assert twin.certificate == res.certificate
-    assert "4 problems" in res.summary()
+    assert "This is the largest of 4, that of problem" in res.summary()
     assert "converged" in repr(res)
     assert "converged" in dir(res)
     assert "tang2024" in res.cite()
@@ -603,6 +701,8 @@ A, B, C = np.full((3, 4), 0.25), np.full((3, 5), 0.2), np.random.default_rng(0).
         ("C", ValueError, {"C": np.where(C[1, 2, 3] == C, -np.inf, C)}),
         ("C", TypeError, {"C": C.astype(complex)}),
         ("C", TypeError, {"C": None}),
+        ("b", ValueError, {"C": ot.PointCloud(np.ones((4, 2)), np.ones((6, 2)))}),
+        ("b", ValueError, {"b": B[:2], "C": ot.PointCloud(np.ones((4, 2)), np.ones((5, 2)))}),
         ("a", ValueError, {"a": A - 1}),
         ("a", ValueError, {"a": A * np.array([[1], [0], [1]])}),
         ("a", ValueError, {"a": A * np.array([[1], [2], [1]])}),
@@ -622,7 +722,9 @@ A, B, C = np.full((3, 4), 0.25), np.full((3, 5), 0.2), np.random.default_rng(0).
         ("reg_type", ValueError, {"reg_type": "l2"}),
         ("method", ValueError, {"method": "sns-paper"}),
         ("method", ValueError, {"method": "newton"}),
+        ("method", ValueError, {"method": "splr"}),
         ("sparsity", ValueError, {"sparsity": 0.1}),
+        ("constraints", ValueError, {"constraints": [(np.ones((4, 5)), ">=")]}),
         ("tol", ValueError, {"tol": 0}),
         ("tol_inner", ValueError, {"tol_inner": -1}),
         ("maxiter", ValueError, {"maxiter": 0}),

@@ -186,6 +186,27 @@ def test_a_second_product_uses_the_factor_of_the_first(rng):
         assert np.abs(2 * one - two).sum() <= 1e-8 * np.abs(two).sum()
 
 
+def test_results_of_sinkhorn_differentiate_too(rng):
+    a, b, C = oracles.cloud_problem(rng, 8, 6)
+    df, dg = rng.normal(size=8), rng.normal(size=6)
+    twin = ot.sinkhorn_newton(a, b, C, reg=REG, tol=1e-12).vjp(df, dg)
+    for method in ("log", "overrelaxed"):
+        res = ot.sinkhorn(a, b, C, reg=REG, tol=1e-11, method=method)
+        for one, two in zip(res.vjp(df, dg), twin, strict=True):
+            np.testing.assert_allclose(one, two, rtol=0, atol=1e-8)
+
+
+def test_constant_costs_and_a_huge_reg_are_no_trouble(rng):
+    a, b, C = oracles.cloud_problem(rng, 8, 6)
+    given = cotangents(rng, {0, 1, 2}, 8, 6)
+    for D, reg in ((np.ones((8, 6)), REG), (C, 1e6)):
+        res = ot.sinkhorn_newton(a, b, D, reg=reg, tol=1e-13)
+        vC = rng.normal(size=C.shape)
+        parts = (solution(a, b, D + t * vC, reg) for t in (1e-4, -1e-4))
+        up, down = (sum((c * v).sum() for c, v in zip(given, p, strict=True)) for p in parts)
+        assert (res.vjp(*given)[2] * vC).sum() == pytest.approx((up - down) / 2e-4, rel=1e-5)
+
+
 def test_pickles_and_copies_build_the_system_anew(rng):
     a, b, C = oracles.cloud_problem(rng, 30, 40)
     res = ot.sinkhorn_newton(a, b, C, reg=REG)

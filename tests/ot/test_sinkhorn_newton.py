@@ -137,6 +137,16 @@ def test_two_distant_clusters_exchange_a_tiny_mismatch_of_mass(rng, mismatch):
     assert P[15:, :12].sum() == pytest.approx(mismatch / 2, rel=0, abs=1e-8)
 
 
+@pytest.mark.parametrize("seed", [17, 191, 217])
+def test_mismatches_between_a_few_heavy_points_are_not_left_behind(seed):
+    # Hardly any point has mass, so parts of the plan that lack 1e-4 of it look balanced while the
+    # links between them are open, and have none left at the end.
+    rng = np.random.default_rng(seed)
+    a, b = (rng.dirichlet(np.full(n, 0.003)) for n in (102, 218))
+    res = solve(a, b, rng.random((102, 218)), reg=1e-5, tol=1e-9)
+    assert res.nit < 60
+
+
 def test_photographs_match_a_long_sinkhorn_run():
     p = datasets.color_transport(60, rng=0)
     res = solve(p.a, p.b, p.C, reg=0.03, tol=1e-11)
@@ -588,8 +598,8 @@ def test_rounding_level_is_recognised_soon(hard):
 
 @needs_compiler
 def test_a_run_cut_short_returns_the_best_it_has_seen():
-    p = datasets.random_transport(1302)
-    res = unsolved(p.a, p.b, p.C, reg=p.reg, annealing=False, maxiter=9)
+    p = datasets.random_transport(251)
+    res = unsolved(p.a, p.b, p.C, reg=p.reg, annealing=False, maxiter=24)
     seen = res.history["marginal_error"]
     assert seen[-1] > 1.2 * seen.min()
     assert res.certificate.value == pytest.approx(seen.min(), rel=1e-6)

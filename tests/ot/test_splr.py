@@ -3,6 +3,7 @@ import pytest
 
 import solvers
 from solvers import datasets, ot
+from solvers._core import validation
 from tests import oracles
 
 
@@ -134,6 +135,13 @@ def test_single_precision_and_clouds_are_fine(rng):
     assert res.f.dtype == "float32"
 
 
+def test_plans_that_would_not_fit_are_refused_with_a_remedy(rng, monkeypatch):
+    monkeypatch.setattr(validation, "_SMALL_ALLOCATION", 0)
+    monkeypatch.setattr(validation, "_free_memory", lambda: 100)
+    with pytest.raises(MemoryError, match=r"splr.*auto"):
+        ot.sinkhorn_newton(None, None, rng.random((5, 5)), reg=0.1, method="splr")
+
+
 def test_every_end_has_its_status_one_warning_and_finite_potentials(rng):
     a, b, C = oracles.cloud_problem(rng, 30, 30)
     reg = 1e-3 * C.max()
@@ -164,6 +172,6 @@ def test_history_counts_every_evaluation_and_names_the_temperature(rng):
     res = solve(a, b, C, 1e-2 * C.max())
     np.testing.assert_array_equal(res.history["nit"], np.arange(1, res.nit + 1))
     assert set(res.history["reg"]) == set(res.levels)
-    assert res.method == "splr"
+    assert res.method == "sinkhorn_newton (splr)"
     assert "wang2025" in res.cite()
     assert [name for name, _, _ in res.stages] == ["annealing", "final temperature"]

@@ -5,8 +5,9 @@ two rounds of a batch happens in one call: a pass over the cost, and then Sinkho
 Newton steps on what it has stored. `_newton.py` tells the same story for one large problem.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
-from numba import prange
 
 from ...._core import threads
 from ...._core.kernels.jit import REDUCE, kernel
@@ -70,27 +71,19 @@ def balance(
     counts : array, shape (B, 3)
         Sweeps, Newton steps and conjugate-gradient iterations are added.
     """
-    patience, n_sinkhorn, tol_inner, maxiter_inner = options
-    args = C, a, b, sizes, reg, h, tol, active, patience, n_sinkhorn, tol_inner, maxiter_inner
-    args = *args, damping, f, log_v, error, left, counts
+    # Compiled for one precision: the copy is nothing beside a round.
+    C = C.astype(np.float64, copy=False)
+    args = C, a, b, sizes, reg, h, tol, active, *options, damping, f, log_v, error, left, counts
     strips = min(threads.strips(ROUND * a.shape[0] * C[0].size), a.shape[0])
-    with threads.guard():
-        if strips == 1:
-            _balance_strip(0, 1, *args)
-        else:
-            _balance_strips(strips, *args)
-
-
-@kernel(parallel=True)
-def _balance_strips(
-    strips, C, a, b, sizes, reg, h, tol, active, patience, n_sinkhorn, tol_inner, maxiter_inner,
-    damping, f, log_v, error, left, counts,
-):  # fmt: skip
-    for t in prange(strips):
-        _balance_strip(
-            t, strips, C, a, b, sizes, reg, h, tol, active, patience, n_sinkhorn, tol_inner,
-            maxiter_inner, damping, f, log_v, error, left, counts,
-        )  # fmt: skip
+    if strips == 1:
+        _balance_strip(0, 1, *args)
+        return
+    # Without any problem, so that it is compiled in this thread, which is the one that is timed.
+    _balance_strip(a.shape[0], strips, *args)
+    with ThreadPoolExecutor(strips) as pool:
+        # The kernel does not hold the GIL, and a version with Numba's own threads would take as
+        # long to compile again.
+        list(pool.map(lambda first: _balance_strip(first, strips, *args), range(strips)))
 
 
 @kernel()
@@ -99,20 +92,22 @@ def _balance_strip(
     maxiter_inner, damping, f, log_v, error, left, counts,
 ):  # fmt: skip
     n, m = C.shape[1:]
-    room, rows, cols = np.empty(n * m), np.empty((2, n)), np.empty((VECTORS, m))
-    peaks = np.empty(n, np.int64)
+    room, peaks = np.empty(n * m + 2 * n + VECTORS * m), np.empty(n, np.int64)
     for p in range(first, a.shape[0], stride):
         if not active[p]:
             continue
         n, m = sizes[p]
-        K = room[: n * m].reshape(n, m)
+        K, rest = room[: n * m].reshape(n, m), room[n * m :]
+        rows, cols = rest[: 2 * n].reshape(2, n), rest[2 * n : 2 * n + VECTORS * m]
+        cols = cols.reshape(VECTORS, m)
         weights = a[p, :n], b[p, :m]
         cost = C[p if C.shape[0] > 1 else 0]
         error[p] = _fill(cost, *weights, reg[p], h[p, :m], K, rows, cols)
-        f[p, :n] = -reg[p] * rows[0, :n]
+        for i in range(n):
+            f[p, i] = -reg[p] * rows[0, i]
         left[p], damping[p] = _settle(
             K, *weights, error[p], tol[p], patience, n_sinkhorn, tol_inner, maxiter_inner,
-            damping[p], rows[1, :n], cols, peaks[:n], log_v[p, :m], counts[p],
+            damping[p], rows[1], cols, peaks[:n], log_v[p, :m], counts[p],
         )  # fmt: skip
 
 
@@ -120,8 +115,8 @@ def _balance_strip(
 def _fill(C, a, b, reg, h, K, rows, cols):
     """Store the kernel for `h`; set the shifts and the first column sums, and return the error."""
     n, m = K.shape
-    shift, rho = rows[0, :n], rows[1, :n]
-    log_b, sums, c = cols[LOG_B, :m], cols[SUMS, :m], cols[C_NOW, :m]
+    shift, rho = rows[0], rows[1]
+    log_b, sums, c = cols[LOG_B], cols[SUMS], cols[C_NOW]
     for j in range(m):
         log_b[j] = log(b[j])
     for attempt in range(2):
@@ -130,7 +125,8 @@ def _fill(C, a, b, reg, h, K, rows, cols):
             total = _row_exp(C[i, :m], h, b, 1.0 / reg, top, K[i])
             shift[i] = top + np.log(total)
             _scale(K[i], 1.0 / total)
-        sums[:] = 0.0
+        for j in range(m):
+            sums[j] = 0.0
         _sweep_strip(K, b, a, rho, sums)
         if attempt == 0 and not _mend(C, a, reg, shift, sums, h):
             break
@@ -167,19 +163,22 @@ def _settle(
     Returns the error reached, and the damping of the next Newton step.
     """
     m = b.size
-    c, v, miss = cols[C_NOW, :m], cols[V_NOW, :m], cols[MISS, :m]
-    log_v[:] = 0.0
-    v[:] = b
+    c, v, miss = cols[C_NOW], cols[V_NOW], cols[MISS]
+    for j in range(m):
+        log_v[j], v[j] = 0.0, b[j]
     if not error > tol:
         return error, damping
     # A little further than asked for, because the next pass rounds differently.
-    aim, weak = 0.3 * tol, 0
+    aim, weak, quick, before = 0.3 * tol, 0, True, np.inf
     for move in range(patience + 1):
         error, worst, spread = _look(b, c, log_v, miss)
         if error <= aim or spread > REACH or move == patience or not np.isfinite(error):
             break
-        if worst > GATE or weak == 2:
-            _sinkhorn_block(K, a, b, n_sinkhorn, error, rho, cols, log_v, counts)
+        # As long as a few sweeps gain a digit, no Newton step is as cheap.
+        quick, before = quick and error < 0.35 * before, error
+        if worst > GATE or weak == 2 or quick:
+            sweeps = n_sinkhorn if worst > GATE or weak == 2 else 1
+            _sinkhorn_block(K, a, b, sweeps, error, rho, cols, log_v, counts)
             weak = 0
         else:
             _direction(K, a, b, error, damping, tol_inner, maxiter_inner, rho, cols, peaks, counts)
@@ -222,7 +221,7 @@ def _matters(b, c, error, m):
 def _sinkhorn_block(K, a, b, n_sinkhorn, error, rho, cols, log_v, counts):
     """Make a few sweeps, until Newton steps can be trusted."""
     m = b.size
-    c, v, miss = cols[C_NOW, :m], cols[V_NOW, :m], cols[MISS, :m]
+    c, v, miss = cols[C_NOW], cols[V_NOW], cols[MISS]
     for _ in range(n_sinkhorn):
         for j in range(m):
             # Columns of no weight may ask for any factor; the others stay far from the bounds.
@@ -243,7 +242,7 @@ def _sweep(K, a, b, log_v, rho, v, c):
     """Set row sums, column factors and column sums for given logarithms of the factors."""
     for j in range(b.size):
         v[j] = b[j] * exp(log_v[j])
-    c[:] = 0.0
+        c[j] = 0.0
     _sweep_strip(K, v, a, rho, c)
     for j in range(b.size):
         c[j] *= v[j]
@@ -258,14 +257,20 @@ def _direction(
     Columns of no weight whose sums are far off follow Sinkhorn instead, and have no gap.
     """
     m = b.size
-    c, v, miss = cols[C_NOW, :m], cols[V_NOW, :m], cols[MISS, :m]
-    gap, step, jacobi = cols[GAP, :m], cols[STEP, :m], cols[JACOBI, :m]
+    c, v, miss = cols[C_NOW], cols[V_NOW], cols[MISS]
+    gap, step, jacobi = cols[GAP], cols[STEP], cols[JACOBI]
     shift = min(max(damping * error, 1e-11), 0.3)
     tol = tol_inner if tol_inner > 0.0 else max(0.1 * min(1.0, error / 1e-2) ** 0.5, 1e-2)
     most = maxiter_inner if maxiter_inner > 0 else max(2 * m, 100)
     _row_peaks(K, v, peaks)
-    jacobi[:] = 0.0
-    _laplacian_diagonal(K, v, rho, a, peaks, jacobi)
+    spread_out = True
+    for i in range(a.size):
+        spread_out &= K[i, peaks[i]] * v[peaks[i]] < 0.5 * rho[i]
+    for j in range(m):
+        # Where no entry has most of its row, the diagonal is about the column sums.
+        jacobi[j] = c[j] if spread_out else 0.0
+    if not spread_out:
+        _laplacian_diagonal(K, v, rho, a, peaks, jacobi)
     for j in range(m):
         jacobi[j] += shift * c[j]
         gap[j] = 0.0 if _aside(b[j], c[j], error, miss[j], m) else b[j] - c[j]
@@ -287,8 +292,8 @@ def _solve(K, a, shift, tol, maxiter, rho, cols, peaks, m):
     Both sides are kept free of constants, weighted by c, because then the shift keeps the
     subspace too.
     """
-    c, v, gap, x = cols[C_NOW, :m], cols[V_NOW, :m], cols[GAP, :m], cols[STEP, :m]
-    r, z, p, q, jacobi = cols[R, :m], cols[Z, :m], cols[P, :m], cols[AP, :m], cols[JACOBI, :m]
+    c, v, gap, x = cols[C_NOW], cols[V_NOW], cols[GAP], cols[STEP]
+    r, z, p, q, jacobi = cols[R], cols[Z], cols[P], cols[AP], cols[JACOBI]
     total, excess, goal = 0.0, 0.0, 0.0
     for j in range(m):
         total += c[j]
@@ -311,7 +316,7 @@ def _solve(K, a, shift, tol, maxiter, rho, cols, peaks, m):
         ratio = rz / before if k > 0 else 0.0
         for j in range(m):
             p[j] = z[j] + ratio * p[j]
-        q[:] = 0.0
+            q[j] = 0.0
         _laplacian_strip(K, v, rho, a, peaks, p, q)
         curvature = 0.0
         for j in range(m):
@@ -334,8 +339,8 @@ def _solve(K, a, shift, tol, maxiter, rho, cols, peaks, m):
 def _search(K, a, b, rho, cols, log_v):
     """Move along the Newton step until the dual stops rising; return its length, 0 if it fails."""
     m = b.size
-    step, gap, x = cols[STEP, :m], cols[GAP, :m], cols[X, :m]
-    c, v, c_new, v_new = cols[C_NOW, :m], cols[V_NOW, :m], cols[C_NEW, :m], cols[V_NEW, :m]
+    step, gap, x = cols[STEP], cols[GAP], cols[X]
+    c, v, c_new, v_new = cols[C_NOW], cols[V_NOW], cols[C_NEW], cols[V_NEW]
     slope, low, high = 0.0, 0.0, 0.0
     for j in range(m):
         slope += gap[j] * step[j]
@@ -353,9 +358,8 @@ def _search(K, a, b, rho, cols, log_v):
             if gap[j] != 0.0:
                 end += (b[j] - c_new[j]) * step[j]
         if end >= -0.5 * slope:
-            log_v[:] = x
-            v[:] = v_new
-            c[:] = c_new
+            for j in range(m):
+                log_v[j], v[j], c[j] = x[j], v_new[j], c_new[j]
             return length
         shrink = slope / (slope - end) if np.isfinite(end) else 0.0
         length *= min(max(shrink, 0.1), 0.7)

@@ -260,9 +260,13 @@ __device__ void direction(const Work& w, double error, double damping, double to
       tol_inner > 0 ? tol_inner : vmax(0.1 * sqrt(vmin(1.0, error / 1e-2)), 1e-2);
   const long long most = maxiter_inner > 0 ? maxiter_inner : w.m > 50 ? 2 * w.m : 100;
   find_peaks(w);
+  const double fullest = largest(w.n, [&](long long i) {
+    return w.K[i * w.m + w.peaks[i]] * w.v[w.peaks[i]] / w.rho[i];
+  });
   each(w.m, [&](long long j) {
-    double sum = 0;
-    for (long long i = 0; i < w.n; ++i) {
+    // Where no entry has most of its row, the diagonal is about the column sums.
+    double sum = fullest < 0.5 ? w.c[j] : 0;
+    for (long long i = 0; fullest >= 0.5 && i < w.n; ++i) {
       const double p = w.K[i * w.m + j] * w.v[j];
       sum += w.weight[i] * p * (j == w.peaks[i] ? w.rest[i] : 1 - p / w.rho[i]);
     }
@@ -329,8 +333,9 @@ __global__ void balance(const T* __restrict__ C, long long costs, const double* 
       w.v[j] = w.b[j];
     });
     __syncthreads();
-    double reached = found;
+    double reached = found, before = lim<double>::inf();
     int weak = 0;
+    bool quick = true;
     for (long long move = 0; found > tol[k] && move <= patience; ++move) {
       const Look look(w, step);
       reached = look.error;
@@ -339,8 +344,11 @@ __global__ void balance(const T* __restrict__ C, long long costs, const double* 
           !(reached < lim<double>::inf())) {
         break;
       }
-      if (look.worst > GATE || weak == 2) {
-        sinkhorn_block(w, n_sinkhorn, look, step, counts + 3 * k);
+      // As long as a few sweeps gain a digit, no Newton step is as cheap.
+      quick = quick && reached < 0.35 * before, before = reached;
+      if (look.worst > GATE || weak == 2 || quick) {
+        const bool far = look.worst > GATE || weak == 2;
+        sinkhorn_block(w, far ? n_sinkhorn : 1, look, step, counts + 3 * k);
         weak = 0;
         continue;
       }

@@ -6,9 +6,10 @@ from ...._core.backend import CudaSource, get_backend
 
 _cuda = CudaSource(__file__)
 _BLOCK = 256
-# Blocks that work at a time: more than fit on any device, but not a strip of memory for each of
-# many problems.
-_MOST_BLOCKS = 1024
+# Blocks that work at a time: enough for any device, but not a strip of memory for each of many
+# problems; and the numbers in all strips above which no more than a block for each of the
+# multiprocessors of a large device is granted.
+_MOST_BLOCKS, _ROOM, _MULTIPROCESSORS = 1024, 1 << 25, 148
 # Vectors over the columns and over the rows that a block needs beside its kernel.
 _COLUMNS, _ROWS = 14, 4
 
@@ -20,7 +21,8 @@ def balance(C, a, b, sizes, reg, h, tol, active, options, damping, f, log_v, err
     """
     xp, (patience, n_sinkhorn, tol_inner, maxiter_inner) = get_backend("cupy").xp, options
     count, (n, m) = a.shape[0], C.shape[1:]
-    blocks, stride = min(count, _MOST_BLOCKS), n * m + _COLUMNS * m + _ROWS * n
+    stride = n * m + _COLUMNS * m + _ROWS * n
+    blocks = min(count, _MOST_BLOCKS, max(_ROOM // stride, _MULTIPROCESSORS))
     room, peaks = xp.empty((blocks, stride)), xp.empty((blocks, n), np.int64)
     options = patience, n_sinkhorn, np.float64(tol_inner), maxiter_inner
     args = C, C.shape[0], a, b, sizes, reg, h, tol, active, *options
