@@ -1,6 +1,9 @@
 """`solvers.ot`: time to a certified answer, work, memory and the first call."""
 
+import itertools
+import statistics
 import tempfile
+import time
 import warnings
 from importlib.util import find_spec
 
@@ -13,6 +16,7 @@ from benchmarks.common import (
     seconds_if_certified,
 )
 from benchmarks.peers import ot as comparison
+from benchmarks.peers import ot_batch as batches
 from solvers import datasets
 
 CASES = {
@@ -73,6 +77,48 @@ class SinkhornNewton:
     track_seconds_to_accuracy.unit = "seconds"
     track_passes.unit = "passes"
     track_error.unit = "L1"
+
+
+class Batches:
+    """Many small problems in one call, and how much longer a loop over some of them takes."""
+
+    params = (["assignments", "clouds"], ["64x100", "1000x50"], [1e-1, 1e-2, 1e-3])
+    param_names = ("case", "shape", "reg")
+    accuracy = 1e-8
+    timeout = 300
+
+    def setup(self, case, shape, reg):
+        from solvers.ot import certify, sinkhorn_newton
+
+        self.newton, self.certify, self.reg = sinkhorn_newton, certify, reg
+        self.problem = batches.CASES[case](*map(int, shape.split("x")))
+        self.solve()  # compiles outside the clock
+        self.loop(count=1)
+
+    def solve(self):
+        return self.newton(*self.problem, reg=self.reg, tol=self.accuracy)
+
+    def loop(self, count=16):
+        for one in itertools.islice(zip(*self.problem, strict=True), count):
+            self.newton(*one, reg=self.reg, tol=self.accuracy)
+
+    def error(self, answer):
+        return self.certify(*self.problem, answer.f, answer.g, reg=self.reg).value
+
+    def track_seconds_to_accuracy(self, case, shape, reg):
+        return seconds_if_certified(self.solve, self.error, self.accuracy)
+
+    def track_speedup_vs_loop(self, case, shape, reg):
+        times = {self.solve: [], self.loop: []}
+        for function in [*times] * 5:
+            start = time.perf_counter()
+            function()
+            times[function].append(time.perf_counter() - start)
+        batch, loop = (statistics.median(seconds) for seconds in times.values())
+        return loop * len(self.problem.a) / 16 / batch
+
+    track_seconds_to_accuracy.unit = "seconds"
+    track_speedup_vs_loop.unit = "x"
 
 
 class AgainstPot:

@@ -1,11 +1,14 @@
 """The comparison with peers neither flatters us nor them."""
 
+import argparse
 import gc
+import json
 import time
 
 import numpy as np
 import pytest
 
+from benchmarks import paper_ot
 from benchmarks.common import marginal_error, plan_from_potentials, seconds_if_certified
 from benchmarks.peers import common
 from solvers import datasets
@@ -133,3 +136,58 @@ def test_a_time_is_only_reported_for_a_certified_answer():
     assert seconds_if_certified(lambda: 1e-3, abs, 1e-2) >= 0
     assert np.isnan(seconds_if_certified(lambda: 1e-1, abs, 1e-2))
     assert np.isnan(seconds_if_certified(lambda: np.nan, abs, 1e-2))
+
+
+# The paper's experiments ------------------------------------------------------------------------
+def tiny_experiments():
+    """Problems of the paper's kinds that take no time; one without published numbers."""
+    grid = datasets.grid_transport(30)
+    return {
+        "assignment": paper_ot.Experiment(datasets.assignment(30, rng=0), 20, 2, (29, 56_199)),
+        "densities": paper_ot.Experiment(grid, 10, 10, None),
+    }
+
+
+def test_the_paper_is_repeated_with_tables_numbers_and_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    options = argparse.Namespace(
+        seconds=0.5, out=tmp_path / "results", figure=tmp_path / "paper.png", command="me"
+    )
+    paper_ot.run(options, tiny_experiments())
+    rows = json.loads((options.out / "paper_ot.json").read_text())
+    assert len(rows) == 2 * len(paper_ot.SHARPNESS) * len(paper_ot.METHODS)
+    for row in rows:
+        if row["method"] == "sinkhorn_newton":
+            assert row["error"] <= 1e-10
+            (_, loose), (_, tight) = (row["reached"][goal] for goal in ("1e-06", "1e-10"))
+            assert loose <= tight <= row["seconds"]
+        lengths = {len(series) for series in row["curve"].values()}
+        assert lengths == {len(row["curve"]["nit"])}
+        assert 0 < len(row["curve"]["nit"]) <= paper_ot.KEPT
+    page = (options.out / "paper_ot.md").read_text()
+    assert "| assignment | 29 | " in page
+    assert page.count("| densities | ") == len(paper_ot.SHARPNESS) * len(paper_ot.METHODS)
+    assert "`me` (" in page
+    assert options.figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_error_at_another_entropic_weight_does_not_count():
+    history = {
+        "nit": np.arange(1, 5),
+        "seconds": np.arange(4.0),
+        "marginal_error": np.array([1e-8, 1e-3, 1e-7, 1e-9]),
+        "reg": np.array([1.0, 0.1, 0.1, 0.1]),
+    }
+    run = argparse.Namespace(reg=0.1, history=history)
+    assert paper_ot.first_below(run, 1e-6) == (3, 2.0)
+    assert paper_ot.first_below(run, 1e-12) is None
+
+
+def test_the_experiments_are_those_of_the_paper():
+    cases = paper_ot.experiments()
+    assert cases["assignment"].problem.C.shape == (500, 500)
+    assert cases["digits, l1"].problem.C.shape == (784, 784)
+    assert [case.sweeps for case in cases.values()][:3] == [20, 20, 700]
+    first, second = (cases[f"densities, W{k}"].problem for k in (1, 2))
+    np.testing.assert_allclose(first.C**2, second.C, atol=1e-15)
+    assert all(case.problem.C.max() == pytest.approx(1.0, rel=1e-4) for case in cases.values())

@@ -235,12 +235,13 @@ PACKAGES = {
 DISTRIBUTIONS = ("numpy", "scipy", "numba", "POT", "regot", "ott-jax", "jax", "mdot-tnt", "torch")
 
 
-def run_cell(problem, reg, tol, names, *, seconds, repeat=5):
+def run_cell(problem, reg, tol, names, *, seconds, repeat=5, contenders=None):
     """Tune and time the contenders on one problem; return name -> entry of the store."""
+    contenders = contenders or CONTENDERS
     entries, runs = {}, {}
     for name in names:
         try:
-            contender = CONTENDERS[name](problem, reg)
+            contender = contenders[name](problem, reg)
         except ImportError:
             continue
         attempt, threshold, cap, certified, note = common.tune(contender, tol, seconds)

@@ -7,14 +7,21 @@ Every function solves or judges
 
 and reports potentials with :math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \varepsilon)`.
 
-================= ==========================================================================
-function          what it does
-================= ==========================================================================
-`sinkhorn_newton` annealed Newton steps on a sparse Hessian; the one to use
-`sinkhorn`        alternating scaling: kernel, log-domain, stabilised
-`round_plan`      the nearest feasible plan, in one formula
-`certify`         judges potentials, wherever they come from
-================= ==========================================================================
+===================== ======================================================================
+function              what it does
+===================== ======================================================================
+`sinkhorn_newton`     annealed Newton steps on a sparse Hessian; the one to use
+`sinkhorn`            alternating scaling, plain and accelerated
+`sinkhorn_unbalanced` the same with marginals that may differ from the weights, at a price
+`sinkhorn_divergence` compares clouds of points, without the entropy's bias
+`barycenter`          the measure closest to several others
+`TransportMap`        moves points as a scikit-learn transformer
+`emd`                 exact plans, with proven bounds
+`wasserstein`         distances between two proven bounds
+`round_plan`          the nearest feasible plan, in one formula
+`certify`             judges potentials, wherever they come from
+`PointCloud`          stands for a cost matrix that is never stored
+===================== ======================================================================
 """
 
 import lazy_loader

@@ -8,11 +8,14 @@ between two passes happens on it. The three kernel classes have the same methods
 import numpy as np
 
 from .._core.validation import check_memory
+from ._cloud import Cloud
 
 # Up to this many entries a dense kernel in float64 costs next to nothing.
 SMALL = 250_000
 # A compressed entry takes twelve bytes, a dense one in float32 four.
 ROOM = 1 / 3
+# Of a big cloud no more than these are stored, in 800 MB.
+MOST_ENTRIES = 1 << 26
 # A compressed entry costs about eight times a dense one, but the next temperature is lower: where
 # the last kernel was this dense, it pays to compress.
 PROMISING = 0.3
@@ -47,11 +50,11 @@ class Passes:
         self._compresses = number is None and problem.C.size > SMALL
         self._number = np.dtype(number or (np.float32 if self._compresses else np.float64))
         self.holds_dense = self._fits() if store_plan == "auto" else store_plan
-        self._xp, self._kernels = problem.be.xp, problem.kernels
+        self._xp = problem.be.xp
         self._none = self._xp.empty((0, problem.b.size))
         self._dense = self._csr = None
         self._shift = self._xp.empty_like(problem.a)
-        self.f, self.density = None, 1.0
+        self.f, self.density, self._too_dense = None, 1.0, np.inf
 
     def run(self, h, reg, cutoff=None):
         """Make the rows exact for column potentials `h`, which may be mended in place.
@@ -79,7 +82,7 @@ class Passes:
             if lost.size == 0:
                 break
             # Their potentials are so far off that the kernel underflowed: set them directly.
-            self._kernels.column_potential(problem.C, self._shift, problem.a, reg, lost, h)
+            problem.cost_kernels.column_potential(problem.C, self._shift, problem.a, reg, lost, h)
         self.f = -reg * self._shift
         return problem.b * sums, kernel
 
@@ -96,26 +99,37 @@ class Passes:
     def _once(self, h, reg, cutoff):
         if cutoff is None:
             return self._row_pass(h, reg, self._none), None
-        if self._compresses and self.density < PROMISING:
+        if self._compresses and (self.density < PROMISING or self._may_be_sparse(reg)):
             sums, kernel = self._compressed(h, reg, cutoff)
             if kernel is not None:
                 return sums, kernel
+            self._too_dense = 0.7 * reg
         return self._stored(h, reg, cutoff)
+
+    @property
+    def _is_big(self):
+        """Whether a cloud's dense plan would take memory that a cloud is meant to save."""
+        return isinstance(self.problem.C, Cloud) and self.problem.C.size > 4 * MOST_ENTRIES
+
+    def _may_be_sparse(self, reg):
+        # Then compressing is worth a try at each new temperature.
+        return self._is_big and reg < self._too_dense
 
     def _row_pass(self, h, reg, K):
         p = self.problem
-        return self._kernels.row_pass(p.C, h, p.b, reg, p.a, self._shift, K)
+        return p.cost_kernels.row_pass(p.C, h, p.b, reg, p.a, self._shift, K)
 
     def _compressed(self, h, reg, cutoff):
         p, xp = self.problem, self._xp
         if self._csr is None:
             self._dense = None
-            n, room = p.a.size, int(ROOM * p.C.size) + p.b.size
+            n, room = p.a.size, int(ROOM * p.C.size)
+            room = (min(room, MOST_ENTRIES) if self._is_big else room) + p.b.size
             check_memory(12 * room, "The compressed plan", be=p.be)
             starts, ends = xp.zeros(n, np.int64), xp.zeros(n, np.int64)
             self._csr = starts, ends, xp.empty(room, np.int32), xp.empty(room)
         starts, ends, indices, values = self._csr
-        sums, fitted = self._kernels.sparse_row_pass(
+        sums, fitted = p.cost_kernels.sparse_row_pass(
             p.C, h, p.b, reg, p.a, self._shift, cutoff, indices, values, starts, ends
         )
         if not fitted:
@@ -165,6 +179,10 @@ class DenseKernel:
         self.spread_out = bool(density > PROMISING and peak < 0.5)
         return density
 
+    def weigh(self, a):
+        """Choose other row sums for the plan."""
+        self._a = a
+
     def sweep(self, v):
         """Return ``rho = K v`` and ``K^T (a / rho)``."""
         rho = self._xp.empty_like(self._a)
@@ -211,6 +229,10 @@ class SparseKernel:
         self._xp = problem.be.xp
         self.density = problem.be.host((ends - starts).sum()) / problem.C.size
 
+    def weigh(self, a):
+        """Choose other row sums for the plan."""
+        self._a = a
+
     def sweep(self, v):
         """Return ``rho = K v`` and ``K^T (a / rho)``."""
         rho = self._xp.empty_like(self._a)
@@ -244,7 +266,7 @@ class CostKernel:
 
     def __init__(self, h, reg, shift, problem):
         self._h, self._reg, self._shift, self._problem = h, reg, shift, problem
-        self._xp, self._kernels = problem.be.xp, problem.kernels
+        self._a, self._xp, self._kernels = problem.a, problem.be.xp, problem.kernels
 
     def _blocks(self):
         C, xp = self._problem.C, self._xp
@@ -256,9 +278,13 @@ class CostKernel:
             K -= self._shift[rows, None]
             yield rows, xp.exp(K, out=K)
 
+    def weigh(self, a):
+        """Choose other row sums for the plan."""
+        self._a = a
+
     def sweep(self, v):
         """Return ``rho = K v`` and ``K^T (a / rho)``."""
-        a = self._problem.a
+        a = self._a
         rho, sums = self._xp.empty_like(a), 0.0
         for rows, K in self._blocks():
             sums = sums + self._kernels.sweep(K, v, a[rows], rho[rows])
@@ -273,7 +299,7 @@ class CostKernel:
 
     def _plans(self):
         for rows, K in self._blocks():
-            yield K, self._v, self._rho[rows], self._problem.a[rows], self._peaks[rows]
+            yield K, self._v, self._rho[rows], self._a[rows], self._peaks[rows]
 
     def laplacian(self, x):
         """Return ``(diag(c) - P^T diag(1/a) P) x``."""

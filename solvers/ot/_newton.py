@@ -101,13 +101,20 @@ class NewtonSteps:
 
     def refine(self, kernel, log_v, gap, reduction):
         """Return one Newton step for exactly known gaps, meant to reduce them by that much."""
-        xp = self._be.xp
-        v = self._b * xp.exp(log_v)
+        tol = self._tol or min(max(reduction, 1e-4), 0.1)
+        x = self.solve(kernel, log_v, gap, 1e-11, tol)
+        return x * min(1.0, 1.0 / self._be.host(self._be.xp.abs(x).max()))
+
+    def solve(self, kernel, log_v, gap, shift, tol):
+        """Return ``x`` with ``(S + shift diag(c)) x = gap``, up to a constant.
+
+        `S` belongs to the plan with these column factors; a factorisation is kept for the next
+        call.
+        """
+        v = self._b * self._be.xp.exp(log_v)
         rho, w = kernel.sweep(v)
         kernel.fix(v, rho)
-        tol = self._tol or min(max(reduction, 1e-4), 0.1)
-        x = self._direction(kernel, v * w, gap, 1e-11, tol)
-        return x * min(1.0, 1.0 / self._be.host(xp.abs(x).max()))
+        return self._direction(kernel, v * w, gap, shift, tol)
 
     def _sinkhorn_block(self, kernel, target, state, heavy):
         xp, b = self._be.xp, self._b

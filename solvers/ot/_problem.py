@@ -16,12 +16,16 @@ from .._core.validation import (
     check_count,
     check_flag,
     check_flag_or_stride,
+    check_memory,
     check_positive,
     check_time_limit,
     describe,
 )
+from ._cloud import Cloud, PointCloud, arrays_of, checked_cloud
 
-_SPARSE_HINT = {"C": "pass a dense array, with `inf` for edges that do not exist"}
+_SPARSE_HINT = {
+    "C": "pass a dense array with `inf` for edges that do not exist, or a `PointCloud`"
+}
 # Relative difference of the total masses up to which `b` is rescaled without a word.
 MASS_SLACK = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
 
@@ -49,7 +53,7 @@ class Transport:
         Makes the arrays' device the current one.
     a, b : array, float64
         Weights with sum one.
-    C : array, shape (a.size, b.size)
+    C : array or Cloud, shape (a.size, b.size)
         Cost in the caller's precision; never written to.
     mass : float
         Sum of the caller's weights.
@@ -70,6 +74,12 @@ class Transport:
         """The kernels for these arrays."""
         return self.be.kernels("solvers.ot")
 
+    @property
+    def cost_kernels(self):
+        """The kernels that see the cost: those for a matrix or those for a cloud."""
+        part = "clouds" if isinstance(self.C, Cloud) else None
+        return self.be.kernels("solvers.ot", part)
+
     @cached_property
     def extent(self):
         """Between which bounds the costs lie, found on first use."""
@@ -85,7 +95,7 @@ class Transport:
         """As `range`, but blind to a few costs that are far away from all others."""
         xp = self.be.xp
         n, m = self.C.shape
-        sample = self.C[:: n // 100 + 1, :: m // 100 + 1]
+        sample = self.C[:: n // 100 + 1][:, :: m // 100 + 1]
         sample = xp.sort(sample[xp.isfinite(sample)])
         edge = sample.size // 100
         if sample.size == 0:
@@ -110,9 +120,14 @@ class Transport:
         Returns
         -------
         Transport, array or None, array or None
-            The smaller problem and which rows and columns it kept; None where all of them.
+            The smaller problem and which rows and columns it kept; None where all of them. The
+            points of a cloud are sorted, too, so that neighbours stand together.
         """
-        rows, cols = (_heavy(self.be, w, negligible) for w in (self.a, self.b))
+        orders = self.C.orders() if isinstance(self.C, Cloud) else (None, None)
+        rows, cols = (
+            _heavy(self.be, w, negligible, order)
+            for w, order in zip((self.a, self.b), orders, strict=True)
+        )
         if rows is None and cols is None:
             return self, None, None
         a, b, C = self.a, self.b, self.C
@@ -120,7 +135,9 @@ class Transport:
             a = a[rows] / a[rows].sum()
         if cols is not None:
             b = b[cols] / b[cols].sum()
-        if rows is not None and cols is not None:
+        if isinstance(C, Cloud):
+            C = C.part(rows, cols)
+        elif rows is not None and cols is not None:
             C = C[self.be.xp.ix_(rows, cols)]
         else:
             C = C[rows] if cols is None else self.be.xp.ascontiguousarray(C[:, cols])
@@ -150,6 +167,14 @@ class BestPotentials:
     def restrict(self, g):
         """Return column potentials of the whole problem at the points that `part` has."""
         return g if g is None or self._cols is None else g[self._cols]
+
+    def extend(self, change):
+        """Return a change of `part`'s column potentials as one of all; 0 where it has none."""
+        if self._cols is None:
+            return change
+        whole = self.part.be.xp.zeros_like(self._problem.b)
+        whole[self._cols] = change
+        return whole
 
     def offer(self, error, f, g):
         """Keep potentials of `part` if they are the best so far; NaN never is."""
@@ -190,8 +215,15 @@ class BestPotentials:
         return f - shift, g + shift
 
 
-def check_transport(a, b, C):
+def check_transport(a, b, C, *, balanced=True):
     """Check the data of a transport problem.
+
+    Parameters
+    ----------
+    a, b, C : array
+        As the caller passes them.
+    balanced : bool
+        Whether the masses must be equal. If not, weights stay as they are and `mass` is one.
 
     Returns
     -------
@@ -202,8 +234,35 @@ def check_transport(a, b, C):
     """
     if C is None:
         raise TypeError("`C` came as None; expected a cost matrix")
-    io = Ingest(a=a, b=b, C=C, sparse_hint=_SPARSE_HINT)
+    io = Ingest(a=a, b=b, **arrays_of(C), sparse_hint=_SPARSE_HINT)
     weights = [check_array(io, name, ndim=1, minimum=0.0) for name in ("a", "b")]
+    checked = _checked_points if isinstance(C, PointCloud) else _checked_matrix
+    C, flipped = checked(io, C, weights)
+    shape = C.shape[::-1] if flipped else C.shape
+    with io.device:
+        weights = [None if w is None else w.astype(np.float64) for w in weights]
+        totals = [None if w is None else io.be.host(w.sum()) for w in weights]
+        if balanced:
+            mass = common_mass(totals, MASS_SLACK[io.dtype])
+        else:
+            _check_masses(totals)
+            mass, totals = 1.0, (1.0, 1.0)
+        a, b = (
+            io.xp.full(size, 1.0 / size) if w is None else w / total
+            for w, total, size in zip(weights, totals, shape, strict=True)
+        )
+    if flipped:
+        a, b = b, a
+    problem = Transport(io.be, io.device, a, b, C, mass, flipped)
+    low, high = C.bounds() if isinstance(C, Cloud) else io.bounds["C"]
+    if high < np.inf:
+        # Known from the check already, which spares a look at every cost.
+        vars(problem)["extent"] = Extent(low, high, False)
+    return problem, io
+
+
+def _checked_matrix(io, _, weights):
+    """Return a cost matrix with contiguous rows, and whether these are the caller's columns."""
     if len(io.raw("C").shape) != 2:
         check_array(io, "C", ndim=2)
     shape = tuple(
@@ -214,22 +273,19 @@ def check_transport(a, b, C):
     C = check_array(
         io, "C", shape=shape, means="(a.size, b.size)", plus_inf=True, transposed=flipped
     )
-    with io.device:
-        weights = [None if w is None else w.astype(np.float64) for w in weights]
-        totals = [None if w is None else io.be.host(w.sum()) for w in weights]
-        mass = common_mass(totals, MASS_SLACK[io.dtype])
-        a, b = (
-            io.xp.full(size, 1.0 / size) if w is None else w / total
-            for w, total, size in zip(weights, totals, shape, strict=True)
-        )
-    if flipped:
-        a, b = b, a
-    problem = Transport(io.be, io.device, a, b, C, mass, flipped)
-    low, high = io.bounds["C"]
-    if high < np.inf:
-        # Known from the check already, which spares a look at every cost.
-        vars(problem)["extent"] = Extent(low, high, False)
-    return problem, io
+    return C, flipped
+
+
+def _checked_points(io, cloud, weights):
+    """Return a `Cloud`, and False: its rows are always the caller's."""
+    C = checked_cloud(cloud, io)
+    for name, points, size, w in zip("ab", "xy", C.shape, weights, strict=True):
+        if w is not None and w.size != size:
+            raise ValueError(
+                f"`{name}` came with shape {w.shape}; expected ({size},), a weight for each point "
+                f"of `{points}`"
+            )
+    return C, False
 
 
 def check_reg(problem, reg, reg_scale):
@@ -252,10 +308,14 @@ def check_reg(problem, reg, reg_scale):
 def _scale(problem, name):
     """Return a statistic of the finite costs."""
     if name == "max":
-        return problem.extent.high
+        # Of a cloud the extent is only a bound.
+        cloud = isinstance(problem.C, Cloud)
+        return (_extent(problem.be, problem.C) if cloud else problem.extent).high
     if name == "median":
         xp = problem.be.xp
-        return problem.be.host(xp.median(problem.C[xp.isfinite(problem.C)]))
+        check_memory(8 * problem.C.size, "The median of all costs", be=problem.be)
+        C = problem.C[:]
+        return problem.be.host(xp.median(C[xp.isfinite(C)]))
     mean, std = _moments(problem.be, problem.C)
     return mean if name == "mean" else std
 
@@ -283,12 +343,29 @@ def check_limits(io, tol, maxiter, time_limit, callback, progress, history):
     }
 
 
+def check_reg_m(reg_m):
+    """Return the weights of both marginals' divergences; infinite where a marginal is kept."""
+    pair = reg_m if isinstance(reg_m, tuple | list) else (reg_m, reg_m)
+    if len(pair) != 2:
+        raise ValueError(f"`reg_m` came with {len(pair)} numbers; expected one, or a pair")
+    return tuple(check_positive(tau, "reg_m", allow_inf=True) for tau in pair)
+
+
 def check_start(problem, reg, C, x0, f0, g0):
     """Return the column potentials of a warm start, or None.
 
     They are all that is needed, because the first pass makes the rows exact. Where only row
     potentials are given, the columns are made exact for them.
     """
+    f, g = check_potentials(problem, C, x0, f0, g0)
+    if g is None and f is not None:
+        with problem.device:
+            return softmin(problem.be, problem.C.T, f, problem.a, reg)
+    return g
+
+
+def check_potentials(problem, C, x0, f0, g0):
+    """Return row and column potentials of a warm start; None for those not given."""
     names = "f0", "g0"
     if x0 is not None:
         if f0 is not None or g0 is not None:
@@ -301,11 +378,7 @@ def check_start(problem, reg, C, x0, f0, g0):
             _potential(C, name, potential, size)
             for name, potential, size in zip(names, (f0, g0), sizes, strict=True)
         )
-        if problem.flipped:
-            f, g = g, f
-        if g is None and f is not None:
-            return softmin(problem.be, problem.C.T, f, problem.a, reg)
-        return g
+    return (g, f) if problem.flipped else (f, g)
 
 
 def is_feasible(problem):
@@ -371,7 +444,8 @@ def over_strips(be, C, function):
         with np.errstate(all="ignore"):
             return function(first, last)
 
-    with ThreadPoolExecutor(strips) as pool:
+    # BLAS must not start threads of its own in each of these: they would wait for each other.
+    with threads.limit(1), ThreadPoolExecutor(strips) as pool:
         return sum(pool.map(quietly, ends[:-1], ends[1:]))
 
 
@@ -405,16 +479,22 @@ def _potential(C, name, potential, size):
     """Return a potential of a warm start in float64, or None."""
     if potential is None:
         return None
-    io = Ingest(C=C, **{name: potential})
+    io = Ingest(**arrays_of(C), **{name: potential})
     return check_array(io, name, shape=(size,)).astype(np.float64)
 
 
-def common_mass(totals, slack):
-    """Return the total mass of both sides; None stands for uniform weights."""
+def _check_masses(totals):
+    """Return the masses that are known, by name; None stands for uniform weights."""
     known = {name: t for name, t in zip(("a", "b"), totals, strict=True) if t is not None}
     for name, total in known.items():
         if not 0.0 < total < np.inf:
             raise ValueError(f"`{name}` sums to {total:g}; expected a positive, finite mass")
+    return known
+
+
+def common_mass(totals, slack):
+    """Return the total mass of both sides; None stands for uniform weights."""
+    known = _check_masses(totals)
     low, high = min(known.values(), default=1.0), max(known.values(), default=1.0)
     if high - low > slack * high:
         raise ValueError(
@@ -424,12 +504,21 @@ def common_mass(totals, slack):
     return known.get("a", known.get("b", 1.0))
 
 
-def _heavy(be, weights, negligible):
-    """Return the indices of all but the lightest entries, whose sum is at most `negligible`."""
+def _heavy(be, weights, negligible, wanted=None):
+    """Return the indices of all but the lightest entries, whose sum is at most `negligible`.
+
+    In the order `wanted`, or ascending; None stands for all of them, ascending.
+    """
     xp = be.xp
     order = xp.argsort(weights)
     count = be.host((xp.cumsum(weights[order]) <= negligible).sum())
-    return None if count == 0 else xp.sort(order[count:])
+    if count == 0:
+        return wanted
+    if wanted is None:
+        return xp.sort(order[count:])
+    kept = xp.ones(weights.size, bool)
+    kept[order[:count]] = False
+    return wanted[kept[wanted]]
 
 
 def _extent(be, C):
@@ -452,6 +541,9 @@ def _extent(be, C):
 @np.errstate(over="ignore")
 def _moments(be, C):
     """Mean and population standard deviation of the finite entries."""
+    known = C.moments() if isinstance(C, Cloud) else None
+    if known is not None:
+        return known
     xp = be.xp
     count, mean, spread = 0, 0.0, 0.0
     for rows in row_blocks(be, C):

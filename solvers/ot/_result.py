@@ -1,7 +1,7 @@
 """What transport solvers return."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +9,10 @@ import numpy as np
 from .._core.arrays import Ingest
 from .._core.result import Result, Status
 from .._core.validation import check_array, check_count, check_memory, check_nonnegative
-from ._certificate import judge
+from ._certificate import check_multipliers, judge, judge_constrained
+from ._cloud import arrays_of
+from ._constraints import check_constraints
+from ._derivatives import Adjoint, has_points, point_gradients, vjp
 from ._problem import DUST, check_transport, is_feasible, row_blocks
 from ._rounding import missing, shrink
 
@@ -23,6 +26,17 @@ _SNS = """\
   eprint = {2401.12253},
   archiveprefix = {arXiv},
 }"""
+_SPLR = """\
+@inproceedings{wang2025sparse,
+  title = {The sparse-plus-low-rank quasi-{N}ewton method for entropic-regularized optimal
+           transport},
+  author = {Wang, Chenrui and Qiu, Yixuan},
+  booktitle = {International Conference on Machine Learning},
+  series = {Proceedings of Machine Learning Research},
+  volume = {267},
+  pages = {64202--64221},
+  year = {2025},
+}"""
 _SINKHORN = """\
 @inproceedings{cuturi2013sinkhorn,
   title = {Sinkhorn distances: lightspeed computation of optimal transport},
@@ -30,6 +44,40 @@ _SINKHORN = """\
   booktitle = {Advances in Neural Information Processing Systems},
   volume = {26},
   year = {2013},
+}"""
+
+_UNBALANCED = """\
+@article{chizat2018scaling,
+  title = {Scaling algorithms for unbalanced optimal transport problems},
+  author = {Chizat, Lenaic and Peyr{\\'e}, Gabriel and Schmitzer, Bernhard and
+            Vialard, Fran{\\c{c}}ois-Xavier},
+  journal = {Mathematics of Computation},
+  volume = {87},
+  year = {2018},
+}"""
+
+_OVERRELAXED = """\
+@article{thibault2021overrelaxed,
+  title = {Overrelaxed {S}inkhorn-{K}nopp algorithm for regularized optimal transport},
+  author = {Thibault, Alexis and Chizat, L\\'{e}na\\"{i}c and Dossal, Charles and
+            Papadakis, Nicolas},
+  journal = {Algorithms},
+  volume = {14},
+  number = {5},
+  pages = {143},
+  year = {2021},
+  eprint = {1711.01851},
+  archiveprefix = {arXiv},
+}"""
+_ANDERSON = """\
+@article{walker2011anderson,
+  title = {Anderson acceleration for fixed-point iterations},
+  author = {Walker, Homer F. and Ni, Peng},
+  journal = {SIAM Journal on Numerical Analysis},
+  volume = {49},
+  number = {4},
+  pages = {1715--1735},
+  year = {2011},
 }"""
 
 
@@ -45,6 +93,7 @@ class Answer:
     nnewton: int = 0
     ncg: int = 0
     nfactor: int = 0
+    w: Any = None
 
 
 class TransportResult(Result):
@@ -74,6 +123,9 @@ class TransportResult(Result):
         Fraction of the plan's entries that mattered in the last Newton steps.
     levels : list of float
         The entropic weights that were visited.
+    w : array, shape (len(constraints),)
+        Only under constraints: their multipliers, in the order of the call. The plan then has
+        :math:`C - \sum_k w_k D_k` in place of `C`.
     """
 
     f: Any
@@ -88,13 +140,20 @@ class TransportResult(Result):
     nfactor: int
     density: float
     levels: list[float]
+    w: Any
 
-    _bibtex: ClassVar = {"sinkhorn_newton": _SNS, "sinkhorn": _SINKHORN}
+    _bibtex: ClassVar = {
+        "sinkhorn_newton": _SNS,
+        "sinkhorn_newton (splr)": _SPLR,
+        "sinkhorn": _SINKHORN,
+        "sinkhorn (overrelaxed)": f"{_SINKHORN}\n\n{_OVERRELAXED}",
+        "sinkhorn (anderson)": f"{_SINKHORN}\n\n{_ANDERSON}",
+    }
 
     @property
     def x(self):
         """The potentials `f` and `g` in one array."""
-        _, io = check_transport(*self._data)
+        _, io = self._checked()
         with io.device:
             return io.out(io.xp.concatenate(self._potentials()))
 
@@ -120,7 +179,7 @@ class TransportResult(Result):
 
         This is the convention of POT, OTT-JAX and RegOT. Points without mass have ``-inf``.
         """
-        problem, io = check_transport(*self._data)
+        problem, io = self._checked()
         a, b = (problem.b, problem.a) if problem.flipped else (problem.a, problem.b)
         with io.device, np.errstate(divide="ignore"):
             f, g = self._potentials()
@@ -170,7 +229,7 @@ class TransportResult(Result):
         with _PlanBlocks(self) as blocks:
             along = (axis == 1) != blocks.flipped
             size = blocks.C.shape[1] if along else blocks.C.shape[0]
-            io = Ingest(C=self._data[2], V=V)
+            io = Ingest(V=V, **arrays_of(self._data[2]))
             V = check_array(io, "V", ndim=(1, 2))
             if V.shape[0] != size:
                 raise ValueError(f"`V` came with shape {V.shape}; expected {size} rows")
@@ -206,23 +265,210 @@ class TransportResult(Result):
 
     @property
     def grad_a(self):
-        """Gradient of the value in `a`, up to a constant: `f`."""
-        return self.f
+        """Gradient of the value in `a`: `f`, and what `reg_type` adds.
+
+        Up to a constant that `grad_b` gains, because both masses change together; split such
+        that ``grad_a @ a + grad_b @ b`` is the slope along the mass. Finite where `a` is zero,
+        but for ``reg_type="entropy"``, whose slope there is ``-inf``.
+        """
+        return self.f if self._reg_type == "kl" else self._entropic_gradient(0)
 
     @property
     def grad_b(self):
-        """Gradient of the value in `b`, up to a constant: `g`."""
-        return self.g
+        """Gradient of the value in `b`: `g`, and what `reg_type` adds; see `grad_a`."""
+        return self.g if self._reg_type == "kl" else self._entropic_gradient(1)
 
     @property
     def grad_C(self):  # noqa: N802 (the cost's own letter)
-        """Gradient of the value in `C`: the plan."""
+        """Gradient of the value in `C`, for a fixed `reg`: the plan."""
         return self.plan
+
+    @property
+    def grad_x(self):
+        """Gradient of the value in the source points, where the cost is a `PointCloud`.
+
+        For a `PointCloud` without `y` the gradient in its points is ``grad_x + grad_y``. Where a
+        distance has no derivative, at points that coincide, it counts as zero.
+        """
+        return self._point_gradients[0]
+
+    @property
+    def grad_y(self):
+        """Gradient of the value in the target points, where the cost is a `PointCloud`."""
+        return self._point_gradients[1]
+
+    @cached_property
+    def _point_gradients(self):
+        cloud = self._data[2]
+        if not has_points(cloud):
+            raise TypeError(
+                "`C` came without points or with a callable cost; expected a `PointCloud` whose "
+                "`cost` is a word: use `grad_C` and the chain rule"
+            )
+        problem, io = self._checked()
+        with _PlanBlocks(self) as blocks:
+            return point_gradients(cloud, problem, io, blocks)
+
+    @cached_property
+    def grad_reg(self):
+        """Slope of the value in `reg`: ``KL(P | a b^T / M)``, or ``sum P (log P - 1)``."""
+        with _PlanBlocks(self) as blocks:
+            xp, total = blocks.xp, 0.0
+            for rows, P in blocks:
+                exponent = xp.subtract(blocks.g, blocks.tilted[rows], dtype=np.float64)
+                exponent += blocks.f[rows, None]
+                total += _inner(xp, exponent / blocks.reg - 1.0, P)
+            # What the plan is measured against, a b^T / M, has this mass.
+            total += blocks.mass * (blocks.a.sum() * blocks.b.sum())
+            return blocks.host(total) + (self.value - self.dual) / self.reg
+
+    def vjp(self, df=None, dg=None, dP=None, *, tol=None):
+        r"""Pull cotangents of the potentials and the plan back to the weights and the cost.
+
+        The gradient of any scalar :math:`L(f, g, P)` in the data, by implicit differentiation of
+        the optimality system; `reg` stays fixed.
+
+        Parameters
+        ----------
+        df, dg : array, shapes (n,) and (m,), optional
+            Gradient of `L` in the potentials `f` and `g` of this result; None for zero.
+        dP : array, shape (n, m), optional
+            Gradient of `L` in the plan; None for zero.
+        tol : float, optional
+            Largest residual of the linear system, relative to the cotangents, in the L1 norm.
+            Default: 1e-9, in float32 1e-6.
+
+        Returns
+        -------
+        da, db : array, shapes (n,) and (m,)
+            Gradient of `L` in the weights. Both sums have to change alike, so a constant may be
+            added to one and taken from the other; weights of zero have derivatives from above.
+        dC : array, shape (n, m), or pair of arrays, shapes (n, d) and (m, d)
+            Gradient of `L` in the cost; for a `PointCloud`, unless its cost is a function, in
+            its points `x` and `y` instead.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a cotangent is no array of the shape above, or none is given.
+        MemoryError
+            If `dC` would not fit.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the residual stays above `tol`, which is recomputed from the data.
+
+        Notes
+        -----
+        A few passes over the cost, a linear solve in `m` unknowns, and `dC`. The stored kernel
+        (at most half the size of a float64 cost where that is large) and perhaps a Cholesky
+        factor are kept with the result, so that a second call is cheaper; they are not pickled.
+        How far the potentials are from the solution, ``certificate.value``, limits the accuracy
+        too.
+
+        Examples
+        --------
+        >>> import numpy as np, solvers
+        >>> C = np.array([[0.0, 1.0], [1.0, 0.0]])
+        >>> res = solvers.ot.sinkhorn_newton([0.5, 0.5], [0.25, 0.75], C, reg=0.1)
+        >>> da, db, dC = res.vjp(dP=C)  # the gradient of sum(C * P), less the plan itself
+        >>> dC.shape
+        (2, 2)
+        """
+        if "_constraints" in self:
+            raise NotImplementedError("`vjp` is for problems without constraints; see `grad_C`")
+        return vjp(self, df, dg, dP, tol)
+
+    @cached_property
+    def _adjoint(self):
+        problem, _ = self._checked()
+        with problem.device:
+            f, g = self._potentials()
+        f, g = (g, f) if problem.flipped else (f, g)
+        return Adjoint(problem, f, g, self.reg, self.density)
+
+    def _entropic_gradient(self, side):
+        problem, io = self._checked()
+        weights = (problem.b, problem.a) if problem.flipped else (problem.a, problem.b)
+        with io.device, np.errstate(divide="ignore"):
+            entropic = io.xp.log(weights[side]) + 0.5 * np.log(problem.mass)
+            return io.out(self._potentials()[side] + self.reg * entropic)
+
+    def __getstate__(self):
+        # What can be computed again, and is large, does not travel.
+        return {key: value for key, value in vars(self).items() if key != "_adjoint"}
+
+    def _checked(self):
+        return check_transport(*self._data)
 
     def _potentials(self):
         # In float64, as the certificate has judged them.
         door = Ingest(f=self.f, g=self.g)
         return door["f"].astype(np.float64), door["g"].astype(np.float64)
+
+
+class UnbalancedResult(TransportResult):
+    r"""Outcome of `sinkhorn_unbalanced`.
+
+    Potentials belong to :math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \varepsilon)`, without
+    any normalisation, and are unique. Attributes that are not listed are those of
+    `TransportResult`.
+
+    Attributes
+    ----------
+    reg_m : pair of float
+        Prices of the marginals' divergences.
+    fun, value, dual : float
+        The optimal value, from below: the dual at `f` and `g`.
+    mass : float
+        Sum of the plan.
+    marginal_error : float
+        L1 distance of the plan's marginals from those that the potentials ask for, in the unit
+        of mass.
+    """
+
+    reg_m: tuple[float, float]
+    mass: float
+
+    _bibtex: ClassVar = {"sinkhorn_unbalanced": _UNBALANCED}
+
+    @property
+    def grad_a(self):
+        """Gradient of the value in `a`; only for infinite `reg_m` it is `f` plus a constant."""
+        return self._gradient(0)
+
+    @property
+    def grad_b(self):
+        """Gradient of the value in `b`."""
+        return self._gradient(1)
+
+    @property
+    def cost_rounded(self):
+        """Not available: an unbalanced plan has no marginals to be rounded to."""
+        raise NotImplementedError("`cost_rounded` is for balanced problems; see `value_linear`")
+
+    def lp_bracket(self):
+        """Not available: the bounds are those of the balanced linear programme."""
+        raise NotImplementedError("`lp_bracket` is for balanced problems; see `value_linear`")
+
+    def vjp(self, df=None, dg=None, dP=None, *, tol=None):
+        """Not available: implicit differentiation is for balanced problems."""
+        raise NotImplementedError("`vjp` is for balanced problems; see `grad_a` and `grad_C`")
+
+    def _gradient(self, side):
+        problem, io = self._checked()
+        with io.device:
+            potential, tau = self._potentials()[side], self.reg_m[side]
+            # The mass of the other side.
+            other = (problem.b if side == int(problem.flipped) else problem.a).sum()
+            if tau == np.inf:
+                return io.out(potential + self.reg * (other - 1.0))
+            left = io.xp.exp(-potential / tau)
+            return io.out(tau * (1.0 - left) + self.reg * (other - left))
+
+    def _checked(self):
+        return check_transport(*self._data, balanced=False)
 
 
 class _PlanBlocks:
@@ -232,13 +478,19 @@ class _PlanBlocks:
     """
 
     def __init__(self, result):
-        problem, self.io = check_transport(*result._data)
+        problem, self.io = result._checked()
         with self.io.device:
             f, g = result._potentials()
         self.be, self.flipped, self.mass = problem.be, problem.flipped, problem.mass
         self.xp, self.host = problem.be.xp, problem.be.host
         self.a, self.b, self.C, self.reg = problem.a, problem.b, problem.C, result.reg
         self.f, self.g = (g, f) if problem.flipped else (f, g)
+        # The cost that the potentials belong to, and what its plans get for the constraints.
+        self.tilted, self.reward = problem.C, 0.0
+        constraints = check_constraints(problem, result._data[2], result.get("_constraints"))
+        if constraints is not None:
+            w = check_multipliers(constraints, result._data[2], result.w)
+            self.tilted, self.reward = constraints.tilt(problem.C, w), w @ constraints.beta
 
     def __enter__(self):
         self.io.device.__enter__()
@@ -253,7 +505,7 @@ class _PlanBlocks:
         f = xp.where(self.a > DUST, self.f, -np.inf)
         g = xp.where(self.b > DUST, self.g, -np.inf)
         for rows in row_blocks(self.be, self.C):
-            E = xp.subtract(g, self.C[rows], dtype=np.float64)
+            E = xp.subtract(g, self.tilted[rows], dtype=np.float64)
             E += f[rows, None]
             E /= reg
             with np.errstate(all="ignore"):
@@ -263,12 +515,25 @@ class _PlanBlocks:
             yield rows, E
 
 
-def finish(problem, io, reg, reg_type, tol, answer, run, data):
-    """Judge an answer and turn it into a result."""
-    f, g, certificate = _judged(problem, io, answer.f, answer.g, reg, tol)
+def finish(problem, io, reg, reg_type, tol, answer, run, data, conditions=None, warn=True):
+    """Judge an answer and turn it into a result.
+
+    `conditions` are the caller's constraints and the same in normal form; without `warn` an
+    outer run warns.
+    """
+    own = {}
+    judged = partial(_judged, problem, io, reg=reg, tol=tol)
+    if conditions is not None:
+        # As with the potentials, what the caller gets is what is judged.
+        own = {"w": io.out(io.xp.asarray(answer.w)), "_constraints": conditions[0]}
+        judged = partial(judged, constraints=conditions[1], w=own["w"])
+    f, g, certificate = judged(answer.f, answer.g)
     if certificate.value == np.inf:
         # Worse than no potentials at all: then none, so that the plan is made of numbers.
-        f, g, certificate = _judged(problem, io, 0.0 * problem.a, 0.0 * problem.b, reg, tol)
+        f, g, certificate = judged(0.0 * problem.a, 0.0 * problem.b)
+    error = certificate.value
+    if conditions is not None:
+        error = certificate.details["row_error"] + certificate.details["col_error"]
     note = _diagnose(problem, reg, tol, run, certificate.holds)
     dual = certificate.details["dual"]
     value = dual + _entropy_shift(problem, reg) if reg_type == "entropy" else dual
@@ -276,29 +541,35 @@ def finish(problem, io, reg, reg_type, tol, answer, run, data):
         TransportResult,
         certificate,
         note=note,
+        warn=warn,
         f=f,
         g=g,
         reg=reg,
         fun=value,
         value=value,
         dual=dual,
-        marginal_error=certificate.value * problem.mass,
+        marginal_error=error * problem.mass,
         nsinkhorn=answer.nsinkhorn,
         nnewton=answer.nnewton,
         ncg=answer.ncg,
         nfactor=answer.nfactor,
         density=answer.density,
         levels=answer.levels,
+        **own,
         _data=data,
+        _reg_type=reg_type,
     )
 
 
-def _judged(problem, io, f, g, reg, tol):
+def _judged(problem, io, f, g, *, reg, tol, constraints=None, w=None):
     """Return potentials as the caller gets them, and the certificate of exactly these."""
     f, g = (io.out(v) for v in ((g, f) if problem.flipped else (f, g)))
     door = Ingest(f=f, g=g)
     own = (door["g"], door["f"]) if problem.flipped else (door["f"], door["g"])
-    return f, g, judge(problem, *own, reg, tol)
+    if constraints is None:
+        return f, g, judge(problem, *own, reg, tol)
+    w = check_multipliers(constraints, f, w)
+    return f, g, judge_constrained(problem, *own, reg, tol, constraints, w)
 
 
 def _diagnose(problem, reg, tol, run, holds):
@@ -351,7 +622,7 @@ def _rounded_cost(blocks):
 
 def _linear_dual(blocks):
     """Return a lower bound of the linear programme: both potentials c-transformed."""
-    xp, C, heavy_a, heavy_b = blocks.xp, blocks.C, blocks.a > 0, blocks.b > 0
+    xp, C, heavy_a, heavy_b = blocks.xp, blocks.tilted, blocks.a > 0, blocks.b > 0
     # Points without mass must not bind the others.
     f, g = xp.empty_like(blocks.a), xp.where(heavy_b, blocks.g, -np.inf)
     for rows in row_blocks(blocks.be, C):
@@ -360,4 +631,4 @@ def _linear_dual(blocks):
     for rows in row_blocks(blocks.be, C):
         g = xp.minimum(g, (C[rows] - f[rows, None]).min(axis=0))
     value = blocks.a[heavy_a] @ f[heavy_a] + blocks.b[heavy_b] @ g[heavy_b]
-    return blocks.mass * float(blocks.host(value))
+    return blocks.mass * float(blocks.host(value) + blocks.reward)

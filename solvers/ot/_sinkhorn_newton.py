@@ -10,11 +10,17 @@ from .._core import threads
 from .._core.monitor import Monitor
 from .._core.result import Status
 from .._core.validation import check_choice, check_count, check_flag, check_positive, check_threads
+from ._batch import sinkhorn_newton_batch
+from ._batch_problem import is_batch
+from ._coarse import NODES_TOL, CoarsePlan, Mixing, pays
+from ._constrained import ConstrainedDescent, start_multipliers
+from ._constraints import check_constraints
 from ._gibbs import Passes
 from ._newton import NewtonSteps
 from ._problem import BestPotentials, check_limits, check_reg, check_start, check_transport
 from ._result import Answer, finish
 from ._sns_paper import sns_paper
+from ._splr import splr
 
 # Weights of the entropy ("temperatures"): the first, relative to the spread of the cost, and the
 # factor between two, which adapts within these bounds.
@@ -25,8 +31,12 @@ ANNEALING_TOL = 3e-4
 STUCK = 0.9
 # Newton steps, and blocks of sweeps, between two passes: while annealing, and at the end.
 PATIENCE, LAST_PATIENCE = 14, 40
+# Corrections from a coarse plan within which the error has to halve.
+CORRECTIONS = 5
 # Passes without progress after which a run has stalled.
 STALL = 20
+# Relative residual of the linear solves that ask how a balanced plan answers to changes.
+RESPONSE_TOL = 1e-4
 
 
 def sinkhorn_newton(
@@ -51,6 +61,7 @@ def sinkhorn_newton(
     n_sinkhorn=None,
     precond="auto",
     store_plan="auto",
+    constraints=None,
     callback=None,
     progress=False,
     history=True,
@@ -64,12 +75,14 @@ def sinkhorn_newton(
     Parameters
     ----------
     a, b : array, shapes (n,) and (m,), or None
-        Non-negative weights with equal sums (zeros are fine); None for uniform ones.
+        Non-negative weights with equal sums (zeros are fine); None for uniform ones. For a batch
+        of problems, shapes (B, n) and (B, m).
     C : array, shape (n, m)
-        Cost of moving a unit of mass, in any unit; ``inf`` forbids an edge.
-    reg : float, optional
+        Cost of moving a unit of mass, in any unit; ``inf`` forbids an edge. For a batch, shape
+        (B, n, m), or (n, m) if it is that of all problems.
+    reg : float, or for a batch also array, shape (B,), optional
         Entropic weight :math:`\varepsilon`, in the unit of `C`. Default: 0.05 times the standard
-        deviation of the costs.
+        deviation of the costs, of each cost in a batch.
     reg_scale : {None, "std", "mean", "max", "median"}
         Multiply `reg` by this statistic of the finite costs.
     reg_type : {"kl", "entropy"}
@@ -87,9 +100,10 @@ def sinkhorn_newton(
         factorisation would cost.
     time_limit : float, optional
         Seconds after which the best iterate is returned.
-    method : {"auto", "sns-paper"}
-        "sns-paper" is the method of [1]_ as published, with one temperature and a fixed
-        fraction of kept entries; for comparisons.
+    method : {"auto", "sns-paper", "splr"}
+        For comparisons: "sns-paper" is the method of [1]_ as published, with one temperature
+        and a fixed fraction of kept entries; "splr" makes the quasi-Newton steps of [4]_, with a
+        sparse and a low-rank part of the Hessian. Both form the plan anew in every pass.
     x0 : TransportResult or tuple of arrays, optional
         Potentials ``(f, g)`` to start from.
     f0, g0 : array, shapes (n,) and (m,), optional
@@ -97,16 +111,20 @@ def sinkhorn_newton(
     annealing : bool, default True
         Whether to come down to `reg` from larger weights.
     sparsity : float, optional
-        For "sns-paper": fraction of the plan's entries that the Hessian keeps. Default:
-        ``2 / max(n, m)``.
+        Fraction of the plan's entries that the Hessian keeps: for "sns-paper" always (default
+        ``2 / max(n, m)``), for "splr" at most (default 0.01, but ten for each row and column).
     n_sinkhorn : int, optional
-        Sinkhorn sweeps: in a block of them while Newton steps are not trusted (default 8), or
-        for "sns-paper" at the start (default 20).
+        Sinkhorn sweeps: in a block of them while Newton steps are not trusted (default 8), for
+        "sns-paper" at the start (default 20), for "splr" at each weight (default 5).
     precond : {"auto", "jacobi", "cholesky"}
         Preconditioner of conjugate gradients. "auto" factorises where Jacobi's takes longer.
     store_plan : {"auto", True, False}
         Whether to hold the plan in memory between passes while it is dense, at half the size of
         a float64 cost. False recomputes its entries instead, which is several times slower.
+    constraints : list of tuples, optional
+        Conditions on the plan, ``(D, ">=")``, ``(D, "==")`` or with a number ``beta`` as third
+        entry: ``sum(D * P) >= beta``, or ``== beta``, for the plan as returned (so `beta` is in
+        units of `D` times mass; default 0). `D` has the shape of `C` and is finite.
     callback : callable, optional
         Called after each pass as ``callback(intermediate_result)`` with fields ``nit``, ``fun``,
         ``marginal_error``, ``reg``, ``f`` and ``g``; StopIteration or a true return value ends
@@ -143,6 +161,26 @@ def sinkhorn_newton(
     ``tol / 10**4`` do not take part and get their potentials at the end; leaving out points
     copies the remaining part of the cost.
 
+    Under constraints the plan is :math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij} + \sum_k w_k
+    D_{k,ij}) / \varepsilon) / M` with the multipliers ``res.w``: non-negative for inequalities,
+    and zero where they have slack, so that these do not bend the plan. Newton steps on `w` go
+    around the method for plans without constraints, at 10 passes in all for a large `reg` and 20
+    to 60 for a small one; `callback` is called after each step, and sees `w` too. It takes the
+    memory of one more cost in float64, and copies matrices whose memory order or precision is
+    not that of `C`. Constraints that contradict each other end as ``INFEASIBLE``, with the proof
+    in the certificate.
+
+    A batch is solved in common passes: all problems that are still running advance in one call
+    of a kernel, each problem on one thread (on a GPU: in one block), which makes its sweeps and
+    Newton steps in the cache. Every problem has its own `reg` and its own end; `maxiter` is for
+    each. The few that take long are finished on their own, with all threads, and so are problems
+    with more than 250 000 entries; `precond` and `store_plan` matter to these only. A shared
+    `PointCloud` is evaluated once. The result's fields have a leading axis B, and the numbers
+    (`reg`, `value`, `dual`, `marginal_error`, `converged`) are NumPy arrays of shape (B,), while
+    `success`, `status` and `certificate` are those of the worst problem and `nit` is the most
+    passes of any. A callback gets the largest ``marginal_error``, and as ``fun`` the sum of the
+    dual values. Batches have neither constraints nor other methods than "auto".
+
     Potentials are in the KL convention (:math:`P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) /
     \varepsilon) / M` for mass :math:`M`) and split evenly: :math:`\langle a, f \rangle = \langle
     b, g \rangle`. ``res.potentials_counting`` has those that OTT-JAX and POT report.
@@ -156,6 +194,10 @@ def sinkhorn_newton(
        ICLR 2025. arXiv:2504.02067.
     .. [3] Z. Tang, Y. Qiu. Safe and sparse Newton method for entropic-regularized optimal
        transport. NeurIPS 2024.
+    .. [4] C. Wang, Y. Qiu. The sparse-plus-low-rank quasi-Newton method for entropic-regularized
+       optimal transport. ICML 2025, PMLR 267.
+    .. [5] X. Tang, H. Rahmanian, M. Shavlovsky, K. K. Thekumparampil, T. Xiao, L. Ying. A
+       Sinkhorn-type algorithm for constrained optimal transport. 2024. arXiv:2403.05054.
 
     Examples
     --------
@@ -166,13 +208,33 @@ def sinkhorn_newton(
     >>> res.plan.round(3)
     array([[0.25, 0.25],
            [0.  , 0.5 ]])
+
+    Two problems at once, of which the second has the cost turned over:
+
+    >>> C = [[[0, 1], [1, 0]], [[1, 0], [0, 1]]]
+    >>> res = solvers.ot.sinkhorn_newton(None, [[0.25, 0.75]] * 2, C, reg=[0.1, 0.2])
+    >>> res.converged
+    array([ True,  True])
+    >>> res.plan.shape
+    (2, 2, 2)
+
+    At least a tenth of the mass is to go from the second point to the first:
+
+    >>> D = [[0, 0], [1, 0]]
+    >>> data = [0.5, 0.5], [0.25, 0.75], [[0, 1], [1, 0]]
+    >>> res = solvers.ot.sinkhorn_newton(*data, reg=0.1, constraints=[(D, ">=", 0.1)])
+    >>> res.plan.round(3)
+    array([[0.15, 0.35],
+           [0.1 , 0.4 ]])
     """
+    if is_batch(a, b, C):
+        return sinkhorn_newton_batch(Descent, **locals())
     problem, io = check_transport(a, b, C)
     reg = check_reg(problem, reg, reg_scale)
     tol, limits = check_limits(io, tol, maxiter, time_limit, callback, progress, history)
     n_threads = check_threads(n_threads)
     check_choice(reg_type, "reg_type", ("kl", "entropy"))
-    check_choice(method, "method", ("auto", "sns-paper"))
+    check_choice(method, "method", ("auto", "sns-paper", "splr"))
     n_sinkhorn = check_count(n_sinkhorn, "n_sinkhorn", minimum=1, allow_none=True)
     tol_inner = check_positive(tol_inner, "tol_inner", allow_none=True)
     maxiter_inner = check_count(maxiter_inner, "maxiter_inner", minimum=1, allow_none=True)
@@ -182,15 +244,25 @@ def sinkhorn_newton(
         check_flag(store_plan, "store_plan")
     check_flag(annealing, "annealing")
     if sparsity is not None and method == "auto":
-        raise ValueError("`sparsity` came with method='auto'; expected method='sns-paper'")
+        raise ValueError("`sparsity` came with method='auto'; expected 'sns-paper' or 'splr'")
     start = check_start(problem, reg, C, x0, f0, g0)
-    run = Monitor(
-        "sinkhorn_newton", "marginal_error", be=io.be, tol=0.8 * tol, stall=STALL, **limits
-    )
+    conditions = check_constraints(problem, C, constraints)
+    if conditions is not None and method != "auto":
+        raise ValueError(f"`constraints` came with method={method!r}; expected method='auto'")
+    # Points of the constrained method take a few passes each, quasi-Newton steps come in long runs
+    # without much progress, and the first sweeps of the published method are not to be cut short.
+    stall = STALL * (10 if method == "splr" else 1 if conditions is None else 5)
+    if method == "sns-paper":
+        stall += n_sinkhorn or 20
+    name = "sinkhorn_newton (splr)" if method == "splr" else "sinkhorn_newton"
+    run = Monitor(name, "marginal_error", be=io.be, tol=0.8 * tol, stall=stall, **limits)
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         if method == "sns-paper":
             options = sparsity, n_sinkhorn or 20, tol_inner or 1e-3, maxiter_inner
             answer = sns_paper(problem, io.out, reg, tol, start, run, *options)
+        elif method == "splr":
+            options = sparsity, n_sinkhorn or 5, tol_inner, maxiter_inner, annealing
+            answer = splr(problem, io.out, reg, tol, start, run, *options)
         else:
             newton = partial(
                 NewtonSteps,
@@ -199,9 +271,16 @@ def sinkhorn_newton(
                 maxiter=maxiter_inner,
                 sweeps=n_sinkhorn or 8,
             )
-            descent = Descent(problem, reg, tol, run, newton, store_plan, io.out)
-            answer = descent.solve(start, annealing)
-        return finish(problem, io, reg, reg_type, tol, answer, run, (a, b, C))
+            descend = partial(Descent, newton=newton, store_plan=store_plan, out=io.out)
+            if conditions is None:
+                answer = descend(problem, reg, tol, run).solve(start, annealing)
+            else:
+                descent = ConstrainedDescent(
+                    problem, conditions, reg, tol, run, time_limit, descend, annealing, io.out
+                )
+                answer = descent.solve(start, start_multipliers(conditions, x0))
+        conditions = conditions and (constraints, conditions)
+        return finish(problem, io, reg, reg_type, tol, answer, run, (a, b, C), conditions)
 
 
 class Descent:
@@ -220,16 +299,20 @@ class Descent:
     store_plan : {"auto", True, False}
     out : callable
         Turns an array into the caller's kind.
+    annealing_tol : float
+        Largest error at all temperatures but the last.
     """
 
-    def __init__(self, problem, reg, tol, run, newton, store_plan, out):
+    def __init__(
+        self, problem, reg, tol, run, newton, store_plan, out, annealing_tol=ANNEALING_TOL
+    ):
         self._best = BestPotentials(problem, reg, max(1e-4 * tol, 1e-15), out)
         self._problem, self._be = self._best.part, problem.be
         self._passes = Passes(self._problem, store_plan)
         # A little below the tolerance, for the judge rounds differently.
-        self._reg, self._tol = reg, 0.8 * tol
-        self._run, self._newton = run, newton(self._be, self._problem.b, run)
-        self._annealing_tol = ANNEALING_TOL
+        self._reg, self._tol, self._annealing_tol = reg, 0.8 * tol, annealing_tol
+        self._run, self._make_newton, self._out = run, newton, out
+        self._newton = newton(self._be, self._problem.b, run)
 
     def solve(self, start, annealing):
         """Return the answer, from column potentials `start` (None: from scratch)."""
@@ -237,7 +320,10 @@ class Descent:
         if self._problem.cut_off:
             run.end(Status.INFEASIBLE)
             return Answer(*best.potentials(), [])
-        path = Path(self._problem, self._reg, best.restrict(start), annealing)
+        start = best.restrict(start)
+        if annealing and pays(self._problem, self._passes.holds_dense):
+            start = self._correct(start)
+        path = Path(self._problem, self._reg, start, annealing)
         levels = []
         while run.status is None:
             g, reg, last = path.next()
@@ -249,7 +335,8 @@ class Descent:
                 # A mismatch has been left where its links were open, and now they are closed:
                 # come down once more, carefully, from where all of them are open.
                 self._annealing_tol = self._tol
-                path = Path(self._problem, self._reg, None, annealing, self._problem.range)
+                highest = self._problem.range
+                path = Path(self._problem, self._reg, None, annealing, highest=highest)
             else:
                 path.advance(reg, outcome)
         if not best.found:
@@ -258,6 +345,67 @@ class Descent:
             error = self._be.host(abs(self._problem.b - c).sum())
             best.offer(error, self._passes.f, outcome.g)
         return Answer(*best.potentials(), levels, self._passes.density, **self._newton.counts)
+
+    def _correct(self, start):
+        """Balance a large cloud by corrections from a coarse plan; return column potentials.
+
+        A pass finds the gaps, the coarse plan tells what fills them. Ends where that stops to
+        help.
+        """
+        self._run.stage("coarse plan")
+        coarse = CoarsePlan(self._problem, self._reg, self._solve_nodes)
+        g = coarse.g if start is None else start
+        if not coarse.resolves:
+            return g
+        self._run.stage("corrections")
+        mixing, best, goal, kept = Mixing(self._be, self._problem.b), np.inf, np.inf, None
+        while True:
+            look = self._look(g, self._reg, last=True)
+            if look.error < best:
+                best, kept = look.error, (g, look.gap)
+            if best < 0.5 * goal:
+                goal, patience = best, CORRECTIONS
+            if look.over or patience == 0:
+                return kept[0]
+            patience -= 1
+            gap = look.gap
+            if look.error > 3.0 * best:
+                # Mixing went astray: on from the best, without it.
+                (g, gap), mixing = kept, Mixing(self._be, self._problem.b)
+            x, iterations = coarse.correction(gap, 3e-3)
+            self._newton.counts["ncg"] += iterations
+            self._newton.counts["nnewton"] += 1
+            g = mixing(g, self._reg * x)
+
+    def _solve_nodes(self, problem, reg):
+        """Solve the problem between the nodes of a coarse plan."""
+        run = Monitor(
+            "sinkhorn_newton",
+            "marginal_error",
+            be=self._be,
+            tol=0.8 * NODES_TOL,
+            maxiter=200,
+            callback=lambda _: self._run.late,
+            history=False,
+            stall=STALL,
+        )
+        descent = Descent(problem, reg, NODES_TOL, run, self._make_newton, "auto", self._out)
+        return descent.solve(None, True)
+
+    def responses(self, g, gaps):
+        """Return how column potentials answer to small gaps of the column sums, row by row.
+
+        Around `g`, balanced at the last temperature, and in units of it. Takes one pass.
+        """
+        xp, best = self._be.xp, self._best
+        part = best.restrict(g).copy()
+        _, kernel = self._passes.run(part, self._reg, 0.1 * self._tol / part.size)
+        replies = []
+        none = xp.zeros_like(part)
+        for gap in gaps:
+            x = self._newton.solve(kernel, none, best.restrict(gap), 1e-11, RESPONSE_TOL)
+            replies.append(best.extend(x))
+        return xp.stack(replies)
 
     def _solve_level(self, g, reg, last, patient):
         """Balance the plan at one temperature, starting from column potentials `g`.
@@ -351,16 +499,18 @@ class Path:
     Steps shrink where a level resisted and grow where the prediction was good.
     """
 
-    def __init__(self, problem, reg, start, annealing, first=None):
+    def __init__(self, problem, reg, start, annealing, *, first=None, highest=None):
         self._reg, self._factor = reg, FACTOR
         self._levels = []
-        self._highest = first or (FIRST * problem.spread if annealing else reg)
+        self._highest = highest or (FIRST * problem.spread if annealing else reg)
         if self._highest < 2.0 * reg:
             self._highest = reg
         # A good start needs no higher temperature; `advance` goes up if it was not good.
         self._next = self._highest if start is None else reg
-        # Otherwise the c-transform of zero: exact for reg = 0 if every row could choose freely.
-        self._g = problem.C.min(axis=0).astype(np.float64) if start is None else start
+        if start is None:
+            # The c-transform of zero: exact for reg = 0 if every row could choose freely.
+            start = problem.C.min(axis=0).astype(np.float64) if first is None else first
+        self._g = start
 
     def next(self):
         """Return start, temperature, and whether it is the last one."""

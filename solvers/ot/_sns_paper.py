@@ -11,6 +11,7 @@ from ._result import Answer
 
 # Sufficient increase of the dual in the line search, and its shortest step.
 ARMIJO, SHORTEST = 1e-4, 2.0**-40
+ROUNDING = 1e-15
 
 
 def sns_paper(problem, out, reg, tol, start, run, sparsity, n_sinkhorn, tol_inner, maxiter_inner):
@@ -21,8 +22,8 @@ def sns_paper(problem, out, reg, tol, start, run, sparsity, n_sinkhorn, tol_inne
     """
     best = BestPotentials(problem, reg, max(1e-4 * tol, 1e-15), out)
     part, be = best.part, best.part.be
-    a, b, xp = part.a, part.b, be.xp
-    n, m = part.C.shape
+    a, b, C, xp = part.a, part.b, part.C[:], be.xp
+    n, m = C.shape
     sparsity = 2 / max(n, m) if sparsity is None else sparsity
     # Each kept entry stands twice in the Hessian.
     keep = min(int(np.ceil(sparsity * (n + m) ** 2 / 2)), n * m)
@@ -44,10 +45,10 @@ def sns_paper(problem, out, reg, tol, start, run, sparsity, n_sinkhorn, tol_inne
 
     run.stage("sinkhorn")
     for _ in range(n_sinkhorn):
-        x = -reg * _log_sum_exp(xp, (y - part.C) / reg, axis=1) + reg * xp.log(a)
-        y = -reg * _log_sum_exp(xp, (x[:, None] - part.C) / reg, axis=0) + reg * xp.log(b)
+        x = -reg * _log_sum_exp(xp, (y - C) / reg, axis=1) + reg * xp.log(a)
+        y = -reg * _log_sum_exp(xp, (x[:, None] - C) / reg, axis=0) + reg * xp.log(b)
         counts["nsinkhorn"] += 1
-        P = _plan(xp, x, y, part.C, reg)
+        P = plan(xp, x, y, C, reg)
         stop, gradient = report(x, y, P)
         if stop:
             break
@@ -62,9 +63,11 @@ def sns_paper(problem, out, reg, tol, start, run, sparsity, n_sinkhorn, tol_inne
         value, alpha = a @ x + b @ y - reg * P.sum(), 1.0
         while True:
             new = x + alpha * step_x, y + alpha * step_y
-            P = _plan(xp, *new, part.C, reg)
+            P = plan(xp, *new, C, reg)
             gain = a @ new[0] + b @ new[1] - reg * P.sum() - value
-            if be.host(gain >= ARMIJO * alpha * slope) or alpha < SHORTEST:
+            # Near the solution gains drop below the rounding of the value long before errors do.
+            enough = gain >= ARMIJO * alpha * slope - ROUNDING * abs(value)
+            if be.host(enough) or alpha < SHORTEST:
                 break
             alpha *= 0.5
         if alpha < SHORTEST:
@@ -78,9 +81,7 @@ def sns_paper(problem, out, reg, tol, start, run, sparsity, n_sinkhorn, tol_inne
 def _newton_direction(be, P, keep, gradient, reg, tol, maxiter):
     """Solve with the sparsified Hessian by conjugate gradients; its diagonal stays whole."""
     xp, n = be.xp, P.shape[0]
-    smallest = xp.partition(P.ravel(), P.size - keep)[P.size - keep]
-    kept = be.sparse.csr_matrix(xp.where(smallest <= P, P, 0.0))
-    transposed = kept.T.tocsr()
+    kept, transposed = largest_entries(be, P, keep)
     rows, cols = P.sum(axis=1), P.sum(axis=0)
 
     def hessian(z):
@@ -98,7 +99,15 @@ def _newton_direction(be, P, keep, gradient, reg, tol, maxiter):
     return result.x[:n], result.x[n:], result.iterations
 
 
-def _plan(xp, x, y, C, reg):
+def largest_entries(be, P, keep):
+    """Return the matrix of the largest entries of `P`, and its transpose, compressed."""
+    smallest = be.xp.partition(P.ravel(), P.size - keep)[P.size - keep]
+    kept = be.sparse.csr_matrix(be.xp.where(smallest <= P, P, 0.0))
+    return kept, kept.T.tocsr()
+
+
+def plan(xp, x, y, C, reg):
+    """Return ``exp((x_i + y_j - C_ij) / reg)``."""
     P = xp.subtract(y, C, dtype=np.float64)
     P += x[:, None]
     P /= reg

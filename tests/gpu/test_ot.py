@@ -7,6 +7,7 @@ import pytest
 
 from solvers import ot
 from solvers._core.backend import get_backend
+from tests.ot.cloud_kernel_tests import CloudKernelTests
 from tests.ot.kernel_tests import KernelTests, cost, plan
 
 pytestmark = pytest.mark.gpu
@@ -21,6 +22,10 @@ def be():
 
 
 class TestKernels(KernelTests):
+    pass
+
+
+class TestCloudKernels(CloudKernelTests):
     pass
 
 
@@ -116,7 +121,19 @@ def test_the_published_method_works(be):
     assert_same_answer(be, res, expected, 1e-6)
 
 
-@pytest.mark.parametrize("method", ["kernel", "log", "stabilized"])
+def test_conditions_on_the_plan_hold(be):
+    data, options = problem(), {"reg": 2e-2, "tol": 1e-10}
+    D = np.random.default_rng(1).normal(size=data[2].shape)
+    level = np.sum(D * ot.sinkhorn_newton(*data, **options).plan)
+    conditions = [(D, ">=", level + 0.1), (-D, ">=", -level - 1.0)]
+    expected = ot.sinkhorn_newton(*data, constraints=conditions, **options)
+    conditions = [(be.xp.asarray(D), *others) for D, *others in conditions]
+    res = ot.sinkhorn_newton(*on_device(be, *data), constraints=conditions, **options)
+    assert_same_answer(be, res, expected, 1e-7)
+    np.testing.assert_allclose(be.host(res.w), expected.w, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", ["kernel", "log", "stabilized", "overrelaxed", "anderson"])
 @each_dtype
 def test_sinkhorn_gives_what_it_gives_for_numpy_arrays(be, method, dtype):
     options = {"reg": 5e-2, "method": method, "tol": 1e-5 if dtype == "float32" else 1e-11}
@@ -134,6 +151,19 @@ def test_points_without_mass_and_forbidden_edges_work(be):
     np.testing.assert_allclose(be.host(res.plan), expected.plan, rtol=0, atol=1e-8)
     assert res.certificate.value == pytest.approx(
         ot.certify(a, b, C, be.host(res.f), be.host(res.g), reg=5e-3).value, rel=1e-2
+    )
+
+
+def test_exact_plans_are_those_of_numpy_arrays(be):
+    a, b, C = problem()
+    expected = ot.emd(a, b, C, polish=True)
+    res = ot.emd(*on_device(be, a, b, C), polish=True)
+    assert res.success
+    np.testing.assert_allclose(be.host(res.plan), expected.plan, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(be.host(res.plan_sparse().toarray()), expected.plan, atol=1e-14)
+    assert res.lp_bracket() == pytest.approx(expected.lp_bracket(), rel=1e-10)
+    assert ot.wasserstein(*on_device(be, a, b, C))[0] == pytest.approx(
+        ot.wasserstein(a, b, C)[0], rel=1e-4
     )
 
 
@@ -215,3 +245,16 @@ def test_jax_arrays_stay_on_the_device():
     res = ot.sinkhorn_newton(*(jax.device_put(x, device) for x in data), reg=5e-3)
     assert res.success
     assert res.f.devices() == {device}
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean"])
+def test_a_large_cloud_is_solved_without_its_matrix(be, rng, cost):
+    x, y = rng.random((20_000, 3)), rng.random((18_000, 3))
+    cloud = ot.PointCloud(*on_device(be, x, y), cost=cost)
+    res = ot.sinkhorn_newton(None, None, cloud, tol=1e-7)
+    assert res.success
+    assert "corrections" in [name for name, _, _ in res.stages]
+    f, g = (be.host(v) for v in (res.f, res.g))
+    assert ot.certify(
+        None, None, ot.PointCloud(x, y, cost=cost), f, g, reg=res.reg, tol=2e-7
+    ).holds

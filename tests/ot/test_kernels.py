@@ -10,6 +10,8 @@ from _cupy_standin import run_with_standin
 
 from solvers._core import threads
 from solvers._core.backend import get_backend
+from tests.ot.cloud_kernel_tests import CloudKernelTests
+from tests.ot.cloud_kernel_tests import problem as cloud_problem
 from tests.ot.kernel_tests import KernelTests, compressed, cost, plan, thinned
 
 
@@ -17,6 +19,36 @@ class TestNumbaKernels(KernelTests):
     @pytest.fixture
     def be(self):
         return get_backend("numpy")
+
+
+class TestNumbaCloudKernels(CloudKernelTests):
+    @pytest.fixture
+    def be(self):
+        return get_backend("numpy")
+
+
+@pytest.mark.parametrize("n", [1, 2, 77])
+def test_several_strips_of_a_cloud_give_what_one_strip_gives(rng, monkeypatch, n):
+    if numba.get_num_threads() == 1:
+        pytest.skip("one thread makes one strip")
+    be = get_backend("numpy")
+    C, _, h, a, beta = cloud_problem(rng, be, 3, "euclidean", n=n)
+    kernels, m = be.kernels("solvers.ot", "clouds"), h.size
+
+    def results():
+        shift, K, room = np.empty(n), np.empty((n, m)), 20 * n * m
+        yield from (kernels.row_pass(C, h, beta, 0.05, a, shift, K), shift, K)
+        indices, values = np.empty(room, np.int32), np.empty(room)
+        starts, ends = np.empty((2, n), np.int64)
+        args = C, h, beta, 0.05, a, shift, 1e-3, indices, values, starts, ends
+        yield from kernels.sparse_row_pass(*args)
+        for start, end in zip(starts, ends, strict=True):
+            yield from (indices[start:end], values[start:end])
+
+    expected = [np.copy(x) for x in results()]
+    monkeypatch.setattr(threads, "_SMALL_WORK", 0)
+    for one, several in zip(expected, results(), strict=True):
+        np.testing.assert_allclose(several, one, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("n", [1, 2, 37])

@@ -91,6 +91,25 @@ def test_judging_and_evaluating_go_block_by_block(problem):
         assert most <= 0.05 * C.nbytes + SMALL
 
 
+def test_gradients_take_their_own_size_and_half_of_it(problem):
+    a, b, C = problem
+    res = ot.sinkhorn_newton(a, b, C, reg=0.3, tol=1e-6)
+    most, (_, _, dC) = peak(lambda: res.vjp(a))
+    assert dC.nbytes == C.nbytes
+    assert most <= 1.55 * C.nbytes + SMALL
+
+
+def test_gradients_in_points_need_no_matrix_but_the_kernel(problem):
+    a, b, C = problem
+    x = np.random.default_rng(0).normal(size=(2, N, 2))
+    res = ot.sinkhorn_newton(a, b, ot.PointCloud(*x), reg=1.0, tol=1e-6)
+    most, (_, _, (dx, _)) = peak(lambda: res.vjp(a))
+    assert dx.shape == (N, 2)
+    assert most <= 0.55 * C.nbytes + SMALL
+    most, _ = peak(lambda: res.grad_x)
+    assert most <= 0.05 * C.nbytes + SMALL
+
+
 def test_a_result_holds_its_vectors_and_refers_to_the_cost(problem):
     a, b, C = problem
     tracemalloc.start()

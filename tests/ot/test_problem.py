@@ -148,7 +148,7 @@ def test_costs_are_used_where_they_lie(rng):
     ("name", "kind", "data"),
     [
         ("C", TypeError, (None, None, None)),
-        ("C", ValueError, (None, None, np.zeros((2, 2, 2)))),
+        ("C", ValueError, (None, None, np.zeros((1, 2, 2, 2)))),
         ("C", ValueError, (None, None, np.array([[-np.inf, 0.0]]))),
         ("C", ValueError, (None, None, np.zeros((0, 3)))),
         ("b", ValueError, (None, np.array([0.5, -0.5, 1.0]), np.zeros((2, 3)))),

@@ -1,4 +1,6 @@
+import copy
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -7,11 +9,14 @@ from hypothesis import strategies as st
 
 import solvers
 from solvers import datasets, ot
-from solvers.ot import _gibbs
+from solvers._core.backend import get_backend
+from solvers.ot import _gibbs, _sinkhorn
 from tests import oracles
 from tests.ot import reference
 
-METHODS = ["kernel", "log", "stabilized", "auto"]
+PLAIN = ["kernel", "log", "stabilized"]
+FASTER = ["overrelaxed", "anderson"]
+METHODS = [*PLAIN, *FASTER, "auto"]
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -24,7 +29,7 @@ def solve(a, b, C, **options):
     return res
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PLAIN)
 def test_iterations_are_those_of_the_textbook(rng, method):
     a, b, C = oracles.cloud_problem(rng, 9, 12)
     reg = 0.05 * C.max()
@@ -105,7 +110,7 @@ def test_stabilisation_renews_the_kernel_when_its_factors_have_grown(rng, monkey
     assert counts["log", "passes"] == counts["log"]
 
 
-@given(seeds, st.sampled_from(METHODS))
+@given(seeds, st.sampled_from(PLAIN))
 def test_the_dual_never_falls_and_stays_below_the_value(seed, method):
     rng = np.random.default_rng(seed)
     a, b, C = oracles.cloud_problem(rng, *rng.integers(2, 12, size=2))
@@ -155,12 +160,159 @@ def test_the_log_domain_stands_in_where_the_kernel_would_not_fit(rng, monkeypatc
     assert abs(res.nit - usual.nit) <= 1
 
 
+@pytest.mark.parametrize("method", FASTER)
+def test_accelerations_run_by_passes_where_the_kernel_would_not_fit(rng, monkeypatch, method):
+    a, b, C = oracles.cloud_problem(rng, 16, 17)
+    usual = solve(a, b, C, reg=0.2, method=method)
+    monkeypatch.setattr(_gibbs.Passes, "_fits", lambda self: False)
+    monkeypatch.setattr(_gibbs.Passes, "_stored", None)  # calling it would fail
+    res = solve(a, b, C, reg=0.2, method=method)
+    np.testing.assert_allclose(res.plan, usual.plan, rtol=0, atol=1e-7)
+    assert abs(res.nit - usual.nit) <= 3
+
+
+@pytest.fixture(scope="module")
+def slow():
+    """A problem on which plain sweeps crawl, its answer, and how many of them it takes."""
+    p = datasets.digits_transport(side=14)
+    reg = 1e-3 * p.C.max()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", solvers.ConvergenceWarning)
+        plain = ot.sinkhorn(p.a, p.b, p.C, reg=reg, method="stabilized", maxiter=3000)
+    assert plain.nit > 700
+    return p, reg, plain
+
+
+@pytest.mark.parametrize(("method", "share"), [("overrelaxed", 0.2), ("anderson", 0.4)])
+def test_accelerations_take_a_fraction_of_the_sweeps_of_a_slow_case(slow, method, share):
+    p, reg, plain = slow
+    res = solve(p.a, p.b, p.C, reg=reg, method=method)
+    assert res.nit < share * plain.nit
+    assert res.nsinkhorn == res.nit
+    twin = ot.sinkhorn_newton(p.a, p.b, p.C, reg=reg, tol=1e-11)
+    assert np.abs(res.plan - twin.plan).sum() <= 1e-5
+    assert res.method == f"sinkhorn ({method})"
+
+
+def test_over_relaxation_is_as_fast_as_that_of_both_halves_at_the_best_factor(slow):
+    p, reg, _ = slow
+    res = solve(p.a, p.b, p.C, reg=reg, method="overrelaxed", tol=1e-10)
+    # What the best factor is follows from the solution, which a solver does not know.
+    P = ot.sinkhorn_newton(p.a, p.b, p.C, reg=reg, tol=1e-12).plan
+    links = P / np.sqrt(np.outer(p.a, p.b))
+    rate = np.linalg.svd(links, compute_uv=False)[1] ** 2
+    omega = 2 / (1 + np.sqrt(1 - rate))
+    published = reference.overrelaxed_sinkhorn(p.a, p.b, p.C, reg, omega, 1e-10)
+    assert res.nit <= 1.6 * published
+
+
+def test_auto_is_over_relaxed(slow):
+    p, reg, _ = slow
+    auto, named = (solve(p.a, p.b, p.C, reg=reg, method=m) for m in ("auto", "overrelaxed"))
+    assert auto.nit == named.nit
+    assert auto.method == named.method
+    np.testing.assert_array_equal(auto.f, named.f)
+    assert "thibault2021" in auto.cite()
+    assert "cuturi2013" in auto.cite()
+
+
+@pytest.mark.filterwarnings("ignore::solvers.ConvergenceWarning")
+@given(seeds, st.sampled_from(FASTER))
+def test_accelerations_never_end_worse_than_plain_sweeps(seed, method):
+    p = datasets.random_transport(seed, largest=40)
+    plain, res = (
+        ot.sinkhorn(p.a, p.b, p.C, reg=p.reg, method=m, maxiter=400)
+        for m in ("stabilized", method)
+    )
+    assert res.success >= plain.success
+    if not res.success:
+        assert res.certificate.value <= 1.01 * plain.certificate.value
+    # Before the rate is known, or when steps were in vain, a few more.
+    assert res.nit <= 1.3 * plain.nit + 20
+
+
+def test_a_factor_that_is_too_large_is_taken_back(slow, monkeypatch):
+    p, reg, plain = slow
+    # Believe in the first estimate that there is no gap at all.
+    monkeypatch.setattr(_sinkhorn, "TRUST", np.inf)
+    monkeypatch.setattr(_sinkhorn, "LEAST_GAP", 1e-12)
+    original, looks = _sinkhorn.Overrelaxation._adapt, []
+
+    def too_bold(self, rate):
+        looks.append(rate)
+        original(self, 1.0 - 1e-9 if len(looks) == 1 else rate)
+
+    monkeypatch.setattr(_sinkhorn.Overrelaxation, "_adapt", too_bold)
+    res = solve(p.a, p.b, p.C, reg=reg, method="overrelaxed", maxiter=3000)
+    assert res.nit < plain.nit
+
+
+def test_a_combination_that_lowers_the_dual_is_taken_back(rng):
+    steps = _sinkhorn.AndersonMixing(get_backend("numpy"), np.full(5, 0.2), 1e-12)
+    first, second, third = (
+        _sinkhorn.Sweep(rng.normal(size=5), rng.normal(size=5), 1.0, dual)
+        for dual in (0.0, 1.0, 0.5)
+    )
+    np.testing.assert_array_equal(steps.next(first), first.log_v + first.mismatch)
+    assert np.abs(steps.next(second) - (second.log_v + second.mismatch)).max() > 1e-3
+    # Back to where the dual was higher, by a plain step, wherever factors are counted from.
+    twin = copy.copy(steps)
+    np.testing.assert_array_equal(steps.next(third), second.log_v + second.mismatch)
+    twin.shift(second.log_v)
+    np.testing.assert_array_equal(twin.next(third), second.mismatch)
+
+
+def test_plain_steps_are_never_taken_back(rng):
+    # Else rounding errors of the dual could hold the method where it is for ever.
+    b, be = np.full(5, 0.2), get_backend("numpy")
+    steps = _sinkhorn.AndersonMixing(be, b, 1e-12)
+    first, second = (
+        _sinkhorn.Sweep(rng.normal(size=5), rng.normal(size=5), 1.0, dual) for dual in (1.0, 0.5)
+    )
+    steps.next(first)
+    assert np.abs(steps.next(second) - (first.log_v + first.mismatch)).max() > 1e-3
+
+
+def test_combinations_go_no_further_than_can_be_trusted(rng):
+    b, be = np.full(5, 0.2), get_backend("numpy")
+    steps = _sinkhorn.AndersonMixing(be, b, 1e-12)
+    mismatch = rng.normal(size=5)
+    # Nearly the same mismatch after a short step: the combination of both aims far away.
+    steps.next(_sinkhorn.Sweep(np.zeros(5), mismatch, 1.0, 0.0))
+    end = steps.next(_sinkhorn.Sweep(0.01 * mismatch, (1 - 1e-5) * mismatch, 1.0, 1.0))
+    move = end - 0.01 * mismatch
+    assert np.abs(move).max() == pytest.approx(_sinkhorn.LONGEST_STEP, rel=1e-12)
+    np.testing.assert_allclose(move / np.abs(move).max(), mismatch / np.abs(mismatch).max())
+
+
+def test_single_precision_is_accelerated_too(slow):
+    p, reg, plain = slow
+    a, b, C = (x.astype("float32") for x in p[:3])
+    for method in FASTER:
+        res = solve(a, b, C, reg=reg, method=method, tol=1e-4)
+        assert res.nit < plain.nit / 4
+        assert res.f.dtype == "float32"
+
+
+def test_combinations_solve_linear_problems_of_few_dimensions_at_once(rng):
+    b, be = rng.dirichlet(np.ones(6)), get_backend("numpy")
+    steps = _sinkhorn.AndersonMixing(be, b, 1e-12)
+    # A map with three different rates ends after so many differences.
+    rates = np.array([0.9, 0.9, 0.5, 0.5, 0.99, 0.99])
+    x = rng.normal(size=6)
+    for _ in range(5):
+        x = steps.next(_sinkhorn.Sweep(x, (rates - 1) * x, 1.0, 0.0))
+    assert np.abs(x).max() <= 1e-6
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_warm_starts_go_on_where_the_last_run_ended(rng, method):
     a, b, C = oracles.cloud_problem(rng, 10, 14)
     res = solve(a, b, C, reg=0.5, method=method)
     for start in ({"x0": res}, {"x0": (res.f, res.g)}, {"f0": res.f}, {"g0": res.g - 3.0}):
         assert solve(a, b, C, reg=0.5, method=method, **start).nit <= 2
+    if method not in PLAIN:
+        return  # what has been learnt of the rate is not part of a result
     with pytest.warns(solvers.ConvergenceWarning):
         half = ot.sinkhorn(a, b, C, reg=0.5, method=method, maxiter=res.nit // 2)
     rest = solve(a, b, C, reg=0.5, method=method, x0=half)

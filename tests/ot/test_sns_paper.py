@@ -108,6 +108,16 @@ def test_points_without_mass_forbidden_edges_and_other_layouts_are_fine(rng):
         np.testing.assert_allclose(res.plan, known.plan, rtol=0, atol=1e-9)
 
 
+def test_point_clouds_give_what_their_costs_give(rng):
+    x, y = rng.normal(size=(12, 2)), rng.normal(size=(9, 2))
+    C = ((x[:, None] - y) ** 2).sum(axis=2)
+    options = {"reg": 0.5, "method": "sns-paper", "tol": 1e-7}
+    res = ot.sinkhorn_newton(None, None, ot.PointCloud(x, y), **options)
+    twin = ot.sinkhorn_newton(None, None, C, **options)
+    assert res.nit == twin.nit
+    np.testing.assert_allclose(res.plan, twin.plan, rtol=0, atol=1e-9)
+
+
 def test_limits_and_callbacks_end_it(rng):
     a, b, C = oracles.cloud_problem(rng, 9, 9)
     for status, options in {

@@ -1,0 +1,1 @@
+"""Kernels of clouds of points, which see each cost for as long as they need it."""
