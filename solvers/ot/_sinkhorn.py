@@ -173,8 +173,8 @@ def sinkhorn(
         if best.part.cut_off:
             run.end(Status.INFEASIBLE)
         elif accelerated:
-            # Below this, differences of the dual are rounding errors.
-            noise = 1e-14 * max(map(abs, problem.extent[:2]))
+            # Below this, differences of the dual are rounding errors: of costs, of stored sums.
+            noise = 1e-14 * max(map(abs, problem.extent[:2])) + reg * np.finfo(io.dtype).eps
             if wanted == "overrelaxed":
                 steps = Overrelaxation(noise)
             else:
@@ -337,18 +337,19 @@ class AndersonMixing:
 
     def __init__(self, be, b, noise):
         self._be, self._b, self._noise = be, b, noise
-        self._known = []
+        self._known, self._combined = [], False
 
     def next(self, sweep):
         """Return the next log-factors."""
         xp, known = self._be.xp, self._known
-        if known and sweep.dual < known[-1].dual - self._noise:
+        if self._combined and sweep.dual < known[-1].dual - self._noise:
             # The combination was worse than what it came from: make a plain step there.
-            self._known = known[-1:]
+            self._known, self._combined = known[-1:], False
             return known[-1].log_v + known[-1].mismatch
         self._known = known = [*known[-MEMORY:], sweep]
+        self._combined = len(known) > 1
         plain = sweep.log_v + sweep.mismatch
-        if len(known) == 1:
+        if not self._combined:
             return plain
         places, mismatches = (xp.stack([k[which] for k in known]) for which in (0, 1))
         moves, changes = places[1:] - places[:-1], mismatches[1:] - mismatches[:-1]
@@ -356,7 +357,9 @@ class AndersonMixing:
         gram[diagonal, diagonal] += RIDGE * gram[diagonal, diagonal] + 1e-300
         shares = xp.linalg.solve(gram, (changes * self._b) @ sweep.mismatch)
         step = sweep.mismatch - shares @ (moves + changes)
-        return xp.where(xp.abs(step).max() <= LONGEST_STEP, sweep.log_v + step, plain)
+        longest = xp.abs(step).max()
+        step *= xp.minimum(1.0, LONGEST_STEP / longest)
+        return xp.where(longest < np.inf, sweep.log_v + step, plain)
 
     def shift(self, log_v):
         """Take note that log-factors are counted from these from now on."""
