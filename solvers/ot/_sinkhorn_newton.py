@@ -354,8 +354,10 @@ class Descent:
         """
         self._run.stage("coarse plan")
         coarse = CoarsePlan(self._problem, self._reg, self._solve_nodes)
-        self._run.stage("corrections")
         g = coarse.g if start is None else start
+        if not coarse.resolves:
+            return g
+        self._run.stage("corrections")
         mixing, best, goal, kept = Mixing(self._be, self._problem.b), np.inf, np.inf, None
         while True:
             look = self._look(g, self._reg, last=True)
