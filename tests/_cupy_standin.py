@@ -310,12 +310,12 @@ class csr_matrix:  # noqa: N801 (CuPy's name)
         # How many entries a dense matrix has, CuPy must ask the device.
         device.syncs += isinstance(x, ndarray)
         if isinstance(x, csr_matrix):
-            x = x._host.tocsr()
-        elif isinstance(x, tuple) and len(x) == 2:
-            x = scipy.sparse.csr_matrix((_on_host(x[0]), tuple(map(_on_host, x[1]))), shape=shape)
+            self._host = x._host.tocsr()
         elif isinstance(x, tuple):
-            x = scipy.sparse.csr_matrix(tuple(v._host for v in x), shape=shape)
-        self._host = scipy.sparse.csr_matrix(x._host) if isinstance(x, ndarray) else x
+            # Data with rows and columns, or with indices and the starts of rows.
+            self._host = scipy.sparse.csr_matrix(_on_host(x), shape=shape)
+        else:
+            self._host = scipy.sparse.csr_matrix(x._host) if isinstance(x, ndarray) else x
 
     def __getattr__(self, name):
         if name not in SPARSE_ATTRIBUTES.split():
@@ -333,6 +333,7 @@ class csr_matrix:  # noqa: N801 (CuPy's name)
         return csr_matrix(self._host.tocsr())
 
     def tocoo(self):
+        # Through the door of another class, which keeps the format.
         return csr_matrix(self._host.tocoo())
 
     def astype(self, dtype):
