@@ -45,7 +45,7 @@ METHODS = """
 """
 ATTRIBUTES = "dtype itemsize nbytes ndim shape size strides"
 SPARSE = "csr_matrix vstack"
-SPARSE_ATTRIBUTES = "T data dtype indices indptr nnz shape"
+SPARSE_ATTRIBUTES = "T col data dtype indices indptr nnz row shape"
 OPERATORS = """
     abs add and eq floordiv ge gt iadd iand imul invert ior ipow isub itruediv le lt
     matmul mod mul ne neg or pos pow radd rand rmatmul rmod rmul ror rpow rsub rtruediv sub
@@ -309,9 +309,13 @@ class csr_matrix:  # noqa: N801 (CuPy's name)
     def __init__(self, x, shape=None):
         # How many entries a dense matrix has, CuPy must ask the device.
         device.syncs += isinstance(x, ndarray)
-        if isinstance(x, tuple):
-            x = scipy.sparse.csr_matrix(tuple(v._host for v in x), shape=shape)
-        self._host = scipy.sparse.csr_matrix(x._host) if isinstance(x, ndarray) else x
+        if isinstance(x, csr_matrix):
+            self._host = x._host.tocsr()
+        elif isinstance(x, tuple):
+            # Data with rows and columns, or with indices and the starts of rows.
+            self._host = scipy.sparse.csr_matrix(_on_host(x), shape=shape)
+        else:
+            self._host = scipy.sparse.csr_matrix(x._host) if isinstance(x, ndarray) else x
 
     def __getattr__(self, name):
         if name not in SPARSE_ATTRIBUTES.split():
@@ -322,8 +326,21 @@ class csr_matrix:  # noqa: N801 (CuPy's name)
     def __matmul__(self, x):
         return _on_device(self._host @ _on_host(x))
 
+    def __getitem__(self, rows):
+        return csr_matrix(self._host[rows])
+
     def tocsr(self):
         return csr_matrix(self._host.tocsr())
+
+    def tocoo(self):
+        # Through the door of another class, which keeps the format.
+        return csr_matrix(self._host.tocoo())
+
+    def astype(self, dtype):
+        return csr_matrix(self._host.astype(dtype))
+
+    def toarray(self):
+        return _on_device(self._host.toarray())
 
     def get(self):
         device.syncs += 1

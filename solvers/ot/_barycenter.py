@@ -8,8 +8,8 @@ by the weights) and negated Hessian ``eta_k -> L_k eta_k + P_k^T xi``, where ``L
 Laplacian of the balanced problem and ``xi = sum_k weight_k P_k eta_k / x``.
 """
 
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -24,7 +24,8 @@ from ._certificate import judge_barycenter
 from ._cloud import Cloud, PointCloud, arrays_of, checked_cloud
 from ._gibbs import Passes
 from ._newton import GATE, LIGHT, LONGEST_STEP, REACH
-from ._problem import MASS_SLACK, Transport, check_limits, check_reg, softmin
+from ._problem import MASS_SLACK, Extent, Transport, check_limits, check_reg, softmin
+from ._shared_kernel import SharedKernel
 from ._sinkhorn_newton import ANNEALING_TOL, LAST_PATIENCE, PATIENCE, STALL, Outcome, Path
 
 # Iterated projections in a block of them.
@@ -60,7 +61,7 @@ class BarycenterResult(Result):
     fun : float
         The weighted sum of the entropic transport values, from below: the dual value.
     nit : int
-        Passes over the costs of all measures.
+        Passes over the costs of all measures, or over a stored kernel that they share.
     nsinkhorn, nnewton, ncg : int
         Iterated projections, Newton steps, conjugate-gradient iterations.
     levels : list of float
@@ -126,7 +127,7 @@ def barycenter(
     x0 : BarycenterResult or tuple of arrays, optional
         Barycentre and column potentials ``(x, g)`` to start from.
     annealing : bool, default True
-        Whether to come down to `reg` from larger weights.
+        Whether to come down to `reg` from larger weights, where it is small.
     callback : callable, optional
         Called after each pass as ``callback(intermediate_result)`` with fields ``nit``, ``fun``,
         ``optimality``, ``reg`` and ``x``; StopIteration or a true return value ends the run.
@@ -161,9 +162,10 @@ def barycenter(
     relative to the mass. The first part is zero for any `x` and its own plans; the second tells
     the barycentre.
 
-    A pass takes one exponential for each measure and entry of `C`. Between passes iterated
-    Bregman projections [1]_ and Newton steps work on stored kernels, one for each measure and
-    restricted to where it has mass.
+    Iterated Bregman projections [1]_ and Newton steps work on stored kernels: where `C` is one
+    matrix that ranges over at most 600 times `reg`, on one in float64 for all measures; else on
+    one for each measure, restricted to where it has mass, and between passes over the cost that
+    take an exponential for each measure and entry.
 
     References
     ----------
@@ -188,34 +190,65 @@ def barycenter(
     start = _check_start(data, reg, x0, C)
     run = Monitor("barycenter", "optimality", be=io.be, tol=0.9 * tol, stall=STALL, **limits)
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
-        solver = _Projections(data, reg, 0.8 * tol, run, io.out)
         if data.cut_off:
             run.end(Status.INFEASIBLE)
-        else:
+        # A little below the tolerance, for the judge rounds differently.
+        kind = SharedKernel if SharedKernel.suits(data, reg) else _Projections
+        solver = kind(data, reg, 0.8 * tol, run, io.out)
+        if run.status is None:
             solver.solve(start, annealing)
         return _finish(data, io, reg, tol, solver, run)
 
 
-class _Measures(NamedTuple):
+@dataclass(frozen=True)
+class Measures:
     """Checked measures of mass one.
 
-    `used` lists those with a positive weight, by number, and where they have mass (None: where-
-    ever), and `parts` their transport problems, restricted to there; row weights mean nothing yet.
+    Attributes
+    ----------
+    be : Backend
+    device : context manager
+    B : array, shape (K, m), float64
+    costs : list
+        One for each measure.
+    weights : numpy.ndarray, shape (K,)
+    mass : float
+        Of the caller's measures.
+    everything : Transport
+        All costs on top of each other; of its weights nothing is meant.
+    used : list of (int, array or None)
+        Measures of positive weight, by number, and where they have mass (None: everywhere).
     """
 
     be: Any
+    device: Any
     B: Any
     costs: list
     weights: Any
     mass: float
     everything: Transport
-    parts: list
     used: list
+
+    @cached_property
+    def parts(self):
+        """Transport problems of those used, where they have mass; row weights mean nothing yet."""
+        xp, parts = self.be.xp, []
+        for k, kept in self.used:
+            b, cost = self.B[k], self.costs[k]
+            if kept is not None:
+                b = b[kept]
+                if isinstance(cost, Cloud):
+                    cost = cost.part(None, kept)
+                else:
+                    cost = xp.ascontiguousarray(cost[:, kept])
+            a = xp.full(cost.shape[0], 1.0 / cost.shape[0])
+            parts.append(Transport(self.be, self.device, a, b, cost, 1.0, False))
+        return parts
 
     @property
     def cut_off(self):
         """Whether a point of some measure has mass and no finite cost."""
-        return any(part.cut_off for part in self.parts)
+        return self.everything.extent.forbidden and any(part.cut_off for part in self.parts)
 
 
 class _Look(NamedTuple):
@@ -245,7 +278,7 @@ class _Projections:
 
     Parameters
     ----------
-    data : _Measures
+    data : Measures
     reg : float
         The last temperature.
     tol : float
@@ -584,7 +617,7 @@ class _System:
 
 
 def _check_measures(B, C, weights):
-    """Check the data of a barycentre problem; return `_Measures` and the door back."""
+    """Check the data of a barycentre problem; return `Measures` and the door back."""
     if C is None:
         raise TypeError("`C` came as None; expected a cost matrix")
     hint = {"C": "pass a dense array with `inf` for edges that do not exist, or a `PointCloud`"}
@@ -629,27 +662,22 @@ def _measures(io, B, C, t):
     flat = C.reshape(-1, C.shape[-1]) if C.ndim == 3 else C
     rows = xp.full(flat.shape[0], 1.0 / flat.shape[0])
     everything = Transport(be, io.device, rows, B[0], flat, 1.0, False)
-    parts, used = [], []
+    low, high = C.bounds() if isinstance(C, Cloud) else io.bounds["C"]
+    if high < np.inf:
+        vars(everything)["extent"] = Extent(low, high, False)
+    used = []
     for k in map(int, np.flatnonzero(t)):
-        b, cost = B[k], costs[k]
-        kept = xp.flatnonzero(b > 0.0)
-        if kept.size == b.size:
-            kept = None
-        else:
-            b = b[kept]
-            cost = (
-                cost.part(None, kept)
-                if isinstance(cost, Cloud)
-                else xp.ascontiguousarray(cost[:, kept])
-            )
-        n = cost.shape[0]
-        parts.append(Transport(be, io.device, xp.full(n, 1.0 / n), b, cost, 1.0, False))
-        used.append((k, kept))
-    return _Measures(be, B, costs, t, float(masses.mean()), everything, parts, used)
+        kept = xp.flatnonzero(B[k] > 0.0)
+        used.append((k, None if kept.size == B.shape[1] else kept))
+    return Measures(be, io.device, B, costs, t, float(masses.mean()), everything, used)
 
 
 def _check_start(data, reg, x0, C):
-    """Return logarithms of a barycentre and column potentials to start from, or None."""
+    """Return logarithms of a barycentre and column potentials to start from, or None.
+
+    The potentials are those of the measures used, where they have mass, one after the other, and
+    relative to the measures.
+    """
     if x0 is None:
         return None
     try:
@@ -657,18 +685,20 @@ def _check_start(data, reg, x0, C):
     except (TypeError, ValueError):
         raise TypeError(f"`x0` came as {describe(x0)}; expected a result or (x, g)") from None
     x, g = (Ingest(**arrays_of(C), x0=v) for v in (x, g))
-    n = data.parts[0].C.shape[0]
+    n = data.costs[0].shape[0]
     x = check_array(x, "x0", shape=(n,), means="(n,)", minimum=0.0)
     g = check_array(g, "x0", shape=data.B.shape, means="B.shape", finite=False)
     xp, host = data.be.xp, data.be.host
     x, g = x.astype(np.float64), g.astype(np.float64)
     if not host(x.sum() > 0.0) or not host(xp.isfinite(g[data.B > 0.0]).all()):
         raise ValueError("`x0` came with NaN, infinity or zeros only; expected numbers")
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         log_x = xp.log(x / x.sum())
-    rows = [g[k] if kept is None else g[k][kept] for k, kept in data.used]
-    parts = zip(rows, data.parts, strict=True)
-    return log_x, xp.concatenate([row - reg * xp.log(part.b) for row, part in parts])
+        h = [
+            (g[k] - reg * xp.log(data.B[k]))[slice(None) if kept is None else kept]
+            for k, kept in data.used
+        ]
+    return log_x, xp.concatenate(h)
 
 
 def _finish(data, io, reg, tol, solver, run):

@@ -126,8 +126,10 @@ def finish(problem, io, reg, reg_type, tol, answer, ends, run, data):
     lost = numbers["value"] == np.inf
     if lost.any():
         # Worse than no potentials at all: then none, so that plans are made of numbers.
-        answer.f[lost], answer.g[lost] = 0.0, 0.0
-        f, g, numbers = _judged(problem, io, answer.f, answer.g, reg)
+        xp = problem.be.xp
+        unknown = xp.asarray(lost)[:, None]
+        f, g = (xp.where(unknown, 0.0, v) for v in (answer.f, answer.g))
+        f, g, numbers = _judged(problem, io, f, g, reg)
     certificate = worst(problem, numbers, tol)
     k, converged = certificate.details["problem"], numbers["value"] <= tol
     if run.status not in (Status.CALLBACK, Status.TIME_LIMIT):

@@ -103,7 +103,7 @@ class Basis:
     @property
     def tolerance(self):
         """Below what a reduced cost is no more than rounding."""
-        return ROUNDING * np.abs(self._pot).max()
+        return ROUNDING * float(np.abs(self._pot).max())
 
     def potentials(self):
         """Return row and column potentials with ``f_i + g_j = C_ij`` on the tree."""

@@ -9,6 +9,8 @@ from .._core import threads
 from .._core.monitor import Monitor
 from .._core.result import Status
 from .._core.validation import check_choice, check_threads
+from ._batch import sinkhorn_batch
+from ._batch_problem import is_batch
 from ._gibbs import Passes
 from ._problem import BestPotentials, check_limits, check_reg, check_start, check_transport
 from ._result import Answer, finish
@@ -59,10 +61,12 @@ def sinkhorn(
     Parameters
     ----------
     a, b : array, shapes (n,) and (m,), or None
-        Non-negative weights with equal sums (zeros are fine); None for uniform ones.
+        Non-negative weights with equal sums (zeros are fine); None for uniform ones. For a batch
+        of problems, shapes (B, n) and (B, m).
     C : array, shape (n, m)
-        Cost of moving a unit of mass, in any unit; ``inf`` forbids an edge.
-    reg : float, optional
+        Cost of moving a unit of mass, in any unit; ``inf`` forbids an edge. For a batch, shape
+        (B, n, m), or (n, m) if it is that of all problems.
+    reg : float, or for a batch also array, shape (B,), optional
         Entropic weight :math:`\varepsilon`, in the unit of `C`. Default: 0.05 times the standard
         deviation of the costs.
     reg_scale : {None, "std", "mean", "max", "median"}
@@ -122,6 +126,10 @@ def sinkhorn(
     per entry of `C`. The number of plain iterations grows like ``1 / reg``, and worse near the
     solution of an unfavourable problem; that of the accelerated ones roughly like its square root.
 
+    A batch is solved as by `sinkhorn_newton`, in plain sweeps: its methods are "auto" and
+    "stabilized". ``nit`` is what the slowest problem took, and `callback` is called every fifty
+    iterations, or fewer where factors grow large.
+
     References
     ----------
     .. [1] M. Cuturi. Sinkhorn distances: lightspeed computation of optimal transport. NeurIPS
@@ -142,6 +150,8 @@ def sinkhorn(
     >>> res.success
     True
     """
+    if is_batch(a, b, C):
+        return sinkhorn_batch(**locals())
     problem, io = check_transport(a, b, C)
     reg = check_reg(problem, reg, reg_scale)
     tol, limits = check_limits(io, tol, maxiter, time_limit, callback, progress, history)

@@ -72,10 +72,12 @@ def test_divergences_are_as_for_numpy_arrays(reg_m):
         same(getattr(res, name), getattr(expected, name), 1e-7)
 
 
-@pytest.mark.parametrize("reg", [0.1, 0.02])
-def test_barycentres_are_as_for_numpy_arrays(device, reg):
+@pytest.mark.parametrize(("reg", "copies"), [(0.1, None), (5e-3, None), (0.02, 3)])
+def test_barycentres_are_as_for_numpy_arrays(device, reg, copies):
     _, _, x, y = problem()
     C = np.square(x[:, None] - y).sum(axis=2)
+    if copies:
+        C = np.stack([C] * copies)
     B = np.random.default_rng(5).dirichlet(np.ones(20), size=3)
     B[1, 4] = 0.0
     B[1] /= B[1].sum()
