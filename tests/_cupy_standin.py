@@ -313,8 +313,7 @@ class csr_matrix:  # noqa: N801 (CuPy's name)
             self._host = x._host.tocsr()
         elif isinstance(x, tuple):
             # Data with rows and columns, or with indices and the starts of rows.
-            parts = (tuple(map(_on_host, v)) if isinstance(v, tuple) else _on_host(v) for v in x)
-            self._host = scipy.sparse.csr_matrix(tuple(parts), shape=shape)
+            self._host = scipy.sparse.csr_matrix(_on_host(x), shape=shape)
         else:
             self._host = scipy.sparse.csr_matrix(x._host) if isinstance(x, ndarray) else x
 

@@ -166,7 +166,7 @@ def test_the_paper_is_repeated_with_tables_numbers_and_a_picture(tmp_path):
         assert 0 < len(row["curve"]["nit"]) <= paper_ot.KEPT
     page = (options.out / "paper_ot.md").read_text()
     assert "| assignment | 29 | " in page
-    assert page.count("| densities | ") == 9
+    assert page.count("| densities | ") == len(paper_ot.SHARPNESS) * len(paper_ot.METHODS)
     assert "`me` (" in page
     assert options.figure.read_bytes().startswith(b"\x89PNG")
 

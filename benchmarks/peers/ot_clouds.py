@@ -86,6 +86,9 @@ class Ours(OfPoints):
     def threshold(self, tol):
         return tol
 
+    def prepare(self, cap):
+        self.run(1e-2, cap)  # compiles
+
     def run(self, threshold, cap=500):
         return self.solve(None, None, self.cloud, reg=self.reg, tol=threshold, maxiter=cap)
 

@@ -26,6 +26,8 @@ FIRST, FACTOR = 1 / 64, 4.0
 ANNEALING_TOL = 1e-3
 # Newton steps and blocks of sweeps in a round, and rounds at a temperature.
 PATIENCE, MOST_ROUNDS = 40, 5
+# Sweeps between two passes of plain Sinkhorn, and the option that makes the kernel stay with them.
+SWEEPS, NO_NEWTON = 50, -1
 # Passes without progress after which a problem on its own has stalled.
 STALL = 20
 
@@ -89,7 +91,9 @@ def sinkhorn_newton_batch(
     )
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         options = PATIENCE, n_sinkhorn, tol_inner or 0.0, maxiter_inner or 0
-        rounds = Rounds(problem, reg, tol, start, annealing, options, io.out)
+        # Large ones are left to `Descent` as they are.
+        negligible = -1.0 if problem.large else max(1e-4 * tol, 1e-15)
+        rounds = Rounds(problem, reg, tol, start, annealing, options, negligible, io.out)
         left = rounds.running if problem.large else rounds.go_on(run, maxiter)
         answer, ends = rounds.answer(), rounds.ends(run.status)
         newton = partial(
@@ -98,6 +102,42 @@ def sinkhorn_newton_batch(
         descent = partial(descent, newton=newton, store_plan=store_plan, out=io.out)
         limits = maxiter, time_limit
         _one_by_one(descent, annealing, rounds, left, tol, start, answer, ends, run, limits)
+        return finish(problem, io, reg, reg_type, tol, answer, ends, run, (a, b, C))
+
+
+def sinkhorn_batch(
+    a,
+    b,
+    C,
+    *,
+    reg,
+    reg_scale,
+    reg_type,
+    method,
+    tol,
+    maxiter,
+    time_limit,
+    x0,
+    f0,
+    g0,
+    callback,
+    progress,
+    history,
+    n_threads,
+):
+    """As `sinkhorn`, for a batch."""
+    problem, io = check_batch(a, b, C)
+    reg = check_regs(problem, reg, reg_scale)
+    tol, limits = check_limits(io, tol, maxiter, time_limit, callback, progress, history)
+    n_threads = check_threads(n_threads)
+    check_choice(reg_type, "reg_type", ("kl", "entropy"))
+    check_choice(method, "method", ("auto", "stabilized"))
+    start = check_starts(problem, reg, C, x0, f0, g0)
+    run = Monitor("sinkhorn", "marginal_error", be=io.be, tol=0.8 * tol, **limits)
+    with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
+        sweeps = Sweeps(problem, reg, tol, start, False, None, max(1e-4 * tol, 1e-15), io.out)
+        sweeps.go_on(run)
+        answer, ends = sweeps.answer(), sweeps.ends(run.status)
         return finish(problem, io, reg, reg_type, tol, answer, ends, run, (a, b, C))
 
 
@@ -116,6 +156,8 @@ class Rounds:
     annealing : bool
     options : tuple
         As the kernel takes them.
+    negligible : float
+        Mass of the points that are left out.
     out : callable
         Turns an array into the caller's kind.
 
@@ -129,10 +171,9 @@ class Rounds:
         Which problems have not ended.
     """
 
-    def __init__(self, problem, reg, tol, start, annealing, options, out):
+    def __init__(self, problem, reg, tol, start, annealing, options, negligible, out):
         self.problem, self._be, self.out = problem, problem.be, out
-        # Large ones are left to `Descent` as they are.
-        self.part = Part(problem, -1.0 if problem.large else max(1e-4 * tol, 1e-15))
+        self.part = Part(problem, negligible)
         xp, part = self._be.xp, self.part
         (count, n), m = part.a.shape, part.b.shape[1]
         # A little below the tolerance, for the judge rounds differently.
@@ -276,6 +317,49 @@ class Rounds:
         self._warm = self._warm & ~up
         self._rounds = xp.where(ready | up, 0, self._rounds)
         return late & ~up
+
+
+class Sweeps(Rounds):
+    """Sinkhorn's sweeps alone; each pass moves their factors into the potentials."""
+
+    def go_on(self, run):
+        """Sweep until every problem has ended."""
+        xp, host, made = self._be.xp, self._be.host, 1
+        self.broken = ~self.running
+        while True:
+            h, before = self._h, self._counts[:, 0].copy()
+            # Those of the last round belong to the pass that is recorded below.
+            sweeps = min(SWEEPS, run.maxiter - run.nit - made)
+            self._options = sweeps, 1, 0.0, NO_NEWTON
+            self._levels.append(xp.where(self.running, self.reg, np.nan))
+            self._round(self.reg)
+            seen = self.running & xp.isfinite(self._error)
+            self.broken |= self.running & ~seen
+            self._keep(seen)
+            self.dual = xp.where(seen, self._linear(), self.dual)
+            worst = xp.where(seen, self._error, 0.0).max()
+            self.running = seen & (self._error > self._tol)
+            moved = self._h + self.reg[:, None] * self._step
+            self._h = xp.where(self.running[:, None], moved, self._h)
+            left, most = self.running.sum(), (self._counts[:, 0] - before).max()
+            run.record(
+                worst,
+                judge=False,
+                iterations=made,
+                state=partial(self._state, h, self.reg),
+                fun=self.dual.sum(),
+                running=left,
+            )
+            left, most = host(left, most)
+            if not left or run.status is not None:
+                return
+            made = max(most, 1)
+
+    def ends(self, status):
+        """Return how the run of each problem ended, where `status` is how that of all did."""
+        broken = self._be.host(self.broken)
+        ends = super().ends(status)
+        return [Status.NUMERICAL if b else end for b, end in zip(broken, ends, strict=True)]
 
 
 def _one_by_one(descent, annealing, rounds, which, tol, start, answer, ends, run, limits):

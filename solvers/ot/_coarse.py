@@ -18,6 +18,8 @@ from ._cloud import Cloud
 LARGE = 1.5e8
 # Nodes are this far apart, relative to the kernel's standard deviation, if that makes few enough.
 SPACING, MOST_NODES = 0.8, 8000
+# Beyond this they give a start only: by then a plan is so sparse that it can be compressed.
+COARSEST = 2.5
 # Splines for three coordinates touch 27 nodes, for four already 81: then clusters.
 MOST_DIMENSIONS, CLUSTERS = 3, 3000
 # Marginal error between the nodes; what their plan stands for is not closer to the true one.
@@ -58,12 +60,15 @@ class CoarsePlan:
     ----------
     g : array
         Column potentials for the points, to start from.
+    resolves : bool
+        False if the nodes are known to be too far apart for anything else.
     """
 
     def __init__(self, problem, reg, solve):
         self._be, self._a, self._b, C = problem.be, problem.a, problem.b, problem.C
+        self.resolves = True
         if _has_grid(C):
-            (self._X, x), (self._Y, y), reg = _grids(C, reg)
+            (self._X, x), (self._Y, y), reg, self.resolves = _grids(C, reg)
         else:
             (self._X, x), (self._Y, y) = (_clusters(C, points) for points in (C.x, C.y))
         nodes = replace(
@@ -74,6 +79,8 @@ class CoarsePlan:
         )
         answer = solve(nodes, reg)
         self.g = self._Y @ answer.g
+        if not self.resolves:
+            return
         xp = self._be.xp
         self._K = xp.empty(nodes.C.shape, np.float32)
         for rows in nodes.C.row_blocks():
@@ -145,7 +152,10 @@ class Mixing:
 
 
 def _grids(C, reg):
-    """Return spline matrices and nodes for both clouds, and the temperature for the nodes."""
+    """Return spline matrices and nodes for both clouds, and the nodes' temperature.
+
+    Last comes whether the nodes are as dense as the kernel asks for, or nearly.
+    """
     be, squared = C.be, C.cost in ("sqeuclidean", "cosine")
     width = (0.5 * reg / C.factor) ** 0.5 if squared else reg / C.factor
     widest = max(be.host((p.max(axis=0) - p.min(axis=0)).max()) for p in (C.x, C.y))
@@ -159,7 +169,8 @@ def _grids(C, reg):
     # Each spline blurs by spacing^2 / 4, and the kernel exp(-factor |x - y|^2 / reg) does by
     # reg / (2 factor): so the three together can blur as much as it alone.
     sharper = reg - C.factor * spacing**2
-    return *sides, sharper if squared and sharper > SHARPEST * reg else reg
+    resolves = not squared or spacing < COARSEST * width
+    return *sides, sharper if squared and sharper > SHARPEST * reg else reg, resolves
 
 
 def _splines(be, points, spacing):

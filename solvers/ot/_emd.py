@@ -60,7 +60,7 @@ def emd(
         Cost of moving a unit of mass, in any unit and of any sign; ``inf`` forbids an edge.
     gap : float, default 1e-6
         Largest gap between upper and lower bound of the optimal value, relative to the value.
-        (For values below 1e-8 times the range of `C`, relative to that.)
+        For values below 1e-8 times the range of `C`, relative to that.
     polish : bool, default False
         Go on, once the gap is reached, until no edge can improve the plan: an optimal vertex,
         with optimal potentials, up to rounding.

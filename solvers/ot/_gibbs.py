@@ -8,11 +8,14 @@ between two passes happens on it. The three kernel classes have the same methods
 import numpy as np
 
 from .._core.validation import check_memory
+from ._cloud import Cloud
 
 # Up to this many entries a dense kernel in float64 costs next to nothing.
 SMALL = 250_000
 # A compressed entry takes twelve bytes, a dense one in float32 four.
 ROOM = 1 / 3
+# Of a big cloud no more than these are stored, in 800 MB.
+MOST_ENTRIES = 1 << 26
 # A compressed entry costs about eight times a dense one, but the next temperature is lower: where
 # the last kernel was this dense, it pays to compress.
 PROMISING = 0.3
@@ -51,7 +54,7 @@ class Passes:
         self._none = self._xp.empty((0, problem.b.size))
         self._dense = self._csr = None
         self._shift = self._xp.empty_like(problem.a)
-        self.f, self.density = None, 1.0
+        self.f, self.density, self._too_dense = None, 1.0, np.inf
 
     def run(self, h, reg, cutoff=None):
         """Make the rows exact for column potentials `h`, which may be mended in place.
@@ -96,11 +99,21 @@ class Passes:
     def _once(self, h, reg, cutoff):
         if cutoff is None:
             return self._row_pass(h, reg, self._none), None
-        if self._compresses and self.density < PROMISING:
+        if self._compresses and (self.density < PROMISING or self._may_be_sparse(reg)):
             sums, kernel = self._compressed(h, reg, cutoff)
             if kernel is not None:
                 return sums, kernel
+            self._too_dense = 0.7 * reg
         return self._stored(h, reg, cutoff)
+
+    @property
+    def _is_big(self):
+        """Whether a cloud's dense plan would take memory that a cloud is meant to save."""
+        return isinstance(self.problem.C, Cloud) and self.problem.C.size > 4 * MOST_ENTRIES
+
+    def _may_be_sparse(self, reg):
+        # Then compressing is worth a try at each new temperature.
+        return self._is_big and reg < self._too_dense
 
     def _row_pass(self, h, reg, K):
         p = self.problem
@@ -110,7 +123,8 @@ class Passes:
         p, xp = self.problem, self._xp
         if self._csr is None:
             self._dense = None
-            n, room = p.a.size, int(ROOM * p.C.size) + p.b.size
+            n, room = p.a.size, int(ROOM * p.C.size)
+            room = (min(room, MOST_ENTRIES) if self._is_big else room) + p.b.size
             check_memory(12 * room, "The compressed plan", be=p.be)
             starts, ends = xp.zeros(n, np.int64), xp.zeros(n, np.int64)
             self._csr = starts, ends, xp.empty(room, np.int32), xp.empty(room)

@@ -103,7 +103,7 @@ class NewtonSteps:
         """Return one Newton step for exactly known gaps, meant to reduce them by that much."""
         tol = self._tol or min(max(reduction, 1e-4), 0.1)
         x = self.solve(kernel, log_v, gap, 1e-11, tol)
-        return x * min(1.0, 1.0 / self._be.host(self._be.xp.abs(x).max()))
+        return x / max(1.0, self._be.host(self._be.xp.abs(x).max()))
 
     def solve(self, kernel, log_v, gap, shift, tol):
         """Return ``x`` with ``(S + shift diag(c)) x = gap``, up to a constant.
@@ -215,12 +215,10 @@ class NewtonSteps:
         """Return the solver of a Cholesky factor of the shifted Laplacian, or None."""
         xp, linalg = self._be.xp, self._be.linalg
         W = xp.tril(kernel.gram(), -1)
-        W += W.T
         # The diagonal is a sum of what is off it: c - W_jj would lose definiteness to rounding.
-        degree = W.sum(axis=0)
-        xp.negative(W, out=W)
-        # Rank one, to lift the constants out of the null space.
-        W += c[:, None] * (c / c.sum())
+        degree = W.sum(axis=0) + W.sum(axis=1)
+        # Rank one, to lift the constants out of the null space. Above the diagonal nothing counts.
+        xp.subtract(xp.outer(c, c / c.sum()), W, out=W)
         diagonal = xp.arange(c.size)
         for more in (0.0, 1e-12, 1e-8):
             W[diagonal, diagonal] = degree + damping + (1.0 + more) * c * c / c.sum() + more * c
@@ -235,7 +233,8 @@ class NewtonSteps:
         self.counts["nfactor"] += 1
 
         def solve(r):
-            y = linalg.solve_triangular(L, r, lower=True)
-            return linalg.solve_triangular(L, y, lower=True, trans=1)
+            # A look for NaN would take as long as the solve itself.
+            y = linalg.solve_triangular(L, r, lower=True, check_finite=False)
+            return linalg.solve_triangular(L, y, lower=True, trans=1, check_finite=False)
 
         return solve

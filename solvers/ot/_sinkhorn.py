@@ -9,6 +9,8 @@ from .._core import threads
 from .._core.monitor import Monitor
 from .._core.result import Status
 from .._core.validation import check_choice, check_threads
+from ._batch import sinkhorn_batch
+from ._batch_problem import is_batch
 from ._gibbs import Passes
 from ._problem import BestPotentials, check_limits, check_reg, check_start, check_transport
 from ._result import Answer, finish
@@ -58,10 +60,12 @@ def sinkhorn(
     Parameters
     ----------
     a, b : array, shapes (n,) and (m,), or None
-        Non-negative weights with equal sums (zeros are fine); None for uniform ones.
+        Non-negative weights with equal sums (zeros are fine); None for uniform ones. For a batch
+        of problems, shapes (B, n) and (B, m).
     C : array, shape (n, m)
-        Cost of moving a unit of mass, in any unit; ``inf`` forbids an edge.
-    reg : float, optional
+        Cost of moving a unit of mass, in any unit; ``inf`` forbids an edge. For a batch, shape
+        (B, n, m), or (n, m) if it is that of all problems.
+    reg : float, or for a batch also array, shape (B,), optional
         Entropic weight :math:`\varepsilon`, in the unit of `C`. Default: 0.05 times the standard
         deviation of the costs.
     reg_scale : {None, "std", "mean", "max", "median"}
@@ -121,6 +125,10 @@ def sinkhorn(
     per entry of `C`. The number of plain iterations grows like ``1 / reg``, and worse near the
     solution of an unfavourable problem; that of the accelerated ones roughly like its square root.
 
+    A batch is solved as by `sinkhorn_newton`, in plain sweeps: its methods are "auto" and
+    "stabilized". ``nit`` is what the slowest problem took, and `callback` is called every fifty
+    iterations, or fewer where factors grow large.
+
     References
     ----------
     .. [1] M. Cuturi. Sinkhorn distances: lightspeed computation of optimal transport. NeurIPS
@@ -141,6 +149,8 @@ def sinkhorn(
     >>> res.success
     True
     """
+    if is_batch(a, b, C):
+        return sinkhorn_batch(**locals())
     problem, io = check_transport(a, b, C)
     reg = check_reg(problem, reg, reg_scale)
     tol, limits = check_limits(io, tol, maxiter, time_limit, callback, progress, history)
@@ -163,8 +173,8 @@ def sinkhorn(
         if best.part.cut_off:
             run.end(Status.INFEASIBLE)
         elif accelerated:
-            # Below this, differences of the dual are rounding errors.
-            noise = 1e-14 * max(map(abs, problem.extent[:2]))
+            # Below this, differences of the dual are rounding errors: of costs, of stored sums.
+            noise = 1e-14 * max(map(abs, problem.extent[:2])) + reg * np.finfo(io.dtype).eps
             if wanted == "overrelaxed":
                 steps = Overrelaxation(noise)
             else:
@@ -327,18 +337,19 @@ class AndersonMixing:
 
     def __init__(self, be, b, noise):
         self._be, self._b, self._noise = be, b, noise
-        self._known = []
+        self._known, self._combined = [], False
 
     def next(self, sweep):
         """Return the next log-factors."""
         xp, known = self._be.xp, self._known
-        if known and sweep.dual < known[-1].dual - self._noise:
+        if self._combined and sweep.dual < known[-1].dual - self._noise:
             # The combination was worse than what it came from: make a plain step there.
-            self._known = known[-1:]
+            self._known, self._combined = known[-1:], False
             return known[-1].log_v + known[-1].mismatch
         self._known = known = [*known[-MEMORY:], sweep]
+        self._combined = len(known) > 1
         plain = sweep.log_v + sweep.mismatch
-        if len(known) == 1:
+        if not self._combined:
             return plain
         places, mismatches = (xp.stack([k[which] for k in known]) for which in (0, 1))
         moves, changes = places[1:] - places[:-1], mismatches[1:] - mismatches[:-1]
@@ -346,7 +357,9 @@ class AndersonMixing:
         gram[diagonal, diagonal] += RIDGE * gram[diagonal, diagonal] + 1e-300
         shares = xp.linalg.solve(gram, (changes * self._b) @ sweep.mismatch)
         step = sweep.mismatch - shares @ (moves + changes)
-        return xp.where(xp.abs(step).max() <= LONGEST_STEP, sweep.log_v + step, plain)
+        longest = xp.abs(step).max()
+        step *= xp.minimum(1.0, LONGEST_STEP / longest)
+        return xp.where(longest < np.inf, sweep.log_v + step, plain)
 
     def shift(self, log_v):
         """Take note that log-factors are counted from these from now on."""

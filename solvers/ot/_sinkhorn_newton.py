@@ -354,8 +354,10 @@ class Descent:
         """
         self._run.stage("coarse plan")
         coarse = CoarsePlan(self._problem, self._reg, self._solve_nodes)
-        self._run.stage("corrections")
         g = coarse.g if start is None else start
+        if not coarse.resolves:
+            return g
+        self._run.stage("corrections")
         mixing, best, goal, kept = Mixing(self._be, self._problem.b), np.inf, np.inf, None
         while True:
             look = self._look(g, self._reg, last=True)
@@ -415,6 +417,7 @@ class Descent:
         cutoff = 0.1 * tol / g.size
         first, before, left, stored = None, np.inf, np.inf, 0
         while True:
+            look = None  # lets go of a dense kernel, before the next one takes as much room
             look = self._look(g, reg, last, cutoff)
             first = first or look.error
             if look.over or look.error <= tol:

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 
 from .._core.result import ConvergenceWarning
+from ._cloud import PointCloud
 from ._emd import emd
 from ._sinkhorn import sinkhorn
 from ._sinkhorn_newton import sinkhorn_newton
@@ -28,3 +29,6 @@ def warmup():
             warnings.simplefilter("ignore", ConvergenceWarning)
             C = rng.random((_SIDE, _SIDE)).astype(number)
             sinkhorn_newton(None, None, C, reg=5e-3, maxiter=4)
+            for side in (40, _SIDE):
+                cloud = PointCloud(rng.random((side, 2)).astype(number))
+                sinkhorn_newton(None, None, cloud, reg=1e-3, maxiter=4)

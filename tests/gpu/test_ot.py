@@ -245,3 +245,16 @@ def test_jax_arrays_stay_on_the_device():
     res = ot.sinkhorn_newton(*(jax.device_put(x, device) for x in data), reg=5e-3)
     assert res.success
     assert res.f.devices() == {device}
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean"])
+def test_a_large_cloud_is_solved_without_its_matrix(be, rng, cost):
+    x, y = rng.random((20_000, 3)), rng.random((18_000, 3))
+    cloud = ot.PointCloud(*on_device(be, x, y), cost=cost)
+    res = ot.sinkhorn_newton(None, None, cloud, tol=1e-7)
+    assert res.success
+    assert "corrections" in [name for name, _, _ in res.stages]
+    f, g = (be.host(v) for v in (res.f, res.g))
+    assert ot.certify(
+        None, None, ot.PointCloud(x, y, cost=cost), f, g, reg=res.reg, tol=2e-7
+    ).holds

@@ -124,6 +124,9 @@ class BatchKernelTests:
         assert (plain[:, 2] > 2 * plain[:, 1]).any()
         exact = self.balance(*data, reg=0.02, options=(40, 8, 1e-9, 0))["counts"]
         assert (exact[:, 2] > plain[:, 2]).all()
+        sweeps = self.balance(*data, reg=0.02, options=(40, 8, 0.0, -1))["counts"]
+        assert (sweeps[:, 1:] == 0).all()
+        assert (sweeps[:, 0] > plain[:, 0]).all()
         short = self.balance(*data, reg=0.02, options=(1, 1, 0.0, 0))["counts"]
         assert (short[:, :2].sum(axis=1) == 1).all()
 

@@ -16,6 +16,8 @@ from tests import oracles
 from tests.core.kinds import FOREIGN, as_kind, assert_same_kind
 from tests.ot import reference
 
+A, B, C = np.full((3, 4), 0.25), np.full((3, 5), 0.2), np.random.default_rng(0).random((3, 4, 5))
+
 
 def batch(rng, count=6, n=14, m=11, kind="random"):
     """Weights and costs of problems that differ."""
@@ -512,6 +514,75 @@ def test_other_array_kinds_come_back_as_they_went_in(rng, kind):
     assert again.nit == 1
 
 
+# Plain sweeps ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["random", "squares"])
+def test_sweeps_of_a_batch_reach_the_same_plans(rng, kind):
+    a, _, _ = data = batch(rng, 4, kind=kind)
+    a[2, 3] = 0.0
+    a[2] /= a[2].sum()
+    reg = np.array([1.0, 0.1, 0.05, 0.02])
+    res = ot.sinkhorn(*data, reg=reg, tol=1e-10)
+    expected = solve(*data, reg=reg, tol=1e-10)
+    assert res.success
+    assert res.method == "sinkhorn"
+    assert res.nnewton == res.ncg == 0
+    assert max(error(res, data, k) for k in range(4)) <= 1e-10
+    np.testing.assert_allclose(res.plan, expected.plan, rtol=0, atol=1e-9)
+    again = ot.sinkhorn(*data, reg=reg, x0=res, method="stabilized")
+    assert again.nit == 1
+
+
+def test_sweeps_are_those_of_the_log_domain_iteration(rng):
+    a, b, C = batch(rng, 3)
+    g = rng.normal(0.0, 0.1, (3, 11))
+    with pytest.warns(solvers.ConvergenceWarning):
+        res = ot.sinkhorn(a, b, C, reg=0.1, g0=g, maxiter=6, tol=1e-14)
+    assert res.status == solvers.Status.MAXITER
+    assert res.nit == 6
+    for k in range(3):
+        # Five sweeps of rows and columns, and the rows once more.
+        *_, (_, last) = reference.sinkhorn_steps(a[k], b[k], C[k], 0.1, 5, g=g[k])
+        E = np.exp((last - C[k]) / 0.1)
+        P = a[k][:, None] * E * b[k] / (E @ b[k])[:, None]
+        np.testing.assert_allclose(res.plan[k], P, rtol=0, atol=1e-13)
+
+
+def test_sweeps_report_and_end_as_asked(rng):
+    data = batch(rng, 3)
+    seen = []
+    res = ot.sinkhorn(*data, reg=0.01, callback=seen.append)
+    assert res.success
+    assert [r.nit for r in seen] == res.history["nit"].tolist()
+    np.testing.assert_allclose(seen[-1].f, res.f, rtol=0, atol=1e-12)
+    ended = ot.sinkhorn(*data, reg=0.01, callback=lambda r: True)
+    assert ended.status == solvers.Status.CALLBACK
+    with pytest.warns(solvers.ConvergenceWarning):
+        late = ot.sinkhorn(*data, reg=0.01, time_limit=1e-9)
+    assert late.status == solvers.Status.TIME_LIMIT
+    data[2][1, 4] = np.inf
+    with pytest.warns(solvers.ConvergenceWarning) as warned:
+        res = ot.sinkhorn(*data, reg=0.05)
+    assert len(warned) == 1
+    assert res.status == solvers.Status.INFEASIBLE
+    assert res.converged.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("method", {"method": "log"}),
+        ("method", {"method": "anderson"}),
+        ("reg", {"reg": [0.1, 0.1]}),
+        ("maxiter", {"maxiter": 0}),
+        ("a", {"a": A[0]}),
+    ],
+)
+def test_sweeps_refuse_wrong_arguments_by_name(name, change):
+    call = {"a": A, "b": B, "C": C, "reg": 0.1} | change
+    with pytest.raises(ValueError, match=f"^`{name}`"):
+        ot.sinkhorn(call.pop("a"), call.pop("b"), call.pop("C"), **call)
+
+
 # The certificate -------------------------------------------------------------------------------
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_certificate_is_that_of_the_worst_problem(rng, shared):
@@ -683,7 +754,6 @@ def test_the_message_names_the_worst_problem(rng, caplog):
 
 
 # Wrong arguments -------------------------------------------------------------------------------
-A, B, C = np.full((3, 4), 0.25), np.full((3, 5), 0.2), np.random.default_rng(0).random((3, 4, 5))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from solvers._core.arrays import Ingest
-from solvers.ot import PointCloud, _coarse, certify, sinkhorn, sinkhorn_newton
+from solvers.ot import PointCloud, _coarse, _gibbs, certify, sinkhorn, sinkhorn_newton
 from solvers.ot._cloud import checked_cloud
 from tests.ot.cloud_kernel_tests import each_cost
 
@@ -234,16 +234,31 @@ def test_corrections_begin_where_the_caller_says():
 
 
 @pytest.mark.usefixtures("few_nodes")
-def test_where_corrections_do_not_help_the_general_method_takes_over(monkeypatch):
-    # Nodes much too far apart for this temperature.
+@pytest.mark.parametrize("corrected", [True, False])
+def test_where_nodes_are_too_far_apart_the_general_method_takes_over(monkeypatch, corrected):
     monkeypatch.setattr(_coarse, "MOST_NODES", 20)
+    monkeypatch.setattr(_coarse, "COARSEST", np.inf if corrected else 2.5)
     rng = np.random.default_rng(0)
     x, y = rng.random((300, 2)), rng.random((280, 2))
     res = sinkhorn_newton(None, None, PointCloud(x, y), reg=1e-4)
     assert res.success
-    assert [name for name, _, _ in res.stages][:2] == ["coarse plan", "corrections"]
-    assert len(res.stages) > 2
+    names = [name for name, _, _ in res.stages]
+    assert names[0] == "coarse plan"
+    assert ("corrections" in names) is corrected
+    assert "final temperature" in names
     assert certify(None, None, cdist(x, y, "sqeuclidean"), res.f, res.g, reg=1e-4, tol=2e-8).holds
+
+
+def test_a_sparse_plan_of_a_big_cloud_is_compressed_from_the_start(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((300, 2)), rng.random((280, 2))
+    C = cdist(x, y, "sqeuclidean")
+    start = sinkhorn(None, None, C, reg=1.1e-3, tol=1e-3)
+    for name, value in [("SMALL", 0), ("MOST_ENTRIES", 20_000), ("DenseKernel", None)]:
+        monkeypatch.setattr(_gibbs, name, value)
+    res = sinkhorn_newton(None, None, PointCloud(x, y), reg=1e-3, g0=start.g)
+    assert res.density < 0.2
+    assert certify(None, None, C, res.f, res.g, reg=1e-3, tol=2e-8).holds
 
 
 @pytest.mark.usefixtures("few_nodes")
@@ -276,9 +291,10 @@ def test_splines_add_up_to_one_and_reproduce_lines():
     np.testing.assert_allclose(blur, 0.3**2 / 4, rtol=1e-12)
 
 
-def test_no_matrix_is_held_of_a_large_cloud():
+def test_no_matrix_is_held_of_a_large_cloud(monkeypatch):
+    monkeypatch.setattr(_coarse, "LARGE", 0)
     rng = np.random.default_rng(0)
-    n = 13_000
+    n = 8500
     cloud = PointCloud(rng.random((n, 2)), rng.random((n, 2)))
     tracemalloc.start()
     try:

@@ -1,3 +1,4 @@
+import copy
 import re
 import warnings
 
@@ -226,8 +227,8 @@ def test_accelerations_never_end_worse_than_plain_sweeps(seed, method):
     assert res.success >= plain.success
     if not res.success:
         assert res.certificate.value <= 1.01 * plain.certificate.value
-    # Before the rate is known, and when a window of ten was in vain.
-    assert res.nit <= plain.nit + 20
+    # Before the rate is known, or when steps were in vain, a few more.
+    assert res.nit <= 1.3 * plain.nit + 20
 
 
 def test_a_factor_that_is_too_large_is_taken_back(slow, monkeypatch):
@@ -247,18 +248,50 @@ def test_a_factor_that_is_too_large_is_taken_back(slow, monkeypatch):
 
 
 def test_a_combination_that_lowers_the_dual_is_taken_back(rng):
-    b, be = np.full(5, 0.2), get_backend("numpy")
-    steps = _sinkhorn.AndersonMixing(be, b, 1e-12)
+    steps = _sinkhorn.AndersonMixing(get_backend("numpy"), np.full(5, 0.2), 1e-12)
     first, second, third = (
         _sinkhorn.Sweep(rng.normal(size=5), rng.normal(size=5), 1.0, dual)
         for dual in (0.0, 1.0, 0.5)
     )
     np.testing.assert_array_equal(steps.next(first), first.log_v + first.mismatch)
     assert np.abs(steps.next(second) - (second.log_v + second.mismatch)).max() > 1e-3
-    # Back to where the dual was higher, by a plain step, and counted from there on.
+    # Back to where the dual was higher, by a plain step, wherever factors are counted from.
+    twin = copy.copy(steps)
     np.testing.assert_array_equal(steps.next(third), second.log_v + second.mismatch)
-    steps.shift(second.log_v)
-    np.testing.assert_array_equal(steps.next(third), second.mismatch)
+    twin.shift(second.log_v)
+    np.testing.assert_array_equal(twin.next(third), second.mismatch)
+
+
+def test_plain_steps_are_never_taken_back(rng):
+    # Else rounding errors of the dual could hold the method where it is for ever.
+    b, be = np.full(5, 0.2), get_backend("numpy")
+    steps = _sinkhorn.AndersonMixing(be, b, 1e-12)
+    first, second = (
+        _sinkhorn.Sweep(rng.normal(size=5), rng.normal(size=5), 1.0, dual) for dual in (1.0, 0.5)
+    )
+    steps.next(first)
+    assert np.abs(steps.next(second) - (first.log_v + first.mismatch)).max() > 1e-3
+
+
+def test_combinations_go_no_further_than_can_be_trusted(rng):
+    b, be = np.full(5, 0.2), get_backend("numpy")
+    steps = _sinkhorn.AndersonMixing(be, b, 1e-12)
+    mismatch = rng.normal(size=5)
+    # Nearly the same mismatch after a short step: the combination of both aims far away.
+    steps.next(_sinkhorn.Sweep(np.zeros(5), mismatch, 1.0, 0.0))
+    end = steps.next(_sinkhorn.Sweep(0.01 * mismatch, (1 - 1e-5) * mismatch, 1.0, 1.0))
+    move = end - 0.01 * mismatch
+    assert np.abs(move).max() == pytest.approx(_sinkhorn.LONGEST_STEP, rel=1e-12)
+    np.testing.assert_allclose(move / np.abs(move).max(), mismatch / np.abs(mismatch).max())
+
+
+def test_single_precision_is_accelerated_too(slow):
+    p, reg, plain = slow
+    a, b, C = (x.astype("float32") for x in p[:3])
+    for method in FASTER:
+        res = solve(a, b, C, reg=reg, method=method, tol=1e-4)
+        assert res.nit < plain.nit / 4
+        assert res.f.dtype == "float32"
 
 
 def test_combinations_solve_linear_problems_of_few_dimensions_at_once(rng):

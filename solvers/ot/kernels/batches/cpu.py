@@ -58,7 +58,7 @@ def balance(
         Which problems are to be worked on; nothing of the others is touched.
     options : tuple
         Most Newton steps and blocks of sweeps, sweeps in a block, relative residual (0: tightened
-        with the error) and most iterations (0: by size) of the linear solves.
+        with the error) and most iterations (0: by size; negative: sweeps only) of linear solves.
     damping : array, shape (B,)
         How little Newton steps are trusted; updated.
     f : array, shape (B, n)
@@ -176,7 +176,7 @@ def _settle(
             break
         # As long as a few sweeps gain a digit, no Newton step is as cheap.
         quick, before = quick and error < 0.35 * before, error
-        if worst > GATE or weak == 2 or quick:
+        if worst > GATE or weak == 2 or quick or maxiter_inner < 0:
             sweeps = n_sinkhorn if worst > GATE or weak == 2 else 1
             _sinkhorn_block(K, a, b, sweeps, error, rho, cols, log_v, counts)
             weak = 0

@@ -346,7 +346,7 @@ __global__ void balance(const T* __restrict__ C, long long costs, const double* 
       }
       // As long as a few sweeps gain a digit, no Newton step is as cheap.
       quick = quick && reached < 0.35 * before, before = reached;
-      if (look.worst > GATE || weak == 2 || quick) {
+      if (look.worst > GATE || weak == 2 || quick || maxiter_inner < 0) {
         const bool far = look.worst > GATE || weak == 2;
         sinkhorn_block(w, far ? n_sinkhorn : 1, look, step, counts + 3 * k);
         weak = 0;
