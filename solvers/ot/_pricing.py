@@ -5,7 +5,7 @@ import numpy as np
 from ._problem import row_blocks
 
 # Up to this many costs every edge takes part at once.
-SMALL = 10_000
+SMALL = 30_000
 # Edges for each point of the longer side: to begin with, and those that one pricing may add.
 EDGES, MORE = 30, 20
 

@@ -98,7 +98,7 @@ def test_digits_and_colours_are_solved_from_few_edges_only():
 
 # ----------------------------------------------------------------------------------- hard data
 def test_points_without_mass_get_potentials_that_bind_nobody(rng):
-    a, b, C = problem(1, 160, 150)
+    a, b, C = problem(1, 300, 290)
     a[::3], b[1::4] = 0.0, 0.0
     a, b = a / a.sum(), b / b.sum()
     full = emd(a, b, C, polish=True)
@@ -240,7 +240,7 @@ def test_fortran_order_changes_nothing_but_the_way(rng):
     np.testing.assert_allclose(res.plan, emd(a, b, C, polish=True).plan, atol=1e-14)
 
 
-@pytest.mark.parametrize("shape", [(40, 50), (150, 140)])
+@pytest.mark.parametrize("shape", [(40, 50), (190, 180)])
 def test_float32_comes_back_and_is_certified(shape):
     a, b, C = (x.astype(np.float32) for x in problem(11, *shape))
     res = emd(a, b, C, gap=1e-5)
@@ -251,7 +251,7 @@ def test_float32_comes_back_and_is_certified(shape):
 
 
 def test_a_cloud_gives_what_its_matrix_gives(rng):
-    x, y = rng.normal(size=(150, 3)), rng.normal(size=(160, 3)) + 0.5
+    x, y = rng.normal(size=(180, 3)), rng.normal(size=(190, 3)) + 0.5
     cloud, C = emd(None, None, PointCloud(x, y)), cdist(x, y, "sqeuclidean")
     assert cloud.success
     check(cloud, None, None, C)
@@ -286,7 +286,7 @@ def test_gap_is_what_the_certificate_is_held_to():
     ],
 )
 def test_a_run_cut_short_returns_a_feasible_plan_and_an_honest_gap(options, status):
-    a, b, C = problem(13, 150, 160)
+    a, b, C = problem(13, 180, 190)
     with pytest.warns(ConvergenceWarning):
         res = emd(a, b, C, **options)
     assert res.status == status
@@ -313,7 +313,7 @@ def test_the_clock_stops_pivots_too(monkeypatch):
 
 
 def test_a_callback_sees_feasible_potentials_and_can_end_the_run():
-    a, b, C = problem(15, 150, 160)
+    a, b, C = problem(15, 180, 190)
     seen = []
 
     def look(intermediate_result):
@@ -329,7 +329,7 @@ def test_a_callback_sees_feasible_potentials_and_can_end_the_run():
 
 
 def test_history_shows_the_gap_from_the_first_pass_on():
-    a, b, C = problem(16, 150, 160)
+    a, b, C = problem(16, 180, 190)
     res = emd(a, b, C)
     assert len(res.history["lp_gap"]) == res.nit == len(res.history["fun"])
     assert res.history["lp_gap"][-1] <= 1e-6
@@ -355,13 +355,13 @@ def test_starting_from_the_solution_takes_two_passes_at_most(how, shape):
 
 # ---------------------------------------------------------------------------------- the result
 def test_all_ways_to_the_plan_agree(rng):
-    a, b, C = problem(18, 150, 120)
+    a, b, C = problem(18, 190, 180)
     for cost in (C, np.asfortranarray(C)):
         res = emd(3.0 * a, 3.0 * b, cost)
         P = res.plan
         np.testing.assert_array_equal(res.plan_sparse().toarray(), P)
         assert res.plan_sparse(np.median(P[P > 0])).nnz < res.plan_sparse().nnz
-        V = rng.normal(size=(120, 2))
+        V = rng.normal(size=(180, 2))
         np.testing.assert_allclose(res.apply(V), P @ V, atol=1e-14)
         np.testing.assert_allclose(res.apply(a, axis=0), P.T @ a, atol=1e-14)
         assert res.lp_bracket() == (res.dual, res.value)
@@ -402,7 +402,7 @@ def test_potentials_are_the_slopes_of_the_value(rng):
 
 
 def test_nothing_of_the_callers_is_modified():
-    a, b, C = problem(20, 150, 120)
+    a, b, C = problem(20, 190, 180)
     copies = [x.copy() for x in (a, b, C)]
     for x in (a, b, C):
         x.flags.writeable = False
@@ -542,7 +542,7 @@ def test_bad_arguments_are_named(name, kind, change):
 def test_a_good_run_is_silent(capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        emd(*problem(24, 150, 160))
+        emd(*problem(24, 180, 190))
         emd(*problem(24), progress=True, n_threads=1)
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -551,7 +551,7 @@ def test_a_good_run_is_silent(capsys):
 
 def test_annealing_that_ends_early_does_no_harm(monkeypatch):
     monkeypatch.setattr(module, "MOST_PASSES", 1)
-    a, b, C = problem(25, 150, 160)
+    a, b, C = problem(25, 180, 190)
     res = emd(a, b, C)
     assert res.success
     check(res, a, b, C)
@@ -566,7 +566,7 @@ def test_annealing_that_breaks_down_does_no_harm(monkeypatch):
         return answer
 
     monkeypatch.setattr(module.Descent, "solve", broken)
-    a, b, C = problem(26, 150, 160)
+    a, b, C = problem(26, 180, 190)
     res = emd(a, b, C)
     assert res.success
     check(res, a, b, C)

@@ -9,7 +9,7 @@ from solvers.ot import PointCloud, wasserstein
 from tests import oracles
 
 
-def clouds(rng, n=150, m=160):
+def clouds(rng, n=180, m=190):
     return rng.normal(size=(n, 2)), rng.normal(size=(m, 2)) + 0.5
 
 
@@ -66,7 +66,7 @@ def test_it_is_a_metric(rng):
 def test_the_mass_and_the_unit_scale_the_distance(rng):
     x, y = clouds(rng)
     D = cdist(x, y)
-    a, b = rng.dirichlet(np.ones(150)), rng.dirichlet(np.ones(160))
+    a, b = rng.dirichlet(np.ones(180)), rng.dirichlet(np.ones(190))
     one = wasserstein(a, b, D, p=2, gap=1e-8)[0]
     assert wasserstein(9 * a, 9 * b, D, p=2, gap=1e-8)[0] == pytest.approx(3 * one, rel=1e-7)
     assert wasserstein(a, b, 5 * D, p=2, gap=1e-8)[0] == pytest.approx(5 * one, rel=1e-7)
