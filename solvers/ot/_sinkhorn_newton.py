@@ -417,6 +417,7 @@ class Descent:
         cutoff = 0.1 * tol / g.size
         first, before, left, stored = None, np.inf, np.inf, 0
         while True:
+            look = None  # lets go of a dense kernel, before the next one takes as much room
             look = self._look(g, reg, last, cutoff)
             first = first or look.error
             if look.over or look.error <= tol:

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 import pytest
 
+import solvers
 from solvers import datasets, ot
 
 N = 2000
@@ -48,6 +49,16 @@ def test_a_solve_takes_half_the_memory_of_its_cost(problem, reg, layout):
     assert res.success
     assert (res.density < 0.15) == (reg == 1e-4)
     # One plan in single precision; never a copy of C, nor a temporary of its size.
+    assert most <= 0.55 * C.nbytes + SMALL
+
+
+def test_a_dense_kernel_makes_room_for_a_compressed_one(problem):
+    a, b, C = problem
+    options = {"annealing": False, "precond": "jacobi", "maxiter": 4}
+    # Cut short, once the first temperature, stored densely, has been stored anew.
+    with pytest.warns(solvers.ConvergenceWarning):
+        most, res = peak(lambda: ot.sinkhorn_newton(a, b, C, reg=3e-4, **options))
+    assert res.density < 0.15
     assert most <= 0.55 * C.nbytes + SMALL
 
 
