@@ -28,8 +28,9 @@ NODES_TOL = 1e-4
 SHARPEST = 0.4
 # Steps that are mixed.
 DEPTH = 6
-# A correction asks no column to lose more than a factor exp(MOST_CHANGE) of its mass.
-MOST_CHANGE = 3.0
+# Columns whose masses are wrong by more than a factor exp(GATE) are treated one by one, and
+# changed by at most exp(MOST_CHANGE) at a time.
+GATE, MOST_CHANGE = 1.0, 30.0
 
 
 def pays(problem, fits):
@@ -96,8 +97,10 @@ class CoarsePlan:
     def correction(self, gap, tol):
         """Return logarithms of column factors that fill gaps of the sums, and CG's steps."""
         xp, b = self._be.xp, self._b
-        # A column of twice its mass asks for half of it, as in Sinkhorn's update.
-        gap = xp.where(gap < 0, b * xp.maximum(-xp.log1p(-gap / b), -MOST_CHANGE), gap)
+        # Where a linear model is of no use, columns follow Sinkhorn's update instead.
+        mismatch = xp.clip(-xp.log1p(-gap / b), -MOST_CHANGE, MOST_CHANGE)
+        aside = xp.abs(mismatch) > GATE
+        gap = xp.where(aside, 0.0, gap)
         result = pcg(
             self._laplacian,
             gap - b * gap.sum(),
@@ -108,7 +111,7 @@ class CoarsePlan:
             tol=tol,
             maxiter=200,
         )
-        return result.x, result.iterations
+        return xp.where(aside, mismatch, result.x), result.iterations
 
     def _laplacian(self, x):
         """Return ``(diag(b) - P^T diag(1/a) P) x``."""

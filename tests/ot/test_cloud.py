@@ -264,6 +264,18 @@ def test_a_sparse_plan_of_a_big_cloud_is_compressed_from_the_start(monkeypatch):
 
 
 @pytest.mark.usefixtures("few_nodes")
+@pytest.mark.parametrize("distance", [10.0, 300.0])
+def test_a_point_far_from_all_others_costs_no_accuracy(distance):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((400, 2)), rng.random((310, 2))
+    x[0] = distance
+    res = sinkhorn_newton(None, None, PointCloud(x, y), reg=0.02)
+    assert res.success
+    C = cdist(x, y, "sqeuclidean")
+    assert certify(None, None, C, res.f, res.g, reg=0.02, tol=1e-7).holds
+
+
+@pytest.mark.usefixtures("few_nodes")
 def test_without_annealing_there_is_no_coarse_plan():
     rng = np.random.default_rng(0)
     cloud = PointCloud(rng.random((300, 2)), rng.random((280, 2)))
