@@ -17,6 +17,7 @@ from benchmarks.common import (
 )
 from benchmarks.peers import ot as comparison
 from benchmarks.peers import ot_batch as batches
+from benchmarks.peers import ot_kin as relatives
 from solvers import datasets
 
 CASES = {
@@ -119,6 +120,34 @@ class Batches:
 
     track_seconds_to_accuracy.unit = "seconds"
     track_speedup_vs_loop.unit = "x"
+
+
+class Relatives:
+    """Unequal masses, barycentres and divergences, to the accuracy that `ot_kin` judges by."""
+
+    params = (list(relatives.CASES), [1e-1, 1e-2, 1e-3])
+    param_names = ("case", "reg")
+    accuracy = 1e-7
+    timeout = 300
+
+    def setup(self, case, reg):
+        problem = relatives.CASES[case](1000)
+        self.ours = relatives.Ours(problem, reg * problem.C.max())
+        self.solve(2)  # compiles outside the clock
+
+    def solve(self, cap=1500):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an answer that falls short is reported as NaN
+            return self.ours.run(self.accuracy, cap)
+
+    def track_seconds_to_accuracy(self, case, reg):
+        return seconds_if_certified(self.solve, self.ours.error, self.accuracy)
+
+    def track_passes(self, case, reg):
+        return self.ours.iterations(self.solve())
+
+    track_seconds_to_accuracy.unit = "seconds"
+    track_passes.unit = "passes"
 
 
 class AgainstPot:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._core import threads
 from .._core.arrays import to_numpy
 from .._core.monitor import Monitor
 from .._core.result import Status
@@ -277,15 +278,18 @@ class ConstrainedDescent:
         """
         xp, flows, covariance = self._xp, 0.0, 0.0
         matrices = [(self._constraints.matrices[k], 1.0 / self._scales[k]) for k in active]
-        for rows, P in self._plan(point.f, point.g, reg, active.size):
-            D = xp.stack([factor * matrix[rows] for matrix, factor in matrices])
-            row_sums = P.sum(axis=1)
-            means = (D * P).sum(axis=2) / xp.where(row_sums > 0, row_sums, 1.0)
-            D -= means[:, :, None]
-            weighted = D * P
-            flows = flows + weighted.sum(axis=1)
-            flat = active.size, P.size
-            covariance = covariance + weighted.reshape(flat) @ D.reshape(flat).T
+        # A product with so few rows and columns makes several threads of BLAS wait for each other
+        # most of the time: on a busy machine a hundred times longer than one takes.
+        with threads.limit(1):
+            for rows, P in self._plan(point.f, point.g, reg, active.size):
+                D = xp.stack([factor * matrix[rows] for matrix, factor in matrices])
+                row_sums = P.sum(axis=1)
+                means = (D * P).sum(axis=2) / xp.where(row_sums > 0, row_sums, 1.0)
+                D -= means[:, :, None]
+                weighted = D * P
+                flows = flows + weighted.sum(axis=1)
+                flat = active.size, P.size
+                covariance = covariance + weighted.reshape(flat) @ D.reshape(flat).T
         return flows, np.reshape(self._problem.be.host(covariance), (active.size,) * 2)
 
     def _plan(self, f, g, reg, stacked=1):

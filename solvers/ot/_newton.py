@@ -103,7 +103,7 @@ class NewtonSteps:
         """Return one Newton step for exactly known gaps, meant to reduce them by that much."""
         tol = self._tol or min(max(reduction, 1e-4), 0.1)
         x = self.solve(kernel, log_v, gap, 1e-11, tol)
-        return x * min(1.0, 1.0 / self._be.host(self._be.xp.abs(x).max()))
+        return x / max(1.0, self._be.host(self._be.xp.abs(x).max()))
 
     def solve(self, kernel, log_v, gap, shift, tol):
         """Return ``x`` with ``(S + shift diag(c)) x = gap``, up to a constant.

@@ -51,8 +51,8 @@ def wasserstein(
     p : float, default 1
         Order of the distance, at least 1.
     gap : float, default 1e-4
-        Largest difference of the bounds, relative to the upper one. (If :math:`W_p^p` is below
-        1e-8 times the range of :math:`C^p`, that decides in its place.)
+        Largest difference of the bounds, relative to the upper one. If :math:`W_p^p` is below
+        1e-8 times the range of :math:`C^p`, that decides in its place.
     maxiter : int, default 2000
         Largest number of passes over the cost.
     time_limit : float, optional

@@ -141,11 +141,13 @@ def test_results_compute_on_the_device(device):
         (res.apply(a, axis=0), expected.apply(data[0], axis=0)),
         (res.potentials_counting[1], expected.potentials_counting[1]),
         (res.grad_C, expected.grad_C),
+        (res.vjp(df=a)[2], expected.vjp(df=data[0])[2]),
     ):
         assert isinstance(ours, cupy.ndarray)
         np.testing.assert_allclose(host(ours), theirs, rtol=0, atol=1e-9)
     np.testing.assert_allclose(res.lp_bracket(), expected.lp_bracket(), atol=1e-9)
     np.testing.assert_allclose(res.value_linear, expected.value_linear, atol=1e-9)
+    np.testing.assert_allclose(res.grad_reg, expected.grad_reg, atol=1e-9)
     for ours, theirs in zip(res.plan_sparse(1e-6), expected.plan_sparse(1e-6), strict=True):
         np.testing.assert_allclose(ours.get().toarray(), theirs.toarray(), rtol=0, atol=1e-9)
     copy = pickle.loads(pickle.dumps(res))

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 from scipy.spatial.distance import cdist
@@ -115,6 +115,7 @@ def best_dual(a, b, C, reg, constraints):
 
 
 # The answer is right --------------------------------------------------------------------------
+@settings(max_examples=9)
 @given(seeds, st.sampled_from([1.0, 0.1, 0.03]))
 def test_the_value_is_that_of_a_general_optimiser_of_the_dual(seed, reg):
     a, b, C, constraints = random_problem(np.random.default_rng(seed))

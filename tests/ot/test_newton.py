@@ -180,6 +180,13 @@ def steps(problem, **options):
     return NewtonSteps(problem.be, problem.b, run, **options)
 
 
+def test_nothing_to_refine_is_no_step(rng):
+    a, b, C = oracles.cloud_problem(rng, 20, 15)
+    _, kernel, passes = kernel_of("dense", a, b, C, 0.1, 0 * b)
+    newton = steps(passes.problem)
+    np.testing.assert_array_equal(newton.refine(kernel, 0 * b, 0 * b, 0.1), 0 * b)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precond", ["jacobi", "cholesky"])
 def test_balancing_gives_columns_the_sums_wanted(rng, kind, precond):

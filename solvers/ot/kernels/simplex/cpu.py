@@ -14,8 +14,8 @@ import numpy as np
 
 from ...._core.kernels.jit import kernel
 
-# Edges looked at in one go when searching for the next to enter, as a multiple of sqrt(edges).
-_BLOCK = 1.0
+# Edges compared before the best of them enters: about those of one point.
+_BLOCK = 32
 
 
 @kernel()
@@ -234,11 +234,10 @@ def pivots(
         Pivots made, less than `most` if no edge is left to enter, and where to go on searching.
     """
     size = tail.size
-    block = max(int(_BLOCK * np.sqrt(size)), 16)
     k, made = start, 0
     while made < most:
         best, best_big, best_cost = -1, 0, -tol
-        seen, left = 0, block
+        seen, left = 0, _BLOCK
         while seen < size:
             k = k + 1 if k + 1 < size else 0
             i, j = tail[k], n + head[k]
@@ -254,7 +253,7 @@ def pivots(
             if left == 0:
                 if best >= 0:
                     break
-                left = block
+                left = _BLOCK
         if best < 0:
             break
         _pivot(
