@@ -166,6 +166,16 @@ def test_digits_in_the_city_block_metric_stay_within_the_entropic_bias():
     assert res.lp_bracket()[0] == pytest.approx(exact, abs=bias)
 
 
+@needs_compiler
+@pytest.mark.parametrize("relative", [0.92e-4, 0.98e-4, 1e-4, 1.05e-4])
+def test_city_block_costs_take_few_passes_at_any_temperature(relative):
+    # A plan of many ties, which comes apart as it cools: whoever leaves a temperature too early
+    # has to search for links that have closed. Some of these took sixty passes, others eight.
+    p = datasets.digits_transport(metric="cityblock")
+    res = solve(p.a, p.b, p.C, reg=relative, tol=1e-9)
+    assert res.nit <= 20
+
+
 def test_large_regularisation_gives_the_independent_plan_and_small_the_assignment(rng):
     C = rng.random((7, 7))
     u = np.full(7, 1 / 7)
