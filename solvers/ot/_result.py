@@ -258,7 +258,9 @@ class TransportResult(Result):
         Returns
         -------
         float, float
-            The dual value of c-transformed potentials, and `cost_rounded`.
+            The dual value of c-transformed potentials, and `cost_rounded`. Under constraints the
+            lower bound is that of the problem with them, and the rounded plan may miss them by
+            about what the certificate shows.
         """
         with _PlanBlocks(self) as blocks:
             return _linear_dual(blocks), self.cost_rounded
