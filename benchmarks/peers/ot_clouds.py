@@ -1,4 +1,4 @@
-"""Clouds of points against OTT-JAX and GeomLoss, none of which stores the cost.
+"""Clouds of points against OTT-JAX and GeomLoss.
 
 Run from the repository's root, in an environment that has the peers::
 
@@ -115,12 +115,11 @@ class Ott(OfPoints):
             "momentum": {"momentum": accelerations.Momentum(value=1.5)},
             "anderson": {"anderson": accelerations.AndersonAcceleration(memory=5)},
         }[acceleration]
-        # Where the cost would fit, it may be stored.
-        batch = None if len(problem.x) <= 5000 else 1000
+        # With `batch_size` it would not hold the cost, but version 0.6 then fails on JAX 0.10.
 
         def solve(data, threshold, cap):
             solver = sinkhorn.Sinkhorn(threshold=threshold, max_iterations=cap, **options)
-            cloud = pointcloud.PointCloud(*data, epsilon=reg, batch_size=batch)
+            cloud = pointcloud.PointCloud(*data, epsilon=reg)
             return solver(linear_problem.LinearProblem(cloud))
 
         self.wait = jax.block_until_ready

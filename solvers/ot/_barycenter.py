@@ -415,7 +415,8 @@ class _Projections:
         xp, host = self._be.xp, self._be.host
         b = xp.concatenate(self._b)
         point = system.at([0.0 * part for part in self._b])
-        first, weak, before = None, 0, np.inf
+        first, weak = None, 0
+        before = worst_before = np.inf
         for move in range(patience + 1):
             gaps = [abs(t - c) for t, c in zip(self._b, point.c, strict=True)]
             error = self._mean([gap.sum() for gap in gaps])
@@ -439,11 +440,12 @@ class _Projections:
             if rounded or not np.isfinite(error) or self._run.late:
                 break
             before = error
-            if worst > GATE or weak == 2:
-                point, weak = self._sweeps(system, point, heavy), 0
+            # What projections do not mend soon is slow for them: a shift of distant parts.
+            if (worst > GATE and worst < 0.5 * worst_before) or weak == 2:
+                point, weak, worst_before = self._sweeps(system, point, heavy), 0, worst
             else:
                 point, step = self._newton_step(system, point, heavy, mismatch, error)
-                weak = weak + 1 if step < 0.3 else 0
+                weak, worst_before = weak + 1 if step < 0.3 else 0, np.inf
         return point, first, error
 
     def _refine(self, system, error):

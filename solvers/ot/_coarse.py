@@ -159,7 +159,8 @@ def _grids(C, reg):
     be, squared = C.be, C.cost in ("sqeuclidean", "cosine")
     width = (0.5 * reg / C.factor) ** 0.5 if squared else reg / C.factor
     widest = max(be.host((p.max(axis=0) - p.min(axis=0)).max()) for p in (C.x, C.y))
-    spacing = max(SPACING * width, widest / 1000)
+    # No finer than what 64 bits can number in three dimensions.
+    spacing = max(SPACING * width, 1e-5 * widest)
     while True:
         sides = [_splines(be, points, spacing) for points in (C.x, C.y)]
         most = max(nodes.shape[0] for _, nodes in sides)

@@ -11,7 +11,7 @@ from .._core.validation import check_flag, check_positive, check_threads
 from ._cloud import Cloud
 from ._exact_result import Vertex, finish_exact
 from ._newton import NewtonSteps
-from ._pricing import SMALL, c_transform, support, violations
+from ._pricing import SMALL, c_transform, column_transform, support, violations
 from ._problem import check_limits, check_start, check_transport
 from ._simplex import Basis
 from ._sinkhorn_newton import Descent
@@ -106,7 +106,8 @@ def emd(
     A few temperatures of `sinkhorn_newton` show which edges an optimal plan may use, some 30 for
     each point. The network simplex method solves the problem on these [1]_; then a pass over the
     cost finds edges that would improve the plan, if there are any, and so on. The simplex method
-    runs on the host, in one thread, whatever the arrays.
+    runs on the host, in one thread, whatever the arrays. Leaving out points without mass copies
+    the remaining part of the cost.
 
     Where `C` forbids edges so that there is no plan, the run ends as INFEASIBLE. Before the
     simplex method begins, the history shows a bound of the gap that the temperature implies.
@@ -184,8 +185,9 @@ class Search:
                 self._be, self._problem.C, f, g, max(basis.tolerance, 1e-300)
             )
             self._offer(low, g)
+            state = partial(self._state, self._g)
             over = run.record(
-                self._gap(basis), judge=not polish, state=self._state, fun=self._value(basis)
+                self._gap(basis), judge=not polish, state=state, fun=self._whole.mass * basis.cost
             )
             # Edges that look good only until they may enter do so by rounding.
             futile = tail.size == 0 or (added and basis.pivots == before)
@@ -223,6 +225,9 @@ class Search:
             problem, self._coldest, BALANCED, watch, newton, "auto", _unchanged, UNBALANCED
         )
         answer = descent.solve(None, annealing=True)
+        if not self._be.host(xp.isfinite(answer.f).all() & xp.isfinite(answer.g).all()):
+            g = xp.zeros_like(problem.b)
+            return answer, c_transform(self._be, problem.C, g), g
         return answer, answer.f, answer.g
 
     def _exhausted(self, basis, optimal):
@@ -249,9 +254,6 @@ class Search:
             return np.finfo(np.float64).max
         return max(upper - self._lower, 0.0) / scale if scale else 0.0
 
-    def _value(self, basis):
-        return self._whole.mass * basis.cost
-
     def _cost_of(self, tail, head):
         """Return the costs of some edges, on the host."""
         C, xp, host = self._problem.C, self._be.xp, self._be.host
@@ -266,28 +268,27 @@ class Search:
             costs.append(block[every, every])
         return np.atleast_1d(host(xp.concatenate(costs)))
 
-    def _state(self):
-        """Return what a callback sees."""
-        f, g = (self._out(v) for v in self._extended(self._g))
-        return {"f": g, "g": f} if self._whole.flipped else {"f": f, "g": g}
-
     def _annealing_state(self, state):
+        """Return what a callback sees, from what the descent would show it."""
         found = state()
-        g = found["f"] if self._whole.flipped else found["g"]
+        return self._state(found["f"] if self._whole.flipped else found["g"])
+
+    def _state(self, g):
         f, g = (self._out(v) for v in self._extended(g))
         return {"f": g, "g": f} if self._whole.flipped else {"f": f, "g": g}
 
     def _extended(self, g):
         """Return feasible potentials for all points, in the canonical split."""
-        whole = self._whole
+        whole, be, xp = self._whole, self._be, self._be.xp
         if self._cols is not None:
-            # Points without mass take what leaves the others free.
-            f = c_transform(self._be, self._problem.C, g)
-            C = whole.C if self._rows is None else whole.C[self._rows]
-            every = c_transform(self._be, C.T, f)
+            # Points without mass must not bind the others, so they take what these leave.
+            every = xp.full(whole.b.size, -np.inf)
+            every[self._cols] = g
+            f = xp.where(whole.a > 0, c_transform(be, whole.C, every), -np.inf)
+            every = column_transform(be, whole.C, f)
             every[self._cols] = g
             g = every
-        f = c_transform(self._be, whole.C, g)
+        f = c_transform(be, whole.C, g)
         shift = 0.5 * (whole.a @ f - whole.b @ g)
         return f - shift, g + shift
 

@@ -76,13 +76,13 @@ class Passes:
             What was stored.
         """
         problem, xp = self.problem, self._xp
-        for _ in range(2):
-            sums, kernel = self._once(h, reg, cutoff)
-            lost = xp.flatnonzero(~((sums > 1 / LOST) & (sums < LOST)))
-            if lost.size == 0:
-                break
-            # Their potentials are so far off that the kernel underflowed: set them directly.
+        sums, kernel = self._once(h, reg, cutoff)
+        lost = xp.flatnonzero(~((sums > 1 / LOST) & (sums < LOST)))
+        if lost.size > 0:
+            # Their potentials are so far off that the kernel underflowed: set them directly. Once,
+            # for what is returned must belong to `h`.
             problem.cost_kernels.column_potential(problem.C, self._shift, problem.a, reg, lost, h)
+            sums, kernel = self._once(h, reg, cutoff)
         self.f = -reg * self._shift
         return problem.b * sums, kernel
 

@@ -19,6 +19,19 @@ def c_transform(be, C, g):
     return xp.where(xp.isfinite(f), f, 0.0)
 
 
+def column_transform(be, C, f):
+    """Return the largest column potentials that are feasible with `f`; 0 where there is no edge.
+
+    Rows with ``-inf`` bind nobody.
+    """
+    xp = be.xp
+    g = xp.full(C.shape[1], np.inf)
+    for rows in row_blocks(be, C):
+        block = xp.subtract(C[rows], f[rows, None], dtype=np.float64)
+        g = xp.minimum(g, block.min(axis=0))
+    return xp.where(xp.isfinite(g), g, 0.0)
+
+
 def support(be, C, f, g):
     """Collect the edges of smallest reduced cost, some `EDGES` for each point.
 

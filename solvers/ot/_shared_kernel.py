@@ -83,7 +83,7 @@ class SharedKernel:
         """Solve from a barycentre and column potentials, or from scratch (None)."""
         xp, run = self._be.xp, self._run
         log_v = xp.zeros_like(self._B) if start is None else self._log_factors(start[1])
-        point, damping, newton, errors = self._at(log_v), 1e-2, False, []
+        point, damping, newton, errors, before = self._at(log_v), 1e-2, False, [], np.inf
         while True:
             gap = self._B - point.c
             weights = self._weights
@@ -97,7 +97,9 @@ class SharedKernel:
                 return
             errors.append(error)
             newton = newton or self._projections_are_slow(errors)
-            if newton and worst <= GATE:
+            # What projections do not mend soon is slow for them: a shift of distant parts.
+            stuck, before = worst > 0.5 * before, worst
+            if newton and (worst <= GATE or stuck):
                 point, damping = self._newton_step(point, gap, damping, error)
             else:
                 point = self._at(point.log_v + mismatch)

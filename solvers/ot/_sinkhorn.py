@@ -15,8 +15,9 @@ from ._gibbs import Passes
 from ._problem import BestPotentials, check_limits, check_reg, check_start, check_transport
 from ._result import Answer, finish
 
-# Log-factors at which the stabilised method moves them into the potentials.
-ABSORB = {np.dtype(np.float64): 50.0, np.dtype(np.float32): 15.0}
+# Log-factors at which they move into the potentials. What has underflowed, below 1e-308 (1e-38) of
+# its row, would be too small to matter even scaled by these.
+ABSORB = {np.dtype(np.float64): 200.0, np.dtype(np.float32): 15.0}
 # Iterations between two looks at the rate of convergence, in over-relaxation.
 WINDOW = 10
 # There the error may grow by this factor before the window is undone.

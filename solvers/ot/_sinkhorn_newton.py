@@ -320,17 +320,17 @@ class Descent:
         if self._problem.cut_off:
             run.end(Status.INFEASIBLE)
             return Answer(*best.potentials(), [])
-        start = best.restrict(start)
+        start, levels = best.restrict(start), []
         if annealing and pays(self._problem, self._passes.holds_dense):
-            start = self._correct(start)
-        path = Path(self._problem, self._reg, start, annealing)
-        levels = []
+            start, levels = self._correct(start), [self._reg]
+        last_g, path = start, Path(self._problem, self._reg, start, annealing)
         while run.status is None:
             g, reg, last = path.next()
             run.stage("final temperature" if last else "annealing")
             if levels[-1:] != [reg]:
                 levels.append(reg)
             outcome = self._solve_level(g, reg, last, patient=path.at_smallest_step)
+            last_g = outcome.g
             if annealing and outcome.stuck:
                 # A mismatch has been left where its links were open, and now they are closed:
                 # come down once more, carefully, from where all of them are open.
@@ -341,9 +341,9 @@ class Descent:
                 path.advance(reg, outcome)
         if not best.found:
             # Something ended the run above the last temperature: make the rows exact there.
-            c, _ = self._passes.run(outcome.g, self._reg)
+            c, _ = self._passes.run(last_g, self._reg)
             error = self._be.host(abs(self._problem.b - c).sum())
-            best.offer(error, self._passes.f, outcome.g)
+            best.offer(error, self._passes.f, last_g)
         return Answer(*best.potentials(), levels, self._passes.density, **self._newton.counts)
 
     def _correct(self, start):

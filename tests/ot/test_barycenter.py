@@ -3,7 +3,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
@@ -99,6 +99,8 @@ def test_no_measure_is_closer_by_direct_minimisation(rng):
     assert res.fun == pytest.approx(value(res.x, B, C, weights, reg), rel=1e-9)
 
 
+# In this example projections move distant parts slowly, and their mismatch stays large.
+@example(49015707)
 @given(seeds)
 def test_random_problems_are_certified_and_the_dual_bounds_every_value(seed):
     rng = np.random.default_rng(seed)

@@ -220,6 +220,8 @@ def test_large_clouds_are_balanced_by_corrections_on_nodes(d, cost):
     res = sinkhorn_newton(a, b, cloud, reg=reg, store_plan=False)
     assert res.success
     assert {name for name, _, _ in res.stages} == {"coarse plan", "corrections"}
+    assert res.levels == [reg]
+    assert res.nnewton == res.nit - 1
     assert certify(a, b, C, res.f, res.g, reg=reg, tol=2e-8).holds
     # Far fewer than the sweeps that it takes without.
     assert res.nit < 0.6 * sinkhorn(a, b, C, reg=reg, method="stabilized").nit

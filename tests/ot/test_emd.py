@@ -549,9 +549,24 @@ def test_a_good_run_is_silent(capsys):
     assert "emd" in captured.err
 
 
-def test_annealing_that_fails_does_no_harm(monkeypatch):
+def test_annealing_that_ends_early_does_no_harm(monkeypatch):
     monkeypatch.setattr(module, "MOST_PASSES", 1)
     a, b, C = problem(25, 150, 160)
+    res = emd(a, b, C)
+    assert res.success
+    check(res, a, b, C)
+
+
+def test_annealing_that_breaks_down_does_no_harm(monkeypatch):
+    solve = module.Descent.solve
+
+    def broken(self, *args, **options):
+        answer = solve(self, *args, **options)
+        answer.g[3] = np.nan
+        return answer
+
+    monkeypatch.setattr(module.Descent, "solve", broken)
+    a, b, C = problem(26, 150, 160)
     res = emd(a, b, C)
     assert res.success
     check(res, a, b, C)
