@@ -455,7 +455,13 @@ class UnbalancedResult(TransportResult):
         raise NotImplementedError("`lp_bracket` is for balanced problems; see `value_linear`")
 
     def vjp(self, df=None, dg=None, dP=None, *, tol=None):
-        """Not available: implicit differentiation is for balanced problems."""
+        """Not available: implicit differentiation is for balanced problems.
+
+        Parameters
+        ----------
+        df, dg, dP, tol : object
+            As of `TransportResult.vjp`.
+        """
         raise NotImplementedError("`vjp` is for balanced problems; see `grad_a` and `grad_C`")
 
     def _gradient(self, side):
