@@ -258,7 +258,9 @@ class TransportResult(Result):
         Returns
         -------
         float, float
-            The dual value of c-transformed potentials, and `cost_rounded`.
+            The dual value of c-transformed potentials, and `cost_rounded`. Under constraints the
+            lower bound is that of the problem with them, and the rounded plan may miss them by
+            about what the certificate shows.
         """
         with _PlanBlocks(self) as blocks:
             return _linear_dual(blocks), self.cost_rounded
@@ -453,7 +455,13 @@ class UnbalancedResult(TransportResult):
         raise NotImplementedError("`lp_bracket` is for balanced problems; see `value_linear`")
 
     def vjp(self, df=None, dg=None, dP=None, *, tol=None):
-        """Not available: implicit differentiation is for balanced problems."""
+        """Not available: implicit differentiation is for balanced problems.
+
+        Parameters
+        ----------
+        df, dg, dP, tol : object
+            As of `TransportResult.vjp`.
+        """
         raise NotImplementedError("`vjp` is for balanced problems; see `grad_a` and `grad_C`")
 
     def _gradient(self, side):
