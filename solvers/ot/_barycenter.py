@@ -20,7 +20,7 @@ from .._core.linalg import logsumexp, pcg
 from .._core.monitor import Monitor
 from .._core.result import Result, Status
 from .._core.validation import check_array, check_flag, check_memory, check_threads, describe
-from ._certificate import judge_barycenter
+from ._certificate_relatives import judge_barycenter
 from ._cloud import Cloud, PointCloud, arrays_of, checked_cloud
 from ._gibbs import Passes
 from ._newton import GATE, LIGHT, LONGEST_STEP, REACH

@@ -16,7 +16,7 @@ from .._core.validation import (
     check_positive,
 )
 from ._batch_problem import check_batch, check_regs
-from ._certificate import _ROUNDING, KIND, judge
+from ._certificate_entropic import KIND, ROUNDING, judge
 from ._cloud import arrays_of
 from ._problem import DUST
 from ._result import TransportResult, _diagnose
@@ -117,7 +117,7 @@ def _rounded_value(be, data, f, g, reg, row_sums, rounded_cols):
     kept = xp.maximum(1.0 - lost, 0.0)
     mixing = -lost * xp.log(lost) - kept * xp.log(xp.where(kept > 0, kept, 1.0))
     bound = total - lost * lowest + col_value + lost * dearest + reg * (spread + mixing)
-    return xp.where(lost < _ROUNDING, total + col_value, bound)
+    return xp.where(lost < ROUNDING, total + col_value, bound)
 
 
 def finish(problem, io, reg, reg_type, tol, answer, ends, run, data):

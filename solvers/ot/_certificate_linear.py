@@ -7,12 +7,11 @@ import numpy as np
 from .._core.arrays import Ingest, is_sparse
 from .._core.certificate import Certificate
 from .._core.validation import check_array
+from ._certificate_entropic import ROUNDING
 from ._cloud import arrays_of
 from ._problem import row_blocks
 
 KIND = "relative LP gap"
-# Missing mass below this is what rounding leaves of nothing.
-_ROUNDING = 1e-14
 # Smallest value, relative to the range of the cost, that a gap is divided by.
 _FLOOR = 1e-8
 
@@ -54,7 +53,7 @@ def judge_linear(problem, g, P, tol):
     x = xp.where(row_sums > a, a / xp.where(row_sums > 0, row_sums, 1.0), 1.0)
     y = xp.where(rounded_cols > b, b / xp.where(rounded_cols > 0, rounded_cols, 1.0), 1.0)
     right = xp.maximum(b - rounded_cols * y, 0.0)
-    lacks = host(right.sum()) > _ROUNDING
+    lacks = host(right.sum()) > ROUNDING
     f, cost, size, left, bare = (xp.zeros_like(a) for _ in range(5))
     for rows in row_blocks(be, C):
         block = C[rows]
@@ -69,7 +68,7 @@ def judge_linear(problem, g, P, tol):
             bare[rows] = xp.where(right > 0, block, 0.0) @ right
     # What is missing is spread as a rank-one plan; dust of rounding goes anywhere.
     missing = host(left.sum())
-    if missing > _ROUNDING:
+    if missing > ROUNDING:
         cost += xp.where(left > 0, bare, 0.0) * (left / missing)
         size += abs(xp.where(left > 0, bare, 0.0)) * (left / missing)
         dust = 0.0

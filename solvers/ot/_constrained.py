@@ -17,9 +17,9 @@ from .._core import threads
 from .._core.arrays import to_numpy
 from .._core.monitor import Monitor
 from .._core.result import Status
-from ._certificate import largest_value
+from ._certificate_entropic import largest_value
 from ._constraints import TiltedCost
-from ._problem import DUST, row_blocks, softmin
+from ._problem import DUST, gibbs_block, row_blocks, softmin
 from ._result import Answer
 
 # Temperatures fall by this factor, from the given fraction of the spread of the costs.
@@ -301,7 +301,7 @@ class ConstrainedDescent:
             step = -(-(whole.stop - whole.start) // stacked)
             for first in range(whole.start, whole.stop, step):
                 rows = slice(first, min(first + step, whole.stop))
-                E = xp.exp((f[rows, None] + (g - self._cost[rows])) / reg)
+                E = gibbs_block(problem.be, self._cost, f, g, reg, rows)
                 yield rows, a[rows, None] * E * b
 
     def _state(self, point):

@@ -432,6 +432,15 @@ def row_blocks(be, C, first=0, last=None):
         yield slice(start, min(start + step, last))
 
 
+def gibbs_block(be, C, f, g, reg, rows):
+    """Return ``exp((f_i + g_j - C_ij) / reg)`` for some rows; 0 where a potential is ``-inf``."""
+    # In this order, because near the support the difference is exact and small.
+    E = be.xp.subtract(g, C[rows], dtype=np.float64)
+    E += f[rows, None]
+    E *= 1.0 / reg
+    return be.xp.exp(E, out=E)
+
+
 def over_strips(be, C, function):
     """Return the sum of ``function(first, last)`` over strips of rows, one for each thread."""
     strips = threads.strips(C.size) if be.name == "numpy" else 1

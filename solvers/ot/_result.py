@@ -9,11 +9,11 @@ import numpy as np
 from .._core.arrays import Ingest
 from .._core.result import Result, Status
 from .._core.validation import check_array, check_count, check_memory, check_nonnegative
-from ._certificate import check_multipliers, judge, judge_constrained
+from ._certificate_entropic import check_multipliers, judge, judge_constrained
 from ._cloud import arrays_of
 from ._constraints import check_constraints
 from ._derivatives import Adjoint, has_points, point_gradients, vjp
-from ._problem import DUST, check_transport, is_feasible, row_blocks
+from ._problem import DUST, check_transport, gibbs_block, is_feasible, row_blocks
 from ._rounding import missing, shrink
 
 _SNS = """\
@@ -508,19 +508,16 @@ class _PlanBlocks:
         self.io.device.__exit__(*error)
 
     def __iter__(self):
-        xp, reg = self.xp, self.reg
+        xp = self.xp
         # Where there is no mass a potential must not overflow.
         f = xp.where(self.a > DUST, self.f, -np.inf)
         g = xp.where(self.b > DUST, self.g, -np.inf)
         for rows in row_blocks(self.be, self.C):
-            E = xp.subtract(g, self.tilted[rows], dtype=np.float64)
-            E += f[rows, None]
-            E /= reg
             with np.errstate(all="ignore"):
-                xp.exp(E, out=E)
-                E *= (self.mass * self.a[rows])[:, None]
-                E *= self.b
-            yield rows, E
+                P = gibbs_block(self.be, self.tilted, f, g, self.reg, rows)
+                P *= (self.mass * self.a[rows])[:, None]
+                P *= self.b
+            yield rows, P
 
 
 def finish(problem, io, reg, reg_type, tol, answer, run, data, conditions=None, warn=True):

@@ -19,7 +19,7 @@ from .._core.linalg import pcg
 from .._core.monitor import Monitor
 from .._core.result import Status
 from .._core.validation import check_choice, check_flag, check_threads
-from ._certificate import judge_unbalanced
+from ._certificate_relatives import judge_unbalanced
 from ._cloud import Cloud
 from ._gibbs import LOST, Passes
 from ._newton import GATE, LIGHT, LONGEST_STEP, MOST_COLUMNS, REACH, NewtonSteps
