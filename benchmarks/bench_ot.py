@@ -15,6 +15,7 @@ from benchmarks.common import (
     plan_from_potentials,
     seconds_if_certified,
 )
+from benchmarks.peers import common
 from benchmarks.peers import ot as comparison
 from benchmarks.peers import ot_batch as batches
 from benchmarks.peers import ot_kin as relatives
@@ -166,7 +167,9 @@ class AgainstPot:
         names = comparison.OURS, "POT sinkhorn"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            entries = comparison.run_cell(CASES[case](), reg, self.accuracy, names, seconds=20)
+            contenders = {name: comparison.CONTENDERS[name] for name in names}
+            data = CASES[case](), reg
+            entries = common.run_cell(contenders, data, self.accuracy, seconds=20)
         ours, peer = (entries[name] for name in names)
         certified = ours["certified"] and peer["certified"]
         return peer["seconds"] / ours["seconds"] if certified else np.nan

@@ -8,6 +8,7 @@ turn, so that a drift of the machine hits all of them alike.
 
 import argparse
 import contextlib
+import functools
 import gc
 import importlib.metadata
 import json
@@ -26,6 +27,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import threadpoolctl
+
+log = logging.getLogger(__name__)
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 # Every library that may run below a contender reads one of these when it is loaded.
@@ -176,6 +179,35 @@ def interleave(runs, *, repeat, budget):
             if sum(times[name]) < budget:
                 times[name].append(clocked(runs[name])[1])
     return times
+
+
+def run_cell(contenders, data, tol, *, seconds, repeat=5):
+    """Tune and time contenders; return name -> entry of the store.
+
+    `contenders` (name -> class) are made from `data`; one that is not installed is left out.
+    """
+    entries, runs = {}, {}
+    for name, make in contenders.items():
+        try:
+            contender = make(*data)
+        except ImportError:
+            continue
+        attempt, threshold, cap, certified, note = tune(contender, tol, seconds)
+        entries[name] = {
+            "certified": certified,
+            "seconds": attempt.seconds,
+            "error": attempt.error if math.isfinite(attempt.error) else None,
+            "iterations": attempt.iterations,
+            "threshold": threshold,
+            "cores": round(attempt.cores, 2),
+            "note": note,
+        }
+        log.info("    %-24s %s", name, entries[name])
+        if certified:
+            runs[name] = functools.partial(contender.run, threshold, cap)
+    for name, rounds in interleave(runs, repeat=repeat, budget=seconds).items():
+        entries[name] |= {"seconds": statistics.median(rounds), "rounds": len(rounds)}
+    return entries
 
 
 def geometric_mean(values):

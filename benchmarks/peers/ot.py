@@ -15,7 +15,6 @@ import itertools
 import logging
 import math
 import os
-import statistics
 import sys
 from pathlib import Path
 
@@ -235,34 +234,6 @@ PACKAGES = {
 DISTRIBUTIONS = ("numpy", "scipy", "numba", "POT", "regot", "ott-jax", "jax", "mdot-tnt", "torch")
 
 
-def run_cell(problem, reg, tol, names, *, seconds, repeat=5, contenders=None):
-    """Tune and time the contenders on one problem; return name -> entry of the store."""
-    contenders = contenders or CONTENDERS
-    entries, runs = {}, {}
-    for name in names:
-        try:
-            contender = contenders[name](problem, reg)
-        except ImportError:
-            continue
-        attempt, threshold, cap, certified, note = common.tune(contender, tol, seconds)
-        entries[name] = {
-            "certified": certified,
-            "seconds": attempt.seconds,
-            "error": attempt.error if math.isfinite(attempt.error) else None,
-            "iterations": attempt.iterations,
-            "threshold": threshold,
-            "cores": round(attempt.cores, 2),
-            "note": note,
-        }
-        log.info("    %-24s %s", name, entries[name])
-        if certified:
-            runs[name] = functools.partial(contender.run, threshold, cap)
-    times = common.interleave(runs, repeat=repeat, budget=seconds)
-    for name, rounds in times.items():
-        entries[name] |= {"seconds": statistics.median(rounds), "rounds": len(rounds)}
-    return entries
-
-
 def contenders_worth_running(store, keys, names):
     """Leave out those that failed on the same problem with a larger tolerance."""
     *place, tol, threads = keys
@@ -295,7 +266,8 @@ def run(options):
             log.info("%s, load %.1f", keys, os.getloadavg()[0])
             reg = share * problem.C.max()
             limits = {"seconds": options.cell_seconds, "repeat": options.repeat}
-            store.add(keys, run_cell(problem, reg, tol, names, **limits))
+            contenders = {name: CONTENDERS[name] for name in names}
+            store.add(keys, common.run_cell(contenders, (problem, reg), tol, **limits))
             page = common.report(store, "Entropic optimal transport", PACKAGES, OURS)
             options.out.write_text(page)
 

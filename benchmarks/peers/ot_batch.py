@@ -12,9 +12,7 @@ import argparse
 import functools
 import itertools
 import logging
-import math
 import os
-import statistics
 from pathlib import Path
 from typing import NamedTuple
 
@@ -226,33 +224,6 @@ PACKAGES = {
 }
 
 
-def run_cell(problem, reg, tol, names, *, seconds, repeat=5):
-    """Tune and time the contenders on one batch; return name -> entry of the store."""
-    entries, runs = {}, {}
-    for name in names:
-        try:
-            contender = CONTENDERS[name](problem, reg)
-        except ImportError:
-            continue
-        attempt, threshold, cap, certified, note = common.tune(contender, tol, seconds)
-        entries[name] = {
-            "certified": certified,
-            "seconds": attempt.seconds,
-            "error": attempt.error if math.isfinite(attempt.error) else None,
-            "iterations": attempt.iterations,
-            "threshold": threshold,
-            "cores": round(attempt.cores, 2),
-            "note": note,
-        }
-        log.info("    %-24s %s", name, entries[name])
-        if certified:
-            runs[name] = functools.partial(contender.run, threshold, cap)
-    times = common.interleave(runs, repeat=repeat, budget=seconds)
-    for name, rounds in times.items():
-        entries[name] |= {"seconds": statistics.median(rounds), "rounds": len(rounds)}
-    return entries
-
-
 def run(options):
     """Run all cells asked for with one thread count, rewriting the table after each."""
     names = ["case", "problems", "n", "reg / max C", "tol", "threads"]
@@ -265,7 +236,8 @@ def run(options):
             keys = (case, count, n, reg, tol, options.threads)
             log.info("%s, load %.1f", keys, os.getloadavg()[0])
             limits = {"seconds": options.cell_seconds, "repeat": options.repeat}
-            store.add(keys, run_cell(problem, reg, tol, options.peers, **limits))
+            contenders = {name: CONTENDERS[name] for name in options.peers}
+            store.add(keys, common.run_cell(contenders, (problem, reg), tol, **limits))
             page = common.report(store, "Batches of transport problems", PACKAGES, OURS)
             options.out.write_text(page)
 

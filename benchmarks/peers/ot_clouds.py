@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.peers import common, ot
+from benchmarks.peers import common
 from benchmarks.peers.ot import OURS, Contender
 
 log = logging.getLogger(__name__)
@@ -206,7 +206,6 @@ def regularisation(clouds, share):
 
 def run(options):
     """Run all cells asked for with one thread count, rewriting the table after each."""
-    ot.CONTENDERS = CONTENDERS
     path = options.out.with_suffix(".json")
     store = common.Store(path, ["case", "n", "reg / max C", "tol", "threads"])
     store.note_run("benchmarks.peers.ot_clouds", DISTRIBUTIONS)
@@ -217,7 +216,9 @@ def run(options):
             log.info("%s, load %.1f", keys, os.getloadavg()[0])
             reg = regularisation(clouds, share)
             limits = {"seconds": options.cell_seconds, "repeat": options.repeat}
-            store.add(keys, ot.run_cell(clouds, reg, options.tol, options.peers, **limits))
+            contenders = {name: CONTENDERS[name] for name in options.peers}
+            entries = common.run_cell(contenders, (clouds, reg), options.tol, **limits)
+            store.add(keys, entries)
             page = common.report(store, "Clouds of points", PACKAGES, OURS)
             options.out.write_text(page)
 

@@ -12,9 +12,7 @@ import argparse
 import functools
 import itertools
 import logging
-import math
 import os
-import statistics
 from pathlib import Path
 
 import numpy as np
@@ -99,29 +97,6 @@ class Pot(Contender):
 CONTENDERS = {OURS: Ours, "POT emd": Pot}
 
 
-def run_cell(problem, gap, *, seconds, repeat):
-    """Check and time the contenders on one problem; return name -> entry of the store."""
-    entries, runs = {}, {}
-    for name, make in CONTENDERS.items():
-        contender = make(problem)
-        attempt, threshold, cap, certified, note = common.tune(contender, gap, seconds)
-        entries[name] = {
-            "certified": certified,
-            "seconds": attempt.seconds,
-            "error": attempt.error if math.isfinite(attempt.error) else None,
-            "iterations": attempt.iterations,
-            "threshold": threshold,
-            "cores": round(attempt.cores, 2),
-            "note": note,
-        }
-        log.info("    %-16s %s", name, entries[name])
-        if certified:
-            runs[name] = functools.partial(contender.run, threshold, cap)
-    for name, rounds in common.interleave(runs, repeat=repeat, budget=seconds).items():
-        entries[name] |= {"seconds": statistics.median(rounds), "rounds": len(rounds)}
-    return entries
-
-
 def run(options):
     """Run all cells asked for with one thread count, rewriting the table after each."""
     store = common.Store(options.out.with_suffix(".json"), ["case", "n", "gap", "threads"])
@@ -133,7 +108,7 @@ def run(options):
         keys = (case, len(problem.a), options.gap, options.threads)
         log.info("%s, load %.1f", keys, os.getloadavg()[0])
         limits = {"seconds": options.cell_seconds, "repeat": options.repeat}
-        store.add(keys, run_cell(problem, options.gap, **limits))
+        store.add(keys, common.run_cell(CONTENDERS, (problem,), options.gap, **limits))
         options.out.write_text(common.report(store, "Exact optimal transport", PACKAGES, OURS))
 
 

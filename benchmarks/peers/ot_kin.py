@@ -22,7 +22,6 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from benchmarks.peers import common
-from benchmarks.peers import ot as comparison
 from solvers import datasets
 
 OURS = "solvers"
@@ -271,10 +270,8 @@ def run(options):
         keys = (case, len(problem.C), share, tol, options.threads)
         log.info("%s, load %.1f", keys, os.getloadavg()[0])
         limits = {"seconds": options.cell_seconds, "repeat": options.repeat}
-        entries = comparison.run_cell(
-            problem, share * problem.C.max(), tol, CONTENDERS, contenders=CONTENDERS, **limits
-        )
-        store.add(keys, entries)
+        data = problem, share * problem.C.max()
+        store.add(keys, common.run_cell(CONTENDERS, data, tol, **limits))
         page = common.report(store, "Relatives of optimal transport", PACKAGES, OURS)
         options.out.write_text(page)
 
