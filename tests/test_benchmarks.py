@@ -1,7 +1,6 @@
 """The comparison with peers neither flatters us nor them."""
 
 import argparse
-import gc
 import json
 import time
 
@@ -59,12 +58,9 @@ def test_a_contender_that_cannot_reach_the_tolerance_is_shown_with_what_it_reach
 
 
 def test_a_contender_out_of_time_is_ended():
-    # The alarm must not go off inside a callback of the collector, where exceptions get lost.
-    gc.disable()
     start = time.perf_counter()
     tuned = common.tune(Halving(nap=0.05), 1e-12, seconds=0.2)
     assert not tuned.certified
-    gc.enable()
     assert tuned.note == "time"
     assert time.perf_counter() - start < 2.0
 

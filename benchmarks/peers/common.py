@@ -112,16 +112,25 @@ def limit_seconds(seconds):
         signal.signal(signal.SIGALRM, previous)
 
 
-def clocked(function, *args):
-    """Return the answer, the wall-clock seconds and the cores kept busy."""
+@contextlib.contextmanager
+def without_collector():
+    """Collect garbage now, and none in the block: no run is to pay for that of another.
+
+    Around a time limit, never inside: what is raised in a callback of the collector gets lost.
+    """
     gc.collect()
     gc.disable()
     try:
-        cpu, wall = time.process_time(), time.perf_counter()
-        answer = function(*args)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        yield
     finally:
         gc.enable()
+
+
+def clocked(function, *args):
+    """Return the answer, the wall-clock seconds and the cores kept busy."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    answer = function(*args)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return answer, wall, cpu / wall
 
 
@@ -137,7 +146,7 @@ def tune(contender, tol, seconds, *, attempts=5):
     while attempts:
         try:
             contender.prepare(cap)
-            with limit_seconds(1.5 * seconds):
+            with without_collector(), limit_seconds(1.5 * seconds):
                 answer, wall, cores = clocked(contender.run, threshold, cap)
         except OutOfTimeError:
             attempt = Attempt(1.5 * seconds, 1.0, best.attempt.error if best else math.inf, 0)
@@ -177,7 +186,8 @@ def interleave(runs, *, repeat, budget):
         order = list(runs) if number % 2 == 0 else list(runs)[::-1]
         for name in order:
             if sum(times[name]) < budget:
-                times[name].append(clocked(runs[name])[1])
+                with without_collector():
+                    times[name].append(clocked(runs[name])[1])
     return times
 
 
