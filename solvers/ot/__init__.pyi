@@ -1,5 +1,5 @@
-from ._barycenter import BarycenterResult as BarycenterResult
 from ._barycenter import barycenter as barycenter
+from ._barycenter_result import BarycenterResult as BarycenterResult
 from ._certificate import certify as certify
 from ._cloud import PointCloud as PointCloud
 from ._divergence import DivergenceResult as DivergenceResult
@@ -7,9 +7,9 @@ from ._divergence import sinkhorn_divergence as sinkhorn_divergence
 from ._emd import emd as emd
 from ._estimators import TransportMap as TransportMap
 from ._result import TransportResult as TransportResult
-from ._result import UnbalancedResult as UnbalancedResult
 from ._rounding import round_plan as round_plan
 from ._sinkhorn import sinkhorn as sinkhorn
 from ._sinkhorn_newton import sinkhorn_newton as sinkhorn_newton
 from ._unbalanced import sinkhorn_unbalanced as sinkhorn_unbalanced
+from ._unbalanced_result import UnbalancedResult as UnbalancedResult
 from ._wasserstein import wasserstein as wasserstein

@@ -8,9 +8,9 @@ by the weights) and negated Hessian ``eta_k -> L_k eta_k + P_k^T xi``, where ``L
 Laplacian of the balanced problem and ``xi = sum_k weight_k P_k eta_k / x``.
 """
 
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,13 +18,14 @@ from .._core import threads
 from .._core.arrays import Ingest
 from .._core.linalg import logsumexp, pcg
 from .._core.monitor import Monitor
-from .._core.result import Result, Status
-from .._core.validation import check_array, check_flag, check_memory, check_threads, describe
+from .._core.result import Status
+from .._core.validation import check_flag, check_memory, check_threads
+from ._barycenter_result import BarycenterResult
 from ._certificate_relatives import judge_barycenter
-from ._cloud import Cloud, PointCloud, arrays_of, checked_cloud
 from ._gibbs import Passes
+from ._measures import check_measures, check_start
 from ._newton import GATE, LIGHT, LONGEST_STEP, REACH
-from ._problem import MASS_SLACK, Extent, Transport, check_limits, check_reg, softmin
+from ._problem import check_limits, check_reg, softmin
 from ._shared_kernel import SharedKernel
 from ._sinkhorn_newton import ANNEALING_TOL, LAST_PATIENCE, PATIENCE, STALL, Outcome, Path
 
@@ -32,53 +33,6 @@ from ._sinkhorn_newton import ANNEALING_TOL, LAST_PATIENCE, PATIENCE, STALL, Out
 SWEEPS = 8
 # Most conjugate-gradient iterations in a Newton step.
 MOST_INNER = 500
-
-_BARYCENTER = """\
-@article{benamou2015iterative,
-  title = {Iterative Bregman projections for regularized transportation problems},
-  author = {Benamou, Jean-David and Carlier, Guillaume and Cuturi, Marco and Nenna, Luca and
-            Peyr{\\'e}, Gabriel},
-  journal = {SIAM Journal on Scientific Computing},
-  volume = {37},
-  year = {2015},
-}"""
-
-
-class BarycenterResult(Result):
-    r"""Outcome of `barycenter`.
-
-    Attributes
-    ----------
-    x : array, shape (n,)
-        The barycentre; it has the mass of the measures.
-    f, g : array, shapes (K, n) and (K, m)
-        Potentials relative to the counting measure: the k-th plan is :math:`P_{ij} = \exp((f_{ki}
-        + g_{kj} - C_{ij}) / \varepsilon)`. ``-inf`` in `g` where a measure has no mass.
-    weights : array, shape (K,)
-        The weights used, with sum one.
-    reg : float
-        The entropic weight used.
-    fun : float
-        The weighted sum of the entropic transport values, from below: the dual value.
-    nit : int
-        Passes over the costs of all measures, or over a stored kernel that they share.
-    nsinkhorn, nnewton, ncg : int
-        Iterated projections, Newton steps, conjugate-gradient iterations.
-    levels : list of float
-        The entropic weights that were visited.
-    """
-
-    x: Any
-    f: Any
-    g: Any
-    weights: Any
-    reg: float
-    nsinkhorn: int
-    nnewton: int
-    ncg: int
-    levels: list[float]
-
-    _bibtex: ClassVar = {"barycenter": _BARYCENTER}
 
 
 def barycenter(
@@ -182,12 +136,12 @@ def barycenter(
     >>> res.x.round(3)
     array([0.007, 0.987, 0.007])
     """
-    data, io = _check_measures(B, C, weights)
+    data, io = check_measures(B, C, weights)
     reg = check_reg(data.everything, reg, reg_scale)
     tol, limits = check_limits(io, tol, maxiter, time_limit, callback, progress, history)
     n_threads = check_threads(n_threads)
     check_flag(annealing, "annealing")
-    start = _check_start(data, reg, x0, C)
+    start = check_start(data, reg, x0, C)
     run = Monitor("barycenter", "optimality", be=io.be, tol=0.9 * tol, stall=STALL, **limits)
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         if data.cut_off:
@@ -198,57 +152,6 @@ def barycenter(
         if run.status is None:
             solver.solve(start, annealing)
         return _finish(data, io, reg, tol, solver, run)
-
-
-@dataclass(frozen=True)
-class Measures:
-    """Checked measures of mass one.
-
-    Attributes
-    ----------
-    be : Backend
-    device : context manager
-    B : array, shape (K, m), float64
-    costs : list
-        One for each measure.
-    weights : numpy.ndarray, shape (K,)
-    mass : float
-        Of the caller's measures.
-    everything : Transport
-        All costs on top of each other; of its weights nothing is meant.
-    used : list of (int, array or None)
-        Measures of positive weight, by number, and where they have mass (None: everywhere).
-    """
-
-    be: Any
-    device: Any
-    B: Any
-    costs: list
-    weights: Any
-    mass: float
-    everything: Transport
-    used: list
-
-    @cached_property
-    def parts(self):
-        """Transport problems of those used, where they have mass; row weights mean nothing yet."""
-        xp, parts = self.be.xp, []
-        for k, kept in self.used:
-            b, cost = self.B[k], self.costs[k]
-            if kept is not None:
-                b = b[kept]
-                if isinstance(cost, Cloud):
-                    cost = cost.part(None, kept)
-                else:
-                    cost = xp.ascontiguousarray(cost[:, kept])
-            a = xp.full(cost.shape[0], 1.0 / cost.shape[0])
-            parts.append(Transport(self.be, self.device, a, b, cost, 1.0, False))
-        return parts
-
-    @property
-    def cut_off(self):
-        """Whether a point of some measure has mass and no finite cost."""
-        return self.everything.extent.forbidden and any(part.cut_off for part in self.parts)
 
 
 class _Look(NamedTuple):
@@ -616,91 +519,6 @@ class _System:
 
     def _parts(self, point):
         return zip(self._weights, self._kernels, point.v, point.rho, self._cuts, strict=True)
-
-
-def _check_measures(B, C, weights):
-    """Check the data of a barycentre problem; return `Measures` and the door back."""
-    if C is None:
-        raise TypeError("`C` came as None; expected a cost matrix")
-    hint = {"C": "pass a dense array with `inf` for edges that do not exist, or a `PointCloud`"}
-    io = Ingest(B=B, weights=weights, **arrays_of(C), sparse_hint=hint)
-    if "B" not in io:
-        raise TypeError("`B` came as None; expected a matrix with a measure in each row")
-    B = check_array(io, "B", ndim=2, minimum=0.0)
-    count, m = B.shape
-    t = check_array(io, "weights", shape=(count,), means="(B.shape[0],)", minimum=0.0)
-    if isinstance(C, PointCloud):
-        C = checked_cloud(C, io)
-        if C.shape[1] != m:
-            raise ValueError(
-                f"`B` came with shape {B.shape}; expected a column for each of the {C.shape[1]} "
-                "points of `y`"
-            )
-    else:
-        shape = io.raw("C").shape
-        if len(shape) == 3:
-            legal, means = (count, None, m), "(B.shape[0], n, B.shape[1])"
-        else:
-            legal, means = (None, m), "(n, B.shape[1])"
-        C = check_array(io, "C", ndim=(2, 3), shape=legal, means=means, plus_inf=True)
-    with io.device:
-        return _measures(io, B.astype(np.float64), C, t), io
-
-
-def _measures(io, B, C, t):
-    xp, be = io.xp, io.be
-    masses = be.host(B.sum(axis=1))
-    low, high = masses.min(), masses.max()
-    if not (low > 0.0 and high < np.inf and high - low <= MASS_SLACK[io.dtype] * high):
-        raise ValueError(
-            f"`B` has rows with sums from {low:.10g} to {high:.10g}; expected equal, positive sums"
-        )
-    B = B / B.sum(axis=1, keepdims=True)
-    t = np.ones(len(masses)) if t is None else be.host(t.astype(np.float64))
-    if not 0.0 < t.sum() < np.inf:
-        raise ValueError(f"`weights` sums to {t.sum():g}; expected a positive, finite sum")
-    t = t / t.sum()
-    costs = list(C) if C.ndim == 3 else [C] * len(t)
-    flat = C.reshape(-1, C.shape[-1]) if C.ndim == 3 else C
-    rows = xp.full(flat.shape[0], 1.0 / flat.shape[0])
-    everything = Transport(be, io.device, rows, B[0], flat, 1.0, False)
-    low, high = C.bounds() if isinstance(C, Cloud) else io.bounds["C"]
-    if high < np.inf:
-        vars(everything)["extent"] = Extent(low, high, False)
-    used = []
-    for k in map(int, np.flatnonzero(t)):
-        kept = xp.flatnonzero(B[k] > 0.0)
-        used.append((k, None if kept.size == B.shape[1] else kept))
-    return Measures(be, io.device, B, costs, t, float(masses.mean()), everything, used)
-
-
-def _check_start(data, reg, x0, C):
-    """Return logarithms of a barycentre and column potentials to start from, or None.
-
-    The potentials are those of the measures used, where they have mass, one after the other, and
-    relative to the measures.
-    """
-    if x0 is None:
-        return None
-    try:
-        x, g = (x0.x, x0.g) if hasattr(x0, "g") else x0
-    except (TypeError, ValueError):
-        raise TypeError(f"`x0` came as {describe(x0)}; expected a result or (x, g)") from None
-    x, g = (Ingest(**arrays_of(C), x0=v) for v in (x, g))
-    n = data.costs[0].shape[0]
-    x = check_array(x, "x0", shape=(n,), means="(n,)", minimum=0.0)
-    g = check_array(g, "x0", shape=data.B.shape, means="B.shape", finite=False)
-    xp, host = data.be.xp, data.be.host
-    x, g = x.astype(np.float64), g.astype(np.float64)
-    if not host(x.sum() > 0.0) or not host(xp.isfinite(g[data.B > 0.0]).all()):
-        raise ValueError("`x0` came with NaN, infinity or zeros only; expected numbers")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_x = xp.log(x / x.sum())
-        h = [
-            (g[k] - reg * xp.log(data.B[k]))[slice(None) if kept is None else kept]
-            for k, kept in data.used
-        ]
-    return log_x, xp.concatenate(h)
 
 
 def _finish(data, io, reg, tol, solver, run):
