@@ -1,3 +1,4 @@
+from . import completion as completion
 from . import datasets as datasets
 from . import ot as ot
 from ._core.certificate import Certificate as Certificate

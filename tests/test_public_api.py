@@ -15,6 +15,7 @@ TOP_LEVEL = {
     "ConvergenceWarning",
     "Result",
     "Status",
+    "completion",
     "datasets",
     "ot",
     "plot_convergence",

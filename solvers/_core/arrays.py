@@ -64,6 +64,8 @@ class Ingest:
     ----------
     sparse_hint : dict, optional
         For arguments that may not be sparse, what to do instead, as the end of a sentence.
+    dtype : numpy.dtype, optional
+        Precision to compute in, in place of the arguments' own.
     **arrays
         Arguments by name; None stands for one that the caller left out.
 
@@ -98,7 +100,7 @@ class Ingest:
     read-only, because Numba compiles anew for read-only arrays. Solvers never write to it.
     """
 
-    def __init__(self, *, sparse_hint=None, **arrays):
+    def __init__(self, *, sparse_hint=None, dtype=None, **arrays):
         hints = sparse_hint or {}
         given = {name: x for name, x in arrays.items() if x is not None}
         checked = {name: _checked(name, x, hints.get(name)) for name, x in given.items()}
@@ -108,7 +110,8 @@ class Ingest:
         self.be = get_backend("numpy" if where == "cpu" else "cupy")
         self.xp = self.be.xp
         floating = {_dtype_name(x) for x in strong.values()} & {"float32", "float64"}
-        self.dtype = np.dtype(np.float32 if floating == {"float32"} else np.float64)
+        own = np.float32 if floating == {"float32"} else np.float64
+        self.dtype = np.dtype(own if dtype is None else dtype)
         self.device = contextlib.nullcontext()
         if self.be.name == "cupy":
             self.device = self.xp.cuda.Device(int(where.partition(":")[2]))

@@ -1,0 +1,2 @@
+from ._altmin import alternating_minimization as alternating_minimization
+from ._result import CompletionResult as CompletionResult

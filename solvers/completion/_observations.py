@@ -1,0 +1,381 @@
+"""The door for a matrix with holes: any form of it becomes its observed entries, by row and column.
+
+A matrix comes as SciPy or CuPy sparse matrix (stored entries are observed, zeros too), as triples
+``(rows, cols, vals)``, as a dense array with NaN where nothing is known, or as a masked array.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._core.arrays import Ingest, is_sparse
+from .._core.validation import check_choice, check_count, describe
+
+DUPLICATES = ("error", "mean", "sum", "last")
+# Rows and columns are numbered in 32 bits, places of entries in 64 where there are so many.
+_LONGEST = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Observed entries in the caller's order, checked but not yet sorted.
+
+    Attributes
+    ----------
+    io : Ingest
+        The way back to the caller's kind of array.
+    rows, cols : array of int32, shape (N,)
+        Where the entries are.
+    vals : array, shape (N,)
+        Their values, finite.
+    weights : array, shape (N,), or None
+        Their weights, non-negative.
+    shape : (int, int)
+        Shape of the matrix.
+    """
+
+    io: Ingest
+    rows: Any
+    cols: Any
+    vals: Any
+    weights: Any
+    shape: tuple[int, int]
+
+
+class Side(NamedTuple):
+    """The observed entries row by row, or column by column.
+
+    Attributes
+    ----------
+    ptr : array of int64, shape (rows + 1,)
+        Where each row's entries start.
+    idx : array of int32, shape (N,)
+        Their columns, ascending within a row.
+    val : array, shape (N,)
+        Their values.
+    weight : array, shape (N,) or (0,)
+        Their weights; empty if all are one.
+    perm : array of int32 or int64, shape (N,) or (0,)
+        Their places in row order; empty if this is the row order.
+    """
+
+    ptr: Any
+    idx: Any
+    val: Any
+    weight: Any
+    perm: Any
+
+
+@dataclass(frozen=True)
+class Observations:
+    """The observed entries, sorted both ways; duplicates and entries of weight 0 are gone.
+
+    Attributes
+    ----------
+    be : Backend
+    shape : (int, int)
+        Shape of the matrix.
+    by_row, by_col : Side
+        The entries row by row, and column by column.
+    count : int
+        Number of entries that the caller passed.
+    """
+
+    be: Any
+    shape: tuple[int, int]
+    by_row: Side
+    by_col: Side
+    count: int
+    _order: Any  # the caller's place of each entry in row order, before duplicates were merged
+    _segment: Any  # the place in row order of each of these; None without duplicates
+
+    @property
+    def size(self):
+        """Number of observed entries."""
+        return self.by_row.idx.size
+
+    @cached_property
+    def rows(self):
+        """Row of each entry, in row order."""
+        return _expanded(self.be, self.by_row.ptr)
+
+    @property
+    def cols(self):
+        """Column of each entry, in row order."""
+        return self.by_row.idx
+
+    def with_values(self, val, weight):
+        """Return the same pattern with other values and weights, given in row order."""
+        by_row, by_col = self.by_row, self.by_col
+        return Observations(
+            self.be,
+            self.shape,
+            by_row._replace(val=val, weight=weight),
+            by_col._replace(
+                val=val[by_col.perm], weight=weight[by_col.perm] if weight.size else weight
+            ),
+            self.count,
+            self._order,
+            self._segment,
+        )
+
+    def in_callers_order(self, values, missing):
+        """Return one number for each entry that the caller passed, from those in row order."""
+        out = self.be.xp.full(self.count, missing, values.dtype)
+        out[self._order] = values if self._segment is None else values[self._segment]
+        return out
+
+
+def read_entries(M, shape=None, weights=None, dtype=None):
+    """Check a matrix with holes, in any of its forms, and list its observed entries.
+
+    Parameters
+    ----------
+    M : sparse matrix, (rows, cols, vals), masked array, or array with NaN
+    shape : (int, int), optional
+        Required for triples; otherwise, if given, the matrix must have it.
+    weights : array, optional
+        Of shape (N,) in the order of the stored entries, or of the shape of a dense `M`.
+    dtype : numpy.dtype, optional
+        Precision to compute in; by default the values' own.
+
+    Returns
+    -------
+    Entries
+    """
+    shape = _checked_shape(shape)
+    if is_sparse(M):
+        read = _from_sparse
+    elif isinstance(M, tuple):
+        read = _from_triples
+    else:
+        read = _from_dense
+    entries = read(M, shape, weights, dtype)
+    if entries.vals.size == 0:
+        raise ValueError("`M` holds no observed entries; expected at least one")
+    return entries
+
+
+def observe(entries, duplicates="error", without=None):
+    """Sort entries by row and by column, less those of weight 0.
+
+    Parameters
+    ----------
+    entries : Entries
+    duplicates : {"error", "mean", "sum", "last"}
+        What to do where a place occurs twice.
+    without : array of int, optional
+        Entries, numbered as the caller did, to leave out.
+
+    Returns
+    -------
+    Observations
+    """
+    io, be, xp = entries.io, entries.io.be, entries.io.xp
+    kernels = be.kernels("solvers.completion")
+    (m, n), count = entries.shape, entries.vals.size
+    kept = None
+    if entries.weights is not None or without is not None:
+        keep = xp.ones(count, bool) if entries.weights is None else entries.weights > 0
+        if without is not None:
+            keep[xp.asarray(without)] = False
+        kept = xp.flatnonzero(keep)
+    rows, cols = (x if kept is None else x[kept] for x in (entries.rows, entries.cols))
+    if rows.size == 0:
+        raise ValueError("`weights` leaves no observed entries; expected at least one above 0")
+    # Sorting by column first leaves the columns of each row in ascending order.
+    _, order = kernels.group(cols, n)
+    ptr, by_row = kernels.group(rows[order], m)
+    order = order[by_row]
+    idx = cols[order]
+    if kept is not None:
+        order = kept[order]
+    val = entries.vals[order]
+    weight = xp.empty(0, io.dtype) if entries.weights is None else entries.weights[order]
+    ptr, idx, val, weight, segment = _merged(be, ptr, idx, val, weight, duplicates)
+    col_ptr, perm = kernels.group(idx, n)
+    by_row = Side(ptr, idx, val, weight, perm[:0])
+    by_col = Side(
+        col_ptr,
+        _expanded(be, ptr)[perm],
+        val[perm],
+        weight[perm] if weight.size else weight,
+        perm,
+    )
+    return Observations(be, (m, n), by_row, by_col, count, order, segment)
+
+
+def check_duplicates(value):
+    """Return the word that says what to do with duplicates."""
+    return check_choice(value, "duplicates", DUPLICATES)
+
+
+def _from_sparse(M, shape, weights, dtype):
+    if getattr(M, "ndim", 2) != 2:
+        raise ValueError(f"`M` came {M.ndim}-D; expected a matrix")
+    _agree(M.shape, shape)
+    coo = M.tocoo()
+    rows, cols = coo.row, coo.col
+    io = _ingest(dtype, {"M": coo.data}, weights)
+    return _entries(io, rows, cols, "M", "M.data", weights, M.shape)
+
+
+def _from_triples(M, shape, weights, dtype):
+    if len(M) != 3:
+        raise ValueError(
+            f"`M` came as a tuple of {len(M)}; expected (rows, cols, vals), or pass an array"
+        )
+    if shape is None:
+        raise TypeError("`shape` is required with (rows, cols, vals); expected (m, n)")
+    rows, cols, vals = M
+    io = _ingest(dtype, {"rows": rows, "cols": cols, "vals": vals}, weights)
+    lengths = {name: io.raw(name).shape for name in ("rows", "cols", "vals")}
+    if len(set(lengths.values())) != 1 or io.raw("vals").ndim != 1:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ValueError(f"`rows`, `cols`, `vals` came with shapes {found}; expected one length")
+    rows, cols = (
+        _indices(io, name, size) for name, size in zip(("rows", "cols"), shape, strict=True)
+    )
+    return _entries(io, rows, cols, "vals", "vals", weights, shape)
+
+
+def _from_dense(M, shape, weights, dtype):
+    mask = None
+    if isinstance(M, np.ma.MaskedArray):
+        mask, M = np.ma.getmaskarray(M), np.ma.getdata(M)
+    io = _ingest(dtype, {"M": M}, weights)
+    given = io.raw("M")
+    if given.ndim != 2:
+        raise ValueError(f"`M` came {given.ndim}-D, with shape {given.shape}; expected a matrix")
+    _agree(given.shape, shape)
+    xp = io.xp
+    with io.device:
+        X = io["M"]
+        rows, cols = xp.nonzero(~xp.isnan(X) if mask is None else xp.asarray(~mask))
+        if weights is not None and io.raw("weights").ndim == 2:
+            if io.raw("weights").shape != X.shape:
+                raise ValueError(
+                    f"`weights` came with shape {io.raw('weights').shape}; expected {X.shape}"
+                )
+            chosen = io["weights"][rows, cols]
+        else:
+            chosen = None
+        vals = X[rows, cols]
+        if not io.be.host(xp.isfinite(vals).all()):
+            first = int(io.be.host(xp.isfinite(vals).argmin()))
+            i, j = io.be.host(rows[first], cols[first])
+            raise ValueError(
+                f"`M` contains {io.be.host(vals[first])} at ({i}, {j}); expected finite numbers, "
+                "or NaN where nothing is known"
+            )
+        return _entries(io, rows, cols, None, "M", weights, X.shape, vals, chosen)
+
+
+def _entries(io, rows, cols, name, label, weights, shape, vals=None, chosen=None):
+    """Check values and weights, and number rows and columns in 32 bits."""
+    if max(shape) > _LONGEST:
+        raise ValueError(f"`shape` came as {shape}; expected at most {_LONGEST} rows and columns")
+    be, xp = io.be, io.xp
+    with io.device:
+        if vals is None:
+            vals = io[name].reshape(-1)
+            _check_finite(be, vals, label)
+        if weights is not None and chosen is None:
+            given = io.raw("weights")
+            if given.shape != vals.shape:
+                raise ValueError(
+                    f"`weights` came with shape {given.shape}; expected {vals.shape}, one for "
+                    "each stored entry"
+                )
+            chosen = io["weights"]
+        if chosen is not None:
+            _check_finite(be, chosen, "weights")
+            if chosen.size and be.host(chosen.min()) < 0:
+                raise ValueError(
+                    f"`weights` contains {be.host(chosen.min()):.6g}; expected numbers >= 0"
+                )
+        rows, cols = (xp.asarray(x, dtype=np.int32) for x in (rows, cols))
+        return Entries(io, rows, cols, vals, chosen, tuple(map(int, shape)))
+
+
+def _ingest(dtype, arrays, weights):
+    return Ingest(dtype=dtype, **arrays, weights=weights)
+
+
+def _indices(io, name, size):
+    """Return row or column numbers, in 64 bits, once they are known to lie in the matrix."""
+    x, be = io.raw(name), io.be
+    if x.size and x.dtype.kind not in "iu":
+        raise TypeError(f"`{name}` came with dtype {x.dtype}; expected whole numbers")
+    with io.device:
+        outside = (x < 0) | (x >= size)
+        if x.size and be.host(outside.any()):
+            first = int(be.host(outside.argmax()))
+            raise ValueError(
+                f"`{name}` contains {be.host(x[first])} at {name}[{first}]; "
+                f"expected numbers in [0, {size})"
+            )
+        return x
+
+
+def _check_finite(be, x, label):
+    finite = be.xp.isfinite(x)
+    if x.size and not be.host(finite.all()):
+        first = int(be.host(finite.argmin()))
+        base = label.partition(".")[0]
+        raise ValueError(
+            f"`{base}` contains {be.host(x[first])} at {label}[{first}]; expected finite numbers"
+        )
+
+
+def _checked_shape(shape):
+    if shape is None:
+        return None
+    if not isinstance(shape, tuple | list) or len(shape) != 2:
+        raise TypeError(f"`shape` came as {describe(shape)}; expected (m, n)")
+    return tuple(check_count(length, "shape", minimum=1) for length in shape)
+
+
+def _agree(found, shape):
+    if shape is not None and tuple(found) != shape:
+        raise ValueError(f"`shape` came as {shape}; expected {tuple(found)}, the shape of `M`")
+
+
+def _expanded(be, ptr):
+    """Return the row of each entry."""
+    rows = be.xp.arange(ptr.size - 1, dtype=np.int32)
+    return be.xp.repeat(rows, be.host(be.xp.diff(ptr)) if be.name == "cupy" else np.diff(ptr))
+
+
+def _merged(be, ptr, idx, val, weight, duplicates):
+    """Deal with places that occur twice, which now are neighbours."""
+    xp = be.xp
+    rows = _expanded(be, ptr)
+    again = (idx[1:] == idx[:-1]) & (rows[1:] == rows[:-1])
+    if not be.host(again.any()):
+        return ptr, idx, val, weight, None
+    if duplicates == "error":
+        first = int(be.host(again.argmax()))
+        i, j = be.host(rows[first], idx[first])
+        raise ValueError(
+            f"`M` holds the entry ({i}, {j}) twice; expected each once: pass duplicates='mean', "
+            "'sum' or 'last'"
+        )
+    first = xp.concatenate([xp.ones(1, bool), ~again])
+    last = xp.concatenate([~again, xp.ones(1, bool)])
+    segment = xp.cumsum(first) - 1
+    count = int(be.host(segment[-1])) + 1
+    if duplicates == "mean":
+        w = weight if weight.size else xp.ones_like(val)
+        total = xp.bincount(segment, weights=w, minlength=count)
+        val = (xp.bincount(segment, weights=w * val, minlength=count) / total).astype(val.dtype)
+        weight = total.astype(val.dtype)
+    elif duplicates == "sum":
+        val = xp.bincount(segment, weights=val, minlength=count).astype(val.dtype)
+        weight = weight[last] if weight.size else weight
+    else:
+        val, weight = val[last], weight[last] if weight.size else weight
+    starts = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(first)])
+    return starts[ptr], idx[first], val, weight, segment

@@ -1,0 +1,300 @@
+r"""The completion problem: the caller's data in the unit that the solvers work in.
+
+Solvers minimise, over factors A (m, k) and B (n, k) and biases a, b,
+
+.. math:: \sum_\Omega w_{ij} \, \rho(A_i \cdot B_j + a_i + b_j - M_{ij})
+          + \tfrac{1}{2} \sum_i \lambda D_i |A_i|^2 + \tfrac{1}{2} \sum_j \lambda E_j |B_j|^2
+          + \tfrac{1}{2} \lambda_b (|a|^2 + |b|^2)
+
+with :math:`\rho(r) = r^2 / 2` unless a robust loss is asked for. The values are centred by `mu`
+(if at all) and divided by `scale`, their root mean square.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._factors import Factors, entries, svd_of_product
+from ._observations import Observations, observe
+
+LOSSES = ("squared", "huber", "l1", "welsch", "tukey")
+# Losses of degree 2: scaling the data by c scales them by its square, if `delta` goes along.
+_QUADRATIC = ("squared", "huber", "welsch", "tukey")
+
+
+class Holdout(NamedTuple):
+    """Entries kept apart to tell when to stop; values in the problem's unit."""
+
+    rows: Any
+    cols: Any
+    vals: Any
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A checked problem.
+
+    Attributes
+    ----------
+    be : Backend
+    obs : Observations
+        Values centred and scaled. Implicit feedback r is stored as the equivalent weighted
+        entries: weight ``alpha |r|`` and value ``(1 + alpha r) / (alpha r)``, 0 for r < 0, beside
+        weight 1 and value 0 at all places.
+    lam : float
+        Ridge, in the problem's unit.
+    row_scale, col_scale : array, shapes (m,) and (n,)
+        D and E: how much each row and column counts in the ridge.
+    lam_bias : float or None
+        Ridge of the biases; None where there are none.
+    implicit : bool
+        Whether all places count, as above.
+    nonnegative : bool
+        Whether factors must be non-negative.
+    loss : str
+        One of `LOSSES`.
+    delta : float or None
+        Its scale, in the problem's unit; None if the solver finds it.
+    mu, scale : float
+        The caller's values are ``mu + scale * value``.
+    holdout : Holdout or None
+        Entries to watch.
+    """
+
+    be: Any
+    obs: Observations
+    lam: float
+    row_scale: Any
+    col_scale: Any
+    lam_bias: float | None
+    implicit: bool
+    nonnegative: bool
+    loss: str
+    delta: float | None
+    mu: float
+    scale: float
+    holdout: Holdout | None = None
+
+    @property
+    def xp(self):
+        """The array module."""
+        return self.be.xp
+
+    @property
+    def dtype(self):
+        """Precision of values and factors."""
+        return self.obs.by_row.val.dtype
+
+    @property
+    def shape(self):
+        """Shape of the matrix."""
+        return self.obs.shape
+
+    @property
+    def size(self):
+        """Number of observed entries."""
+        return self.obs.size
+
+    @property
+    def density(self):
+        """Observed part of the matrix."""
+        return self.size / (float(self.shape[0]) * self.shape[1])
+
+    @property
+    def biased(self):
+        """Whether rows and columns have biases."""
+        return self.lam_bias is not None
+
+    @property
+    def kernels(self):
+        """The kernels for these arrays."""
+        return self.be.kernels("solvers.completion")
+
+    @cached_property
+    def row_ridge(self):
+        """Weight of ``|A_i|^2 / 2``, for each row."""
+        return (self.lam * self.row_scale).astype(self.dtype)
+
+    @cached_property
+    def col_ridge(self):
+        """Weight of ``|B_j|^2 / 2``, for each column."""
+        return (self.lam * self.col_scale).astype(self.dtype)
+
+    @cached_property
+    def norm(self):
+        """Weighted norm of the values, the unit of relative residuals; 1 if they are all 0."""
+        val, w = self.obs.by_row.val, self.obs.by_row.weight
+        if self.implicit:
+            # Places with r > 0 have p = 1, at the price 1 + w.
+            square = (self.xp.where(val > 0, 1.0 + w, 0.0)).sum(dtype=np.float64)
+        else:
+            square = _sum_of_squares(self.xp, val, w)
+        return float(np.sqrt(self.be.host(square))) or 1.0
+
+    @cached_property
+    def _offset(self):
+        """What the weighted entries of implicit feedback lack to its objective."""
+        if not self.implicit:
+            return 0.0
+        val, w = self.obs.by_row.val, self.obs.by_row.weight
+        terms = self.xp.where(val > 0, 1.0 + w, 0.0) - w * val * val
+        return 0.5 * float(self.be.host(terms.sum(dtype=np.float64)))
+
+    def residual(self, A, B, a, b, out=None):
+        """Return estimate minus value for each entry, in row order."""
+        side = self.obs.by_row
+        out = self.xp.empty_like(side.val) if out is None else out
+        self.kernels.residual(side.ptr, side.idx, side.val, A, B, a, b, out)
+        return out
+
+    def misfit(self, A, B, r):
+        """Return half the weighted sum of squares, from the residual `r`."""
+        total = 0.5 * self.be.host(_sum_of_squares(self.xp, r, self.obs.by_row.weight))
+        if self.implicit:
+            total += 0.5 * self.be.host(((A.T @ A) * (B.T @ B)).sum()) + self._offset
+        return float(total)
+
+    def penalty(self, A, B, a, b):
+        """Return the ridge terms."""
+        xp, host = self.xp, self.be.host
+        total = 0.0
+        if self.lam:
+            parts = ((self.row_ridge, A), (self.col_ridge, B))
+            total += sum(0.5 * host((d * xp.square(F).sum(axis=1)).sum()) for d, F in parts)
+        if self.biased:
+            total += 0.5 * self.lam_bias * host(xp.square(a).sum() + xp.square(b).sum())
+        return float(total)
+
+    def relres(self, misfit):
+        """Return the relative residual that belongs to a misfit."""
+        return float(np.sqrt(max(2.0 * misfit, 0.0)) / self.norm)
+
+    def balance(self, A, B, a, b):
+        """Return `Factors` of ``A B^T`` (their SVD), with biases.
+
+        Where rows count differently in the ridge, ``diag(D)^1/2 A`` and ``diag(E)^1/2 B`` should
+        be balanced, not A and B: see `balanced`.
+        """
+        if self.nonnegative:
+            return _scaled_columns(self.be, A, B, a, b)
+        return Factors(*svd_of_product(self.be, A, B), a, b)
+
+    def balanced(self, x):
+        """Return the A and B of smallest penalty whose product is ``U diag(s) V^T``."""
+        if self.nonnegative or not self.weighted:
+            return x.balanced(self.be)
+        xp = self.xp
+        # Empty rows and columns count nothing; they take part with factors of size zero.
+        d, e = xp.sqrt(self.row_scale), xp.sqrt(self.col_scale)
+        d, e = (xp.where(t > 0, t, 1.0).astype(self.dtype)[:, None] for t in (d, e))
+        U, s, V = svd_of_product(self.be, d * x.U, e * (x.V * x.s))
+        root = xp.sqrt(s)
+        return U * root / d, V * root / e
+
+    @cached_property
+    def weighted(self):
+        """Whether rows and columns count differently in the ridge."""
+        ends = self.be.host(
+            self.row_scale.min(), self.row_scale.max(), self.col_scale.min(), self.col_scale.max()
+        )
+        return self.lam > 0 and any(end != 1.0 for end in ends)
+
+    def start_of(self, x):
+        """Return `Factors` as a start (A, B, a, b)."""
+        return *self.balanced(x), x.row_bias, x.col_bias
+
+    def holdout_rmse(self, A, B, a, b):
+        """Return the root mean square error on the held-out entries, in the problem's unit."""
+        rows, cols, vals = self.holdout
+        error = entries(self.be, A, B, a, b, rows, cols) - vals
+        return float(np.sqrt(self.be.host(self.xp.square(error).mean(dtype=np.float64))))
+
+    def with_lam(self, lam):
+        """Return the same problem with another ridge, for continuation."""
+        return replace(self, lam=lam)
+
+
+def pose(
+    entered,
+    *,
+    lam,
+    lam_bias,
+    weighted_lambda,
+    bias,
+    center,
+    implicit,
+    alpha,
+    nu,
+    alpha0,
+    nonnegative,
+    loss,
+    delta,
+    duplicates,
+    without=None,
+):
+    """Return the `Completion` problem of checked entries and checked options."""
+    io, be, xp = entered.io, entered.io.be, entered.io.xp
+    obs = observe(_confident(entered, alpha) if implicit else entered, duplicates, without)
+    side = obs.by_row
+    val, weight = side.val, side.weight
+    mu, scale = 0.0, 1.0
+    if implicit:
+        positive = val > 0
+        val = xp.where(positive, (1.0 + weight) / weight, 0.0).astype(io.dtype)
+        obs = obs.with_values(val, weight)
+    else:
+        if center:
+            w = weight if weight.size else xp.ones_like(val)
+            mu = be.host((w * val).sum(dtype=np.float64) / w.sum(dtype=np.float64))
+        spread = be.host(xp.square(val - mu, dtype=np.float64).mean())
+        scale = float(np.sqrt(spread)) or 1.0
+        if not np.isfinite(scale):
+            raise ValueError("`M` holds values whose squares overflow; expected smaller ones")
+        obs = obs.with_values(((val - mu) / scale).astype(io.dtype), weight)
+    rows, cols = (xp.diff(s.ptr).astype(np.float64) for s in (obs.by_row, obs.by_col))
+    m, n = obs.shape
+    if weighted_lambda:
+        row_scale, col_scale = rows, cols
+    elif nu:
+        row_scale, col_scale = (rows + alpha0 * n) ** nu, (cols + alpha0 * m) ** nu
+    else:
+        row_scale, col_scale = xp.ones(m), xp.ones(n)
+    return Completion(
+        be,
+        obs,
+        # The data term has the square of the data's unit, the ridge's factors their unit.
+        lam=lam / scale if loss in _QUADRATIC else lam,
+        row_scale=row_scale,
+        col_scale=col_scale,
+        lam_bias=(lam if lam_bias is None else lam_bias) if bias else None,
+        implicit=implicit,
+        nonnegative=nonnegative,
+        loss=loss,
+        delta=None if delta is None else delta / scale,
+        mu=float(mu),
+        scale=scale,
+    )
+
+
+def _confident(entered, alpha):
+    """Return the entries with the weights that implicit feedback gives them."""
+    return replace(entered, weights=alpha * entered.io.xp.abs(entered.vals))
+
+
+def _sum_of_squares(xp, r, w):
+    if r.dtype == np.float64:
+        return (w * r) @ r if w.size else r @ r
+    # In float32 a long sum would lose what the residual still has.
+    return (w * r * r if w.size else r * r).sum(dtype=np.float64)
+
+
+def _scaled_columns(be, A, B, a, b):
+    """Return non-negative factors with unit columns, the largest term first."""
+    xp = be.xp
+    na, nb = xp.linalg.norm(A, axis=0), xp.linalg.norm(B, axis=0)
+    s = na * nb
+    order = xp.argsort(-s)
+    U, V = (F / xp.where(norm > 0, norm, 1.0) for F, norm in ((A, na), (B, nb)))
+    return Factors(U[:, order], s[order], V[:, order], a, b)

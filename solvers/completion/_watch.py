@@ -1,0 +1,137 @@
+"""What all engines share in judging an iterate: when to stop, and what to record."""
+
+import math
+
+from .._core.result import Status
+
+
+class Watch:
+    """Keeps the books of a run that may consist of several stages.
+
+    Parameters
+    ----------
+    problem : Completion
+    run : Monitor
+    out : callable
+        Turns an array into the caller's kind.
+    options : Options
+        `tol`, `ftol`, `gtol` and `patience` are used.
+
+    Attributes
+    ----------
+    ended : Status or None
+        Why the present stage has ended. The run may go on with another stage, unless
+        ``run.status`` is set.
+    reached : float
+        Smallest judged value so far: relative residual or gradient where nothing is penalised,
+        relative gradient elsewhere.
+    """
+
+    def __init__(self, problem, run, out, options):
+        self.problem, self.run = problem, run
+        self._out, self._options = out, options
+        self._best, self._kept, self._best_nit = math.inf, None, 0
+        self.ended, self.reason, self.reached = None, None, math.inf
+        self._fun, self._inner, self._passes = None, 0, 0
+
+    @property
+    def passes(self):
+        """Passes over the entries so far."""
+        return self._passes
+
+    @property
+    def inner_steps(self):
+        """Steps of inner solvers so far."""
+        return self._inner
+
+    def begin(self, stage, *, tol=None, maxiter=None):
+        """Begin a stage.
+
+        Parameters
+        ----------
+        stage : str
+            Its name.
+        tol : float, optional
+            Where the stage may end, if not at the run's own tolerance.
+        maxiter : int, optional
+            Most iterations of this stage.
+        """
+        self.run.stage(stage)
+        self.ended, self.reason, self._fun = None, None, None
+        self._tol = self._options.tol if tol is None else tol
+        self._last = math.inf if maxiter is None else self.run.nit + maxiter
+
+    def record(self, state, *, fun, relres, grad=math.nan, inner=0, passes=0, judge=True):
+        """Count an iteration; tell whether the stage must end.
+
+        Parameters
+        ----------
+        state : callable
+            Returns (A, B, a, b), in the problem's unit, any gauge.
+        fun, relres : float
+            Objective in the problem's unit, and relative residual.
+        grad : float
+            Relative gradient norm of `state`, NaN where it is not known.
+        inner : int
+            Steps of inner solvers in this iteration.
+        passes : int
+            Passes over the entries in this iteration.
+        judge : bool
+            Whether tolerances may end the stage here.
+        """
+        problem, options, run = self.problem, self._options, self.run
+        self._inner += inner
+        self._passes += passes
+        series = {"objective": fun * problem.scale**2, "grad": grad, "inner_steps": inner}
+        if problem.holdout is not None:
+            series["rmse_val"] = problem.scale * problem.holdout_rmse(*state())
+        over = run.record(relres, judge=False, state=lambda: self._shown(state), **series)
+        value = self._judged(relres, grad)
+        self.reached = min(self.reached, value)
+        if over:
+            self.ended = run.status
+        elif judge and value <= self._tol:
+            self.ended = Status.CONVERGED
+        elif problem.holdout is not None and self._worse(series["rmse_val"], state):
+            reason = f"The held-out error had not fallen for {options.patience} iterations."
+            self._end(Status.CALLBACK, reason)
+        elif judge and 0 < options.gtol >= grad:
+            self._end(Status.STALLED, "The gradient fell below `gtol`, which ended the run.")
+        elif judge and self._settled(fun):
+            self._end(Status.STALLED, "The objective changed by less than `ftol`: end of the run.")
+        elif run.nit >= self._last:
+            self.ended = Status.MAXITER
+        self._fun = fun
+        return self.ended is not None
+
+    def best(self, answer):
+        """Return `answer`, or the iterate with the smallest held-out error if one was kept."""
+        return answer if self._kept is None else self._kept
+
+    def _judged(self, relres, grad):
+        values = [grad] if self.problem.lam > 0 or self.problem.nonnegative else [relres, grad]
+        return min((v for v in values if not math.isnan(v)), default=math.inf)
+
+    def _settled(self, fun):
+        before, ftol = self._fun, self._options.ftol
+        return ftol > 0 and before is not None and abs(before - fun) < ftol * abs(before)
+
+    def _worse(self, rmse, state):
+        if rmse < self._best:
+            self._best, self._best_nit = rmse, self.run.nit
+            # Engines go on with their own arrays, balanced ones are new.
+            self._kept = self.problem.balance(*state())
+        return self.run.nit - self._best_nit >= self._options.patience
+
+    def _end(self, status, reason):
+        self.ended, self.reason = status, reason
+        self.run.end(status, reason)
+
+    def _shown(self, state):
+        """Return what a callback sees: U, s, V in the caller's unit and kind."""
+        x = self.problem.balance(*state())
+        return {
+            "U": self._out(x.U),
+            "s": self._out(x.s * self.problem.scale),
+            "V": self._out(x.V),
+        }

@@ -1,0 +1,1 @@
+"""Kernels of matrix completion: Numba (`cpu`) and CUDA (`gpu`) twins."""

@@ -1,0 +1,1 @@
+"""Row systems of alternating minimisation: Numba (`cpu`) and CUDA (`gpu`) twins."""
