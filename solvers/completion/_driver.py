@@ -26,7 +26,6 @@ from .._core.validation import (
     describe,
 )
 from ._certificate import check_certificate, judge
-from ._factors import svd_of_product
 from ._observations import check_duplicates, read_entries
 from ._problem import LOSSES, Holdout, pose
 from ._result import CompletionResult

@@ -1,4 +1,4 @@
-"""The door for a matrix with holes: any form of it becomes its observed entries, by row and column.
+"""The door for a matrix with holes: from any of its forms to the entries by row and by column.
 
 A matrix comes as SciPy or CuPy sparse matrix (stored entries are observed, zeros too), as triples
 ``(rows, cols, vals)``, as a dense array with NaN where nothing is known, or as a masked array.
@@ -233,8 +233,10 @@ def _from_triples(M, shape, weights, dtype):
     io = _ingest(dtype, {"rows": rows, "cols": cols, "vals": vals}, weights)
     lengths = {name: io.raw(name).shape for name in ("rows", "cols", "vals")}
     if len(set(lengths.values())) != 1 or io.raw("vals").ndim != 1:
-        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise ValueError(f"`rows`, `cols`, `vals` came with shapes {found}; expected one length")
+        found = ", ".join(map(str, lengths.values()))
+        raise ValueError(
+            f"`rows`, `cols` and `vals` came with shapes {found}; expected one length"
+        )
     rows, cols = (
         _indices(io, name, size) for name, size in zip(("rows", "cols"), shape, strict=True)
     )
