@@ -282,9 +282,9 @@ def test_ratings_have_biases_of_users_and_items():
 
 
 def test_counts_are_whole_and_come_in_topics():
-    counts = datasets.listening_counts(400, 120, 6000, rng=0)
-    assert counts.shape == (400, 120)
-    assert counts.nnz == counts.tocsr().nnz == 6000
+    counts = datasets.listening_counts(800, 200, 20_000, rng=0)
+    assert counts.shape == (800, 200)
+    assert counts.nnz == counts.tocsr().nnz == 20_000
     assert counts.data.min() == 1
     assert np.array_equal(counts.data, np.rint(counts.data))
     # Twenty topics carry what users have in common; shuffled columns have nothing in common.
