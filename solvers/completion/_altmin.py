@@ -2,7 +2,9 @@
 
 from .._core.validation import check_choice
 from ._als import als
+from ._auto import irls_then_gn
 from ._driver import complete
+from ._gauss_newton import gn
 
 METHODS = ("auto", "altmin", "irls", "gn", "varpro", "scaled_gd", "lmafit")
 
@@ -58,4 +60,4 @@ def alternating_minimization(
 
 def _pipeline(method):
     """Return the engines that `method` stands for."""
-    return als
+    return {"gn": gn, "irls": irls_then_gn}.get(method, als)
