@@ -1,3 +1,4 @@
 from ._altmin import alternating_minimization as alternating_minimization
+from ._certificate import certify as certify
 from ._planted import make_planted as make_planted
 from ._result import CompletionResult as CompletionResult
