@@ -22,7 +22,8 @@ def fold_in(entered, io, model, T, mu):
     """
     xp, s, q = io.xp, io["s"], entered.shape[0]
     A, a = xp.zeros((q, s.size), io.dtype), xp.zeros(q, io.dtype)
-    if entered.vals.size:
+    # Without events there is no feedback, and zeros are none.
+    if entered.vals.size and (not model["implicit"] or io.be.host(entered.vals.any())):
         problem = pose(entered, **model, unit=(mu, 1.0))
         # Where there are biases, the columns' are part of what is known.
         biases = (a, io["col_bias"]) if problem.biased else (a[:0], a[:0])

@@ -289,7 +289,9 @@ def _unit(be, val, weight, center):
 def _as_feedback(io, obs, alpha):
     """Return the weighted entries that stand for implicit feedback r (see `Completion`)."""
     xp, r = io.xp, obs.by_row.val
-    if not io.be.host((r != 0).all()):
+    if not io.be.host(r.any()):
+        raise ValueError("`M` holds zeros only; expected events, entries other than 0")
+    if not io.be.host(r.all()):
         # What was never consumed is no observation.
         entries = Entries(io, obs.rows, obs.cols, r, xp.abs(r), obs.shape)
         obs = observe(entries)
