@@ -3,6 +3,7 @@
 from .._core.validation import check_choice
 from ._als import als
 from ._driver import complete
+from ._robust import robust
 
 METHODS = ("auto", "altmin", "irls", "gn", "varpro", "scaled_gd", "lmafit")
 
@@ -58,4 +59,9 @@ def alternating_minimization(
 
 def _pipeline(method):
     """Return the engines that `method` stands for."""
-    return als
+
+    def pipeline(problem, rank, watch, options):
+        engine = als if problem.loss == "squared" else robust
+        return engine(problem, rank, watch, options)
+
+    return pipeline
