@@ -33,7 +33,7 @@ _ROUGH, _LEAST_REDESCENDING, _GROWTH = 1e-4, 1e-6, 1.1
 
 def robust(problem, rank, watch, options):
     """Minimise a robust loss; return `Factors`, and leave its scale in ``watch.problem``."""
-    state = start(_winsorised(problem), rank, options)
+    state = start(problem, rank, options)
     if problem.loss in _losses.REDESCENDING:
         state = _redescend(problem, state, watch, options)
     else:
@@ -70,12 +70,16 @@ def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
         delta = scale.update(_median(problem, r))
         watch.problem = problem = replace(problem, delta=delta)
         before, w = r, _majorant(problem, r, kept)
-        half_sweep(problem, obs.by_row._replace(weight=w), A, B, problem.row_ridge)
+        if not problem.lam:
+            B, R = xp.linalg.qr(B)
+            A = A @ R.T
+        half_sweep(problem, obs.by_row._replace(weight=w), A, B, a, b, problem.row_ridge)
         w = _majorant(problem, problem.residual(A, B, a, b), kept)
         if not problem.lam:
-            A = xp.linalg.qr(A)[0]
+            A, R = xp.linalg.qr(A)
+            B = B @ R.T
         by_col = obs.by_col._replace(weight=w[obs.by_col.perm])
-        half_sweep(problem, by_col, B, A, problem.col_ridge)
+        half_sweep(problem, by_col, B, A, b, a, problem.col_ridge)
         x = problem.balance(A, B, a, b)
         state = A, B, a, b = *problem.balanced(x), a, b
         r = problem.residual(A, B, a, b)
@@ -189,17 +193,6 @@ def _gradient(problem, x, r):
     size = _rms(problem, w * psi if w.size else psi) * np.sqrt(problem.size)
     # Where nothing is left to pull, the ridge's pull is relative to the values.
     return relative_gradient(problem, x, psi) * problem.norm / (size or 1.0)
-
-
-def _winsorised(problem):
-    """Return the problem with its outermost values pulled in: outliers have spectra, too."""
-    xp, side = problem.xp, problem.obs.by_row
-    centre = xp.median(side.val)
-    reach = 3.0 * xp.median(xp.abs(side.val - centre))
-    if not problem.be.host(reach > 0):
-        return problem
-    val = xp.clip(side.val, centre - reach, centre + reach)
-    return replace(problem, obs=problem.obs.with_values(val, side.weight))
 
 
 def _data_term(problem, state):
