@@ -3,6 +3,7 @@
 from .._core.validation import check_choice
 from ._als import als
 from ._driver import complete
+from ._nonnegative import nonnegative as nonnegative_engine
 from ._robust import robust
 
 METHODS = ("auto", "altmin", "irls", "gn", "varpro", "scaled_gd", "lmafit")
@@ -61,7 +62,9 @@ def _pipeline(method):
     """Return the engines that `method` stands for."""
 
     def pipeline(problem, rank, watch, options):
-        engine = als if problem.loss == "squared" else robust
+        if problem.loss != "squared":
+            return robust(problem, rank, watch, options)
+        engine = nonnegative_engine if problem.nonnegative else als
         return engine(problem, rank, watch, options)
 
     return pipeline

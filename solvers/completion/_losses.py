@@ -11,7 +11,7 @@ Name        Loss                                       Weight
 
 All are concave in the square of r, so for the weight at r every s has
 ``loss(s) <= loss(r) + weight (s^2 - r^2) / 2``: where the sum of weighted squares falls, the loss
-falls as least as much.
+falls at least as much.
 """
 
 # Beyond some residual, larger ones cost no more, so that outliers lose all influence.
@@ -27,7 +27,7 @@ def value(xp, loss, r, delta):
         inside = xp.minimum(r, delta)
         return inside * (r - 0.5 * inside)
     if loss == "l1":
-        return xp.hypot(r, r.dtype.type(delta))
+        return xp.sqrt(r * r + delta**2)
     square = xp.square(r / delta)
     if loss == "welsch":
         return -0.5 * delta**2 * xp.expm1(-square)
@@ -39,7 +39,7 @@ def weight(xp, loss, r, delta):
     if loss == "huber":
         return delta / xp.maximum(xp.abs(r), delta)
     if loss == "l1":
-        return 1.0 / xp.hypot(r, r.dtype.type(delta))
+        return 1.0 / xp.sqrt(r * r + delta**2)
     square = xp.square(r / delta)
     if loss == "welsch":
         return xp.exp(-square)
