@@ -5,6 +5,8 @@ from ._als import als
 from ._auto import irls_then_gn
 from ._driver import complete
 from ._gauss_newton import gn
+from ._nonnegative import nonnegative as nonnegative_engine
+from ._robust import robust
 
 METHODS = ("auto", "altmin", "irls", "gn", "varpro", "scaled_gd", "lmafit")
 
@@ -234,4 +236,13 @@ def alternating_minimization(
 
 def _pipeline(method):
     """Return the engines that `method` stands for."""
-    return {"gn": gn, "irls": irls_then_gn}.get(method, als)
+
+    def pipeline(problem, rank, watch, options):
+        engine = {"gn": gn, "irls": irls_then_gn}.get(method, als)
+        if problem.loss != "squared":
+            engine = robust
+        elif problem.nonnegative:
+            engine = nonnegative_engine
+        return engine(problem, rank, watch, options)
+
+    return pipeline

@@ -11,6 +11,7 @@ class Watch:
     Parameters
     ----------
     problem : Completion
+        An engine that changes it, to state the `delta` it found, puts the new one here.
     run : Monitor
     out : callable
         Turns an array into the caller's kind.
@@ -69,7 +70,9 @@ class Watch:
             self.ended = Status.CONVERGED
         return self.ended is not None
 
-    def record(self, state, *, fun, relres, grad=math.nan, inner=0, passes=0, judge=True):
+    def record(
+        self, state, *, fun, relres, grad=math.nan, exact=None, inner=0, passes=0, judge=True
+    ):
         """Count an iteration; tell whether the stage must end.
 
         Parameters
@@ -80,6 +83,8 @@ class Watch:
             Objective in the problem's unit, and relative residual.
         grad : float
             Relative gradient norm of `state`, NaN where it is not known.
+        exact : float, optional
+            What shows an exact fit, if not `relres`.
         inner : int
             Steps of inner solvers in this iteration.
         passes : int
@@ -90,11 +95,11 @@ class Watch:
         problem, options, run = self.problem, self._options, self.run
         self._inner += inner
         self._passes += passes
-        series = {"objective": fun * problem.scale**2, "grad": grad, "inner_steps": inner}
+        series = {"objective": fun * problem.unit, "grad": grad, "inner_steps": inner}
         if problem.holdout is not None:
             series["rmse_val"] = problem.scale * problem.holdout_rmse(*state())
         over = run.record(relres, judge=False, state=lambda: self._shown(state), **series)
-        value = self._judged(relres, grad)
+        value = self._judged(relres if exact is None else exact, grad)
         self.reached = min(self.reached, value)
         if over:
             self.ended = run.status
@@ -116,8 +121,9 @@ class Watch:
         """Return `answer`, or the iterate with the smallest held-out error if one was kept."""
         return answer if self._kept is None else self._kept
 
-    def _judged(self, relres, grad):
-        values = [grad] if self.problem.lam > 0 or self.problem.nonnegative else [relres, grad]
+    def _judged(self, exact, grad):
+        penalised = self.problem.lam > 0 and self.problem.loss == "squared"
+        values = [grad] if penalised else [exact, grad]
         return min((v for v in values if not math.isnan(v)), default=math.inf)
 
     def _settled(self, fun):
