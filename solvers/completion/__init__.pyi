@@ -1,2 +1,3 @@
 from ._altmin import alternating_minimization as alternating_minimization
+from ._planted import make_planted as make_planted
 from ._result import CompletionResult as CompletionResult
