@@ -1,2 +1,3 @@
 from ._altmin import alternating_minimization as alternating_minimization
 from ._result import CompletionResult as CompletionResult
+from ._scaled_gd import scaled_gd as scaled_gd

@@ -3,8 +3,11 @@
 from .._core.validation import check_choice
 from ._als import als
 from ._driver import complete
+from ._lmafit import lmafit
+from ._scaled_gd import scaled_gradient_descent
 
 METHODS = ("auto", "altmin", "irls", "gn", "varpro", "scaled_gd", "lmafit")
+_ENGINES = {"scaled_gd": scaled_gradient_descent, "lmafit": lmafit}
 
 
 def alternating_minimization(
@@ -58,4 +61,4 @@ def alternating_minimization(
 
 def _pipeline(method):
     """Return the engines that `method` stands for."""
-    return als
+    return _ENGINES.get(method, als)

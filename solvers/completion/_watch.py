@@ -4,6 +4,9 @@ import math
 
 from .._core.result import Status
 
+# A residual that falls below this fraction in an iteration is on its way to zero.
+_FALLING = 0.98
+
 
 class Watch:
     """Keeps the books of a run that may consist of several stages.
@@ -32,7 +35,7 @@ class Watch:
         self._out, self._options = out, options
         self._best, self._kept, self._best_nit = math.inf, None, 0
         self.ended, self.reason, self.reached = None, None, math.inf
-        self._fun, self._inner, self._passes = None, 0, 0
+        self._fun, self._relres, self._inner, self._passes = None, math.inf, 0, 0
 
     @property
     def passes(self):
@@ -101,7 +104,7 @@ class Watch:
             self._end(Status.STALLED, "The objective changed by less than `ftol`: end of the run.")
         elif run.nit >= self._last:
             self.ended = Status.MAXITER
-        self._fun = fun
+        self._fun, self._relres = fun, relres
         return self.ended is not None
 
     def best(self, answer):
@@ -109,7 +112,13 @@ class Watch:
         return answer if self._kept is None else self._kept
 
     def _judged(self, relres, grad):
-        values = [grad] if self.problem.lam > 0 or self.problem.nonnegative else [relres, grad]
+        if self.problem.lam > 0 or self.problem.nonnegative:
+            values = [grad]
+        elif relres < _FALLING * self._relres:
+            # On the way to an exact fit the gradient is ahead of the residual.
+            values = [relres]
+        else:
+            values = [relres, grad]
         return min((v for v in values if not math.isnan(v)), default=math.inf)
 
     def _settled(self, fun):
