@@ -1,4 +1,4 @@
-"""Scaled gradient descent: gradients measured so that the spread of singular values is no matter."""
+"""Scaled gradient descent: in its metric all singular directions weigh the same."""
 
 from typing import Any, NamedTuple
 
@@ -208,7 +208,7 @@ def scaled_gradient_descent(problem, rank, watch, options, *, tol=None, maxiter=
         t, r = line.search(x, direction, r, slope)
         x = Point(*(part + x.A.dtype.type(t) * d for part, d in zip(x, direction, strict=True)))
         refreshed = nit % _REFRESH == _REFRESH - 1
-        if longest is not None and _shorten(problem.xp, x, longest):
+        if longest is not None and problem.be.host(_shorten(problem.xp, x, longest)):
             r, before = problem.residual(*x), None
         elif refreshed:
             r = problem.residual(*x)
@@ -434,10 +434,10 @@ def _longest_row(problem):
 
 def _shorten(xp, x, longest):
     """Scale rows of A and B down, in place, where those of ``A B^T`` are too long."""
-    short = True
+    before = None
     for F, other, bound in ((x.A, x.B, longest[0]), (x.B, x.A, longest[1])):
         norms = xp.sqrt(xp.maximum(((F @ (other.T @ other)) * F).sum(axis=1), 0.0))
         share = xp.minimum(bound / xp.maximum(norms, bound), 1.0)
-        short = short & (share == 1.0).all()
-        F *= share[:, None]
-    return not short
+        xp.multiply(F, share[:, None], out=F)
+        before = share.min() if before is None else xp.minimum(before, share.min())
+    return before < 1.0
