@@ -5,10 +5,18 @@ from ._als import als
 from ._auto import irls_then_gn
 from ._driver import complete
 from ._gauss_newton import gn
+from ._lmafit import lmafit
 from ._nonnegative import nonnegative as nonnegative_engine
 from ._robust import robust
+from ._scaled_gd import scaled_gradient_descent
 
 METHODS = ("auto", "altmin", "irls", "gn", "varpro", "scaled_gd", "lmafit")
+_ENGINES = {
+    "gn": gn,
+    "irls": irls_then_gn,
+    "scaled_gd": scaled_gradient_descent,
+    "lmafit": lmafit,
+}
 
 
 def alternating_minimization(
@@ -238,7 +246,7 @@ def _pipeline(method):
     """Return the engines that `method` stands for."""
 
     def pipeline(problem, rank, watch, options):
-        engine = {"gn": gn, "irls": irls_then_gn}.get(method, als)
+        engine = _ENGINES.get(method, als)
         if problem.loss != "squared":
             engine = robust
         elif problem.nonnegative:

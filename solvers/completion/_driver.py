@@ -112,7 +112,7 @@ def complete(
     method : str
         Name for messages and `Result.method`.
     M, rank : object
-        Data and rank, as the caller passed them; a rank here is a number.
+        Data and rank, as the caller passed them; a rank here is a number, or None for no limit.
     pipeline : callable
         ``pipeline(problem, rank, watch, options)`` returns `Factors` in the problem's unit.
     shape, ..., n_threads : object
@@ -120,7 +120,8 @@ def complete(
     """
     entered = read_entries(M, shape, weights, check_dtype(dtype))
     io = entered.io
-    rank = check_rank(rank, min(entered.shape))
+    largest = min(entered.shape)
+    rank = largest if rank is None else check_rank(rank, largest)
     rng = check_rng(rng)
     model = _check_model(
         entered,
