@@ -3,6 +3,7 @@
 Plain array code that shares nothing with the solvers, neither their data structure nor kernels.
 """
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -126,9 +127,7 @@ class Slope:
             return
         cuts = np.searchsorted(S.indptr, np.linspace(0, S.nnz, count + 1))
         cuts[0], cuts[-1] = 0, S.shape[0]
-        self._strips = [
-            (slice(i, j), _rows(be, S, i, j)) for i, j in zip(cuts[:-1], cuts[1:], strict=True)
-        ]
+        self._strips = [(slice(i, j), _rows(be, S, i, j)) for i, j in itertools.pairwise(cuts)]
 
     def times(self, B):
         """Return its product with a block of columns."""

@@ -142,6 +142,14 @@ class Fit:
         (m, n), k = self.case.shape, self.s.size
         return self.error.size / (k * (m + n - k))
 
+    def growth(self):
+        """Return the size of the estimate's entries relative to that of their targets."""
+        case, xp = self.case, self.case.be.xp
+        m, n = case.shape
+        mean = xp.square(self.own[1]).sum() / (float(m) * n)
+        mean, size = case.be.host(mean, xp.square(case.target).mean())
+        return float(np.sqrt(mean / (size or 1.0)))
+
     def biases(self):
         """Return each bias vector with what its rows or columns pull at it."""
         case, xp, (m, n) = self.case, self.case.be.xp, self.case.shape

@@ -53,7 +53,6 @@ class Duality:
     """
 
     def __init__(self, be, lam, lam_bias, s, aligned, square, along, biases):
-        xp = be.xp
         self._lam, self._lam_bias, self._square, self._along = lam, lam_bias, square, along
         self._s, self._aligned = (np.atleast_1d(x) for x in be.host(s, aligned))
         # |lam b - c y|^2 for each bias vector b with pull y, as a polynomial in c.
@@ -73,7 +72,6 @@ class Duality:
         bias = sum(max(bb - c * by + c * c * yy, 0.0) for bb, by, yy in self._bias)
         total = (1 - c) ** 2 * self._square / 2 + float(idle) + bias
         return total + _ROUNDING * self.primal
-
 
     def settled(self, ends, tol, sharp):
         """Tell whether closer bounds of the spectral norm would not change the verdict.
