@@ -182,7 +182,7 @@ def complete(
                 break
             # The engine met its goal, but its residual is not quite the certificate's.
             goal = replace(goal, tol=0.1 * goal.tol, x0=problem.start_of(x))
-        return _finished(entered, problem, x, answer, report, watch, options, without)
+        return _finished(entered, problem, x, answer, report, watch, options, without, model)
 
 
 def check_dtype(dtype):
@@ -357,10 +357,10 @@ def _judged(entered, problem, x, model, without, options):
     return answer, report
 
 
-def _finished(entered, problem, x, answer, report, watch, options, without):
+def _finished(entered, problem, x, answer, report, watch, options, without, model):
     io, run, details = entered.io, watch.run, report.certificate.details
     m, n = problem.shape
-    k = x.s.size
+    k, delta = x.s.size, None if problem.delta is None else problem.delta * problem.scale
     A, B = problem.balanced(x)
     r = problem.residual(A, B, x.row_bias, x.col_bias)
     fun = problem.misfit(A, B, r) + problem.penalty(A, B, x.row_bias, x.col_bias)
@@ -379,7 +379,7 @@ def _finished(entered, problem, x, answer, report, watch, options, without):
         "duality_gap": details.get("duality_gap"),
         "spectral_ratio": details.get("spectral_ratio"),
         "holdout": io.out(without),
-        "delta": None if problem.delta is None else problem.delta * problem.scale,
+        "delta": delta,
         "exact_fit": details["relres"] <= report.certificate.tol,
         "n_inner": watch.inner_steps,
         "n_passes": watch.passes,
@@ -391,8 +391,13 @@ def _finished(entered, problem, x, answer, report, watch, options, without):
         "unidentified_cols": report.unidentified_cols,
         "components": report.components,
         "outlier_weights": None,
+        "_model": {**model, "delta": delta},
+        "_gauge": io.out(x.V.T @ B * problem.scale**0.5) if problem.weighted else None,
     }
-    return run.finish(CompletionResult, report.certificate, note=report.note, **fields)
+    result = run.finish(CompletionResult, report.certificate, note=report.note, **fields)
+    if not len(result.history["nit"]):
+        result.history = {}
+    return result
 
 
 def _validation_rmse(problem, A, B, x):

@@ -61,6 +61,14 @@ class Watch:
         self._tol = self._options.tol if tol is None else tol
         self._last = math.inf if maxiter is None else self.run.nit + maxiter
 
+    def done(self, relres, grad):
+        """Tell whether what a stage starts from is good enough to end it at once."""
+        value = self._judged(relres, grad)
+        self.reached = min(self.reached, value)
+        if value <= self._tol:
+            self.ended = Status.CONVERGED
+        return self.ended is not None
+
     def record(self, state, *, fun, relres, grad=math.nan, inner=0, passes=0, judge=True):
         """Count an iteration; tell whether the stage must end.
 
