@@ -431,20 +431,19 @@ def _add_gradient(fit, details, asked, tol, floor):
     shrunk = min(tol, _SHRUNK) if model.lam else 0.0
     rank = int((s > max(_VANISHED, floor, shrunk) * s[0]).sum())
     split = fit.split(rank)
-    rest = 0.0
     if has_dual(model):
         duality = fit.duality()
         bounds = bound_norm(fit.slope, split, lambda *ends: duality.settled(ends, tol, asked))
-        gap, primal, rest = duality.gap(bounds.upper), duality.primal, bounds.rest
+        gap, primal = duality.gap(bounds.upper), duality.primal
         details["primal"], details["dual"] = primal, primal - gap
         details["duality_gap"] = gap / primal if primal else 0.0
         details["spectral_ratio"] = bounds.upper / model.lam
         details["s1_exact"] = float(bounds.exact)
-    elif rank < s.size:
+    spare = 0.0
+    if rank < s.size and not details.get("duality_gap", np.inf) <= tol:
+        # A direction that the candidate has room for and does not take is a slope, too.
         looks = islice(rest_norms(fit.slope, split.U, split.V), _LOOKS)
-        rest = max(lower for lower, _ in looks)
-    # A direction that the candidate has room for and does not take is a slope, too.
-    spare = max(rest - model.lam, 0.0) if rank < s.size else 0.0
+        spare = max(max(lower for lower, _ in looks) - model.lam, 0.0)
     details["grad_norm"] = np.hypot(split.gradient, spare) / fit.unit
 
 

@@ -70,9 +70,10 @@ def open_case(entered, *, duplicates, without=None, mu=0.0, implicit=False, alph
     if without is not None:
         keep[xp.asarray(without)] = False
     kept = xp.flatnonzero(keep)
-    # Where nothing is left the weights are to blame, or the holdout.
     if kept.size == 0:
-        raise ValueError("`M` holds no observed entries that count; expected at least one")
+        culprit = "M" if entered.weights is None else "weights"
+        culprit = culprit if without is None else "holdout"
+        raise ValueError(f"`{culprit}` leaves no entries to judge; expected at least one")
     m, n = entered.shape
     key = entered.rows[kept].astype(np.int64) * n + entered.cols[kept]
     order = xp.argsort(key, kind="stable")

@@ -49,7 +49,7 @@ class Problem:
 
     def best_dual(self, Y):
         """The same for the best multiple of Y, by brute force."""
-        return max(self.dual(c * Y) for c in np.r_[np.linspace(0, 2, 2001), 1e3])
+        return max(self.dual(c * Y) for c in np.r_[np.linspace(0, 2, 301), 1e3])
 
     def optimum(self, steps=5000):
         """X, a and b of the convex problem, by accelerated proximal gradient with restart."""
@@ -101,5 +101,39 @@ def ridge_als(problem, k, rng, sweeps=3000):
             gram = (A.T * problem.W[:, j]) @ A + problem.lam * problem.E[j] * np.eye(k)
             B[j] = np.linalg.lstsq(gram, A.T @ (problem.W[:, j] * problem.T[:, j]), rcond=None)[0]
         if np.abs(A @ B.T - before).max() <= 1e-14 * np.abs(before).max():
+            break
+    return A, B
+
+
+def influence(r, loss, delta):
+    """The derivative of a loss, by central differences of its value."""
+    value = {
+        "huber": lambda r: np.where(
+            abs(r) <= delta, r * r / 2, delta * abs(r) - delta * delta / 2
+        ),
+        "l1": lambda r: np.sqrt(r * r + delta * delta),
+        "welsch": lambda r: delta**2 / 2 * (1 - np.exp(-((r / delta) ** 2))),
+        "tukey": lambda r: delta**2 / 6 * (1 - np.maximum(1 - (r / delta) ** 2, 0.0) ** 3),
+    }[loss]
+    h = 1e-6 * delta
+    return (value(r + h) - value(r - h)) / (2 * h)
+
+
+def nonnegative_als(problem, k, rng, sweeps=2000):
+    """Non-negative factors of a stationary point, by SciPy's non-negative least squares."""
+    from scipy.optimize import nnls
+
+    m, n = problem.T.shape
+    A, B = rng.random((m, k)), rng.random((n, k))
+    for _ in range(sweeps):
+        before = A @ B.T
+        for F, G, W, T, scale in (
+            (A, B, problem.W, problem.T, problem.D),
+            (B, A, problem.W.T, problem.T.T, problem.E),
+        ):
+            for i in range(F.shape[0]):
+                rows = np.sqrt(W[i])[:, None] * G, np.sqrt(problem.lam * scale[i]) * np.eye(k)
+                F[i] = nnls(np.vstack(rows), np.r_[np.sqrt(W[i]) * T[i], np.zeros(k)])[0]
+        if np.abs(A @ B.T - before).max() <= 1e-13 * np.abs(before).max():
             break
     return A, B
