@@ -15,6 +15,8 @@ from .._core.arrays import Ingest
 
 # Numbers gathered at a time, of each factor: these stay in the cache.
 _BLOCK = 1 << 15
+# How far Gram matrices may be from the identity for their Cholesky factors to lose nothing.
+_NEARLY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -160,13 +162,23 @@ def entries(be, A, B, rows, cols):
     return out
 
 
-def svd_of_product(be, A, B):
-    """Return U, s and V of ``A B^T``."""
+def svd_of_product(be, A, s, B):
+    """Return U, s and V of ``A diag(s) B^T``."""
     xp = be.xp
-    Qa, Ra = xp.linalg.qr(A)
-    Qb, Rb = xp.linalg.qr(B)
-    u, s, vt = xp.linalg.svd(Ra @ Rb.T, full_matrices=False)
+    Qa, Ra = _orthonormal(be, A)
+    Qb, Rb = _orthonormal(be, B)
+    u, s, vt = xp.linalg.svd((Ra * s) @ Rb.T, full_matrices=False)
     return Qa @ u, s, Qb @ vt.T
+
+
+def _orthonormal(be, A):
+    """Return Q and R, by way of the Gram matrix where A is nearly orthonormal already."""
+    xp = be.xp
+    gram = A.T @ A
+    if be.host(abs(gram - xp.eye(A.shape[1])).max()) > _NEARLY:
+        return xp.linalg.qr(A)
+    R = be.cholesky(gram).T
+    return A @ be.linalg.solve_triangular(R, xp.eye(A.shape[1])), R
 
 
 def relative_error(U, s, V, L, R):

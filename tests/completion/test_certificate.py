@@ -321,8 +321,8 @@ def same(found, expected, *, units=None, flipped=False, tol=1e-9):
     assert found.details.keys() == expected.details.keys()
     for name, value in expected.details.items():
         factor = (units or {}).get(name, 1.0)
-        name = swap.get(name, name) if flipped else name
-        assert found.details[name] == pytest.approx(factor * value, rel=tol, abs=1e-12 * factor)
+        other = found.details[swap.get(name, name) if flipped else name]
+        assert other == pytest.approx(factor * value, rel=tol, abs=1e-12 * factor)
 
 
 def candidate(rng, problem):
@@ -438,7 +438,7 @@ def test_duplicates_without_weights_count_as_often_as_they_occur(rng):
 def test_duplicate_feedback_adds_up_before_it_becomes_confidence(rng):
     R = rng.poisson(1.0, size=(6, 5)).astype(float)
     rows, cols = np.nonzero(R)
-    half = tuple(np.r_[x, x] for x in (rows, cols)) + (np.tile(R[rows, cols] / 2, 2),)
+    half = np.r_[rows, rows], np.r_[cols, cols], np.tile(R[rows, cols] / 2, 2)
     A, B = rng.normal(size=(6, 2)), rng.normal(size=(5, 2))
     options = {"implicit": True, "alpha": 3.0, "lam": 0.5}
     found = completion.certify(half, A, [1, 1], B, shape=R.shape, duplicates="sum", **options)
