@@ -26,7 +26,7 @@ from .._core.validation import (
     describe,
 )
 from . import _losses
-from ._certificate import check_certificate, judge
+from ._certificate import check_certificate, check_dual, judge
 from ._observations import check_duplicates, read_entries
 from ._problem import LOSSES, Holdout, pose
 from ._result import CompletionResult
@@ -163,6 +163,7 @@ def complete(
         rng=rng,
         x0=None,
     )
+    check_dual(options.certificate, model)
     n_threads = check_threads(n_threads)
     holdout, without = _check_validation(entered, validation, rng)
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
