@@ -3,27 +3,56 @@
 Every transport problem is a `TransportProblem`: weights that sum to one and a cost matrix, with
 the points behind the cost where there are any. Costs are scaled to a maximum of 1 unless a
 function says otherwise, so that `reg` has the same meaning in all of them.
+
+Matrices with holes come in the forms that `solvers.completion` takes: a sparse matrix whose stored
+entries are the known ones, triples, or an array with NaN.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import zoom
+from scipy.sparse import coo_array
 from scipy.spatial.distance import cdist
 
 from ._core.random import check_rng
+from ._core.sampling import (
+    distinct,
+    distinct_uniform,
+    entries_of,
+    popular_places,
+    power_law,
+    some,
+    topped_up,
+)
+from ._core.validation import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_nonnegative,
+    check_positive,
+)
 
 __all__ = [
     "TransportProblem",
     "assignment",
     "color_transport",
+    "damaged_photograph",
     "digits_transport",
     "gaussian_mixture_transport",
     "grid_transport",
+    "listening_counts",
+    "planted_matrix",
     "random_field_transport",
     "random_transport",
+    "ratings_like",
+    "read_movielens",
     "sample_photographs",
 ]
+
+# Topics of `listening_counts`, and how users divide their time: three favourites, then anything.
+_TOPICS, _HABITS = 20, (0.45, 0.25, 0.15, 0.15)
 
 
 class TransportProblem(NamedTuple):
@@ -248,6 +277,267 @@ def random_transport(rng=None, *, largest=300):
     C = unit * C
     reg = (np.ptp(C) or unit) * 10.0 ** rng.uniform(-5, 0)
     return TransportProblem(a, b, C, x, y, float(reg))
+
+
+def planted_matrix(
+    m, n, rank, oversampling, *, cond=1.0, noise=0.0, min_degree=None, popularity=False, rng=None
+):
+    """Hide a matrix of low rank behind some of its entries.
+
+    Parameters
+    ----------
+    m, n : int
+        Numbers of rows and columns.
+    rank : int
+        Rank of the matrix.
+    oversampling : float
+        Number of known entries over ``rank * (m + n - rank)``, the number of parameters. Below 1
+        no method can find the matrix.
+    cond : float, default 1.0
+        Ratio of the largest to the smallest singular value; they are spaced geometrically.
+    noise : float, default 0.0
+        Standard deviation of Gaussian noise on the known entries, whose root mean square is
+        about 1.
+    min_degree : int or None, default None
+        Rows and columns with fewer entries get more, ``2 * rank`` at a time; None: `rank`.
+    popularity : bool, default False
+        Whether some rows and columns are known much better than others, by power laws, instead of
+        all alike; then at most a quarter of the entries can be known.
+    rng : int, numpy.random.Generator or None, default None
+        Source of everything.
+
+    Returns
+    -------
+    rows, cols : ndarray of int, shape (N,)
+        Where the known entries are, row by row, each place once.
+    vals : ndarray, shape (N,)
+        Their values.
+    L, R : ndarray, shapes (m, rank) and (n, rank)
+        The matrix is ``L @ R.T``; the root mean square of its entries is 1.
+
+    Examples
+    --------
+    >>> from solvers import datasets
+    >>> rows, cols, vals, L, R = datasets.planted_matrix(60, 50, 3, 3.0, cond=10.0, rng=4)
+    >>> bool(abs((L @ R.T)[rows, cols] - vals).max() < 1e-12)
+    True
+    """
+    m, n = (check_count(x, name, minimum=1) for x, name in ((m, "m"), (n, "n")))
+    rank = _at_most(check_count(rank, "rank", minimum=1), "rank", min(m, n))
+    oversampling = check_positive(oversampling, "oversampling")
+    cond, noise = check_positive(cond, "cond"), check_nonnegative(noise, "noise")
+    least = _at_most(
+        check_count(min_degree, "min_degree", allow_none=True), "min_degree", min(m, n)
+    )
+    rng = check_rng(rng)
+    free = rank * (m + n - rank)
+    _at_most(oversampling, "oversampling", m * n / free)
+    size = round(oversampling * free)
+    L, R = (np.linalg.qr(rng.standard_normal((side, rank)))[0] for side in (m, n))
+    s = np.geomspace(cond, 1.0, rank)
+    L *= s * (np.sqrt(float(m) * n) / np.linalg.norm(s))
+    if check_flag(popularity, "popularity"):
+        _at_most(oversampling, "oversampling", m * n / (4 * free))
+        places = distinct(rng, popular_places(rng, m, n), size)
+    else:
+        places = distinct_uniform(rng, m, n, size)
+    places = topped_up(rng, places, m, n, rank if least is None else least, 2 * rank)
+    rows, cols = np.divmod(places, n)
+    vals = entries_of(L, R, rows, cols)
+    if noise:
+        vals += noise * rng.standard_normal(vals.size)
+    return rows, cols, vals, L, R
+
+
+def ratings_like(m=6000, n=3700, size=800_000, *, rng=None):
+    """Draw ratings that look like those of films, of one half to five stars.
+
+    Parameters
+    ----------
+    m : int, default 6000
+        Number of users.
+    n : int, default 3700
+        Number of items.
+    size : int, default 800_000
+        Number of ratings, at most a quarter of all places.
+    rng : int, numpy.random.Generator or None, default None
+        Source of everything.
+
+    Returns
+    -------
+    scipy.sparse.coo_array, shape (m, n)
+        Stored entries are ratings. Few users give and few items get most of them, by power laws.
+        Their mean is about 3.5, their standard deviation about 1.1: biases of users (0.45) and
+        items (0.5), a part of rank 20 with a decaying spectrum (0.6), and noise (0.8).
+
+    Examples
+    --------
+    >>> from solvers import datasets
+    >>> ratings = datasets.ratings_like(600, 370, 8000, rng=0)
+    >>> ratings.shape, ratings.nnz, float(ratings.data.max())
+    ((600, 370), 8000, 5.0)
+    """
+    m, n = (check_count(x, name, minimum=1) for x, name in ((m, "m"), (n, "n")))
+    size = _at_most(check_count(size, "size", minimum=1), "size", m * n / 4)
+    rng = check_rng(rng)
+    rows, cols = np.divmod(distinct(rng, popular_places(rng, m, n), size), n)
+    # The popular are not those with the first numbers.
+    rows, cols = rng.permutation(m)[rows], rng.permutation(n)[cols]
+    rank = min(20, m, n)
+    weight = 0.85 ** np.arange(rank)
+    L, R = (rng.standard_normal((side, rank)) for side in (m, n))
+    vals = entries_of(L * (0.6 * weight / np.linalg.norm(weight)), R, rows, cols)
+    vals += 3.5 + 0.8 * rng.standard_normal(size)
+    vals += 0.45 * rng.standard_normal(m)[rows] + 0.5 * rng.standard_normal(n)[cols]
+    stars = np.clip(np.rint(2 * vals) / 2, 0.5, 5.0)
+    return coo_array((stars, (rows.astype(np.int32), cols.astype(np.int32))), shape=(m, n))
+
+
+def listening_counts(m=7000, n=1000, size=1_000_000, *, rng=None):
+    """Draw how often each user has chosen each item: implicit feedback.
+
+    Parameters
+    ----------
+    m : int, default 7000
+        Number of users.
+    n : int, default 1000
+        Number of items.
+    size : int, default 1_000_000
+        Number of pairs that occur, at most a quarter of all.
+    rng : int, numpy.random.Generator or None, default None
+        Source of everything.
+
+    Returns
+    -------
+    scipy.sparse.coo_array, shape (m, n)
+        Stored entries are counts, 1 or more, in float64. Every user has three favourites among
+        20 topics and now and then tries something else; within a topic items are popular by a
+        power law.
+
+    Examples
+    --------
+    >>> from solvers import datasets
+    >>> counts = datasets.listening_counts(700, 400, 8000, rng=0)
+    >>> counts.nnz, float(counts.data.min())
+    (8000, 1.0)
+    """
+    m, n = (check_count(x, name, minimum=1) for x, name in ((m, "m"), (n, "n")))
+    size = _at_most(check_count(size, "size", minimum=1), "size", m * n / 4)
+    rng = check_rng(rng)
+    topics = min(_TOPICS, n)
+    favourites = rng.integers(topics, size=(m, len(_HABITS) - 1), dtype=np.int32)
+    eager = power_law(rng, m, 5.0, 0.6)
+    # Item j is about topic j % topics.
+    liked = power_law(rng, -(-n // topics), 2.0, 0.9)
+
+    def draw(count):
+        rows = eager(count)
+        habit = np.searchsorted(np.cumsum(_HABITS[:-1]), rng.random(count))
+        topic = rng.integers(topics, size=count)
+        settled = habit < favourites.shape[1]
+        topic[settled] = favourites[rows[settled], habit[settled]]
+        cols = topics * liked(count) + topic
+        exists = cols < n
+        return rows[exists] * n + cols[exists]
+
+    places, counts = np.empty(0, np.int64), np.empty(0, np.int64)
+    while places.size < size:
+        drawn, times = np.unique(draw(int(1.2 * (size - places.size)) + 100), return_counts=True)
+        places, where = np.unique(np.concatenate([places, drawn]), return_inverse=True)
+        counts = np.bincount(where, weights=np.concatenate([counts, times]))
+    kept = some(rng, places.size, size)
+    rows, cols = np.divmod(places[kept], n)
+    rows, cols = rng.permutation(m)[rows], rng.permutation(n)[cols]
+    return coo_array((counts[kept], (rows.astype(np.int32), cols.astype(np.int32))), shape=(m, n))
+
+
+def damaged_photograph(name="china", missing=0.7, *, rng=None):
+    """Return a photograph in grey that lacks some of its pixels.
+
+    Parameters
+    ----------
+    name : {"china", "flower"}, default "china"
+        One of `sample_photographs`.
+    missing : float, default 0.7
+        Share of the pixels that are lost, between 0 and 1; uniformly at random.
+    rng : int, numpy.random.Generator or None, default None
+        Source of the damage.
+
+    Returns
+    -------
+    damaged : ndarray, shape (427, 640)
+        Luminance in [0, 1], NaN where a pixel is lost.
+    whole : ndarray, shape (427, 640)
+        The same without damage.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from solvers import datasets
+    >>> damaged, whole = datasets.damaged_photograph(rng=0)
+    >>> round(float(np.isnan(damaged).mean()), 2)
+    0.7
+    """
+    names = ("china", "flower")
+    name = check_choice(name, "name", names)
+    missing = _at_most(check_nonnegative(missing, "missing"), "missing", 1)
+    rng = check_rng(rng)
+    whole = sample_photographs()[names.index(name)] @ (0.299, 0.587, 0.114)
+    damaged = whole.copy()
+    lost = some(rng, whole.size, round(missing * whole.size))
+    damaged.ravel()[lost] = np.nan
+    return damaged, whole
+
+
+def read_movielens(path):
+    r"""Read ratings from a file of the MovieLens collection that you have.
+
+    Parameters
+    ----------
+    path : str or path
+        A ``ratings.csv`` (with a header; user, item and rating are its first columns) or a
+        ``u.data`` (the same without a header, separated by tabs).
+
+    Returns
+    -------
+    ratings : scipy.sparse.coo_array, shape (m, n)
+        Stored entries are ratings, in the order of the file.
+    users, items : ndarray of int, shapes (m,) and (n,)
+        The file's numbers of rows and columns, ascending.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from solvers import datasets
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "u.data"
+    ...     _ = path.write_text("196\t242\t3\t881250949\n186\t302\t4\t891717742\n")
+    ...     ratings, users, items = datasets.read_movielens(path)
+    >>> ratings.toarray(), users
+    (array([[0., 4.],
+           [3., 0.]]), array([186, 196]))
+    """
+    with Path(path).open(encoding="utf-8") as file:
+        first = file.readline()
+    comma = "," in first
+    table = np.loadtxt(
+        path,
+        delimiter="," if comma else "\t",
+        skiprows=int(comma and not first[0].isdigit()),
+        usecols=(0, 1, 2),
+        ndmin=2,
+    )
+    (users, rows), (items, cols) = (
+        np.unique(table[:, k].astype(np.int64), return_inverse=True) for k in (0, 1)
+    )
+    shape = users.size, items.size
+    return coo_array((table[:, 2], (rows, cols)), shape=shape), users, items
+
+
+def _at_most(value, name, limit):
+    if value is not None and value > limit:
+        raise ValueError(f"`{name}` came as {value}; expected at most {limit:.6g}")
+    return value
 
 
 def _random_weights(rng, n):

@@ -1,4 +1,4 @@
-"""The transport problems are what their docstrings say."""
+"""The problems are what their docstrings say."""
 
 import subprocess
 import sys
@@ -175,3 +175,181 @@ def test_the_random_suite_reaches_every_corner(suite):
 
 def test_a_single_point_is_a_problem_too():
     assert datasets.grid_transport(1).C.tolist() == [[0.0]]
+
+
+# Matrices with holes ----------------------------------------------------------------------------
+def degrees(places, size):
+    return np.bincount(places, minlength=size)
+
+
+@pytest.mark.parametrize("cond", [1.0, 10.0, 1e6])
+def test_a_planted_matrix_has_the_rank_the_condition_and_the_size_asked_for(cond):
+    rows, cols, vals, L, R = datasets.planted_matrix(70, 50, 4, 3.0, cond=cond, rng=0)
+    X = L @ R.T
+    s = np.linalg.svd(X, compute_uv=False)
+    assert s[0] / s[3] == pytest.approx(cond, rel=1e-8)
+    assert s[4] < 1e-13 * s[0]
+    assert np.square(X).mean() == pytest.approx(1.0, rel=1e-12)
+    np.testing.assert_allclose(vals, X[rows, cols], atol=1e-13)
+
+
+@pytest.mark.parametrize("oversampling", [1.0, 2.0, 3.5])
+def test_planted_places_differ_and_are_as_many_as_the_oversampling_says(oversampling):
+    rows, cols, *_ = datasets.planted_matrix(60, 40, 5, oversampling, min_degree=0, rng=1)
+    assert len(set(zip(rows.tolist(), cols.tolist(), strict=True))) == rows.size
+    assert rows.size == round(oversampling * 5 * (60 + 40 - 5))
+
+
+def test_planted_places_are_spread_evenly_even_where_most_are_known():
+    # 30 x 30 places, 600 of them known: each in two thirds of all draws.
+    known = np.zeros((30, 30))
+    for seed in range(200):
+        rows, cols, *_ = datasets.planted_matrix(30, 30, 5, 600 / 275, min_degree=0, rng=seed)
+        known[rows, cols] += 1
+    # Independent of each other to within a per mille: a chi-square of 899 degrees of freedom.
+    chi_square = np.square(known - 400 / 3).sum() / (400 / 9)
+    assert 1e-4 < stats.chi2.sf(chi_square * 900 / 899, 899) < 1 - 1e-4
+
+
+@pytest.mark.parametrize(("least", "expected"), [(None, 3), (7, 7)])
+def test_no_row_or_column_of_a_planted_matrix_is_poor(least, expected):
+    rows, cols, *_ = datasets.planted_matrix(400, 50, 3, 1.1, min_degree=least, rng=2)
+    assert degrees(rows, 400).min() >= expected
+    assert degrees(cols, 50).min() >= expected
+
+
+def test_popular_rows_of_a_planted_matrix_are_known_better():
+    rows, cols, *_ = datasets.planted_matrix(300, 300, 3, 5.0, popularity=True, rng=3)
+    for places in (rows, cols):
+        count = degrees(places, 300)
+        assert count[:30].mean() > 2 * count[-150:].mean()
+
+
+def test_noise_has_the_standard_deviation_asked_for():
+    rows, cols, vals, L, R = datasets.planted_matrix(200, 200, 3, 5.0, noise=0.3, rng=4)
+    noise = vals - (L @ R.T)[rows, cols]
+    assert stats.kstest(noise / 0.3, "norm").pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "name"),
+    [
+        ((0, 5, 1, 2.0), {}, "m"),
+        ((5, 0, 1, 2.0), {}, "n"),
+        ((5, 6, 6, 1.0), {}, "rank"),
+        ((50, 50, 3, 0.0), {}, "oversampling"),
+        ((50, 50, 3, 9.0), {}, "oversampling"),
+        ((50, 50, 3, 3.0), {"popularity": True}, "oversampling"),
+        ((50, 50, 3, 2.0), {"cond": 0.0}, "cond"),
+        ((50, 50, 3, 2.0), {"noise": -1.0}, "noise"),
+        ((50, 40, 3, 2.0), {"min_degree": 41}, "min_degree"),
+    ],
+)
+def test_a_planted_matrix_that_cannot_be_is_refused_by_name(arguments, options, name):
+    with pytest.raises(ValueError, match=f"^`{name}` came as .*; expected"):
+        datasets.planted_matrix(*arguments, **options)
+
+
+def test_the_family_has_planted_matrices_too():
+    from solvers import completion
+
+    first = completion.make_planted(20, 30, 2, 2.0, rng=5)
+    assert same(first, datasets.planted_matrix(20, 30, 2, 2.0, rng=5))
+    assert not same(first, datasets.planted_matrix(20, 30, 2, 2.0, rng=6))
+
+
+def test_ratings_look_like_ratings():
+    ratings = datasets.ratings_like(3000, 1800, 200_000, rng=0)
+    assert ratings.shape == (3000, 1800)
+    assert ratings.nnz == 200_000
+    assert set(np.unique(ratings.data)) == {0.5 * k for k in range(1, 11)}
+    assert ratings.data.mean() == pytest.approx(3.5, abs=0.15)
+    assert ratings.data.std() == pytest.approx(1.1, abs=0.08)
+    assert ratings.tocsr().nnz == 200_000  # no place twice
+    for places, size in ((ratings.row, 3000), (ratings.col, 1800)):
+        count = np.sort(degrees(places, size))
+        assert count[-1] > 8 * np.median(count)
+        # Popularity does not go by number.
+        assert abs(stats.spearmanr(degrees(places, size), np.arange(size))[0]) < 0.1
+
+
+def test_ratings_have_biases_of_users_and_items():
+    ratings = datasets.ratings_like(200, 150, 7000, rng=1)
+    for places, size in ((ratings.row, 200), (ratings.col, 150)):
+        means = np.bincount(places, ratings.data, size) / np.maximum(degrees(places, size), 1)
+        # Without them the means of some 40 ratings would vary by 0.17.
+        assert means[degrees(places, size) >= 20].std() > 0.3
+
+
+def test_counts_are_whole_and_come_in_topics():
+    counts = datasets.listening_counts(800, 200, 20_000, rng=0)
+    assert counts.shape == (800, 200)
+    assert counts.nnz == counts.tocsr().nnz == 20_000
+    assert counts.data.min() == 1
+    assert np.array_equal(counts.data, np.rint(counts.data))
+    # Twenty topics carry what users have in common; shuffled columns have nothing in common.
+    rng = np.random.default_rng(0)
+    known = counts.toarray() > 0
+    shuffled = np.stack([rng.permutation(row) for row in known])
+    spectra = [np.linalg.svd(x - x.mean(axis=0), compute_uv=False) for x in (known, shuffled)]
+    assert spectra[0][15] > 1.5 * spectra[1][15]
+    assert spectra[0][25] < 1.2 * spectra[1][15]
+
+
+@pytest.mark.parametrize("make", [datasets.ratings_like, datasets.listening_counts])
+def test_more_than_a_quarter_of_all_entries_is_refused(make):
+    with pytest.raises(ValueError, match=r"^`size` came as 26; expected at most 25"):
+        make(10, 10, 26)
+    assert make(10, 10, 25, rng=0).nnz == 25
+
+
+def test_a_damaged_photograph_is_whole_where_it_is_not_damaged():
+    damaged, whole = datasets.damaged_photograph("flower", 0.9, rng=0)
+    lost = np.isnan(damaged)
+    assert lost.sum() == round(0.9 * whole.size)
+    assert np.array_equal(damaged[~lost], whole[~lost])
+    assert whole.min() >= 0.0
+    assert whole.max() <= 1.0
+    flower = datasets.sample_photographs()[1]
+    assert np.all(flower.min(axis=2) - 1e-12 <= whole)
+    assert np.all(whole <= flower.max(axis=2) + 1e-12)
+    # Lost at random: in all parts of the picture alike.
+    shares = [part.mean() for part in np.array_split(lost, 10, axis=1)]
+    assert np.ptp(shares) < 0.02
+
+
+def test_a_photograph_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"^`name` came as 'moon'"):
+        datasets.damaged_photograph("moon")
+    with pytest.raises(ValueError, match=r"^`missing` came as 1\.5"):
+        datasets.damaged_photograph(missing=1.5)
+
+
+MOVIELENS = {
+    "ratings.csv": "userId,movieId,rating,timestamp\n7,31,2.5,1260759144\n3,1029,3.0,1260759179\n",
+    "u.data": "7\t31\t2.5\t881250949\n3\t1029\t3\t891717742\n",
+}
+
+
+@pytest.mark.parametrize("name", MOVIELENS)
+def test_movielens_files_become_ratings(name, tmp_path):
+    (tmp_path / name).write_text(MOVIELENS[name])
+    ratings, users, items = datasets.read_movielens(tmp_path / name)
+    assert users.tolist() == [3, 7]
+    assert items.tolist() == [31, 1029]
+    assert ratings.toarray().tolist() == [[0.0, 3.0], [2.5, 0.0]]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rng: datasets.planted_matrix(30, 20, 2, 2.0, noise=1.0, rng=rng),
+        lambda rng: (datasets.ratings_like(50, 40, 300, rng=rng).toarray(),),
+        lambda rng: (datasets.listening_counts(50, 40, 300, rng=rng).toarray(),),
+        lambda rng: (np.nan_to_num(datasets.damaged_photograph(rng=rng)[0]),),
+    ],
+)
+def test_matrices_with_holes_depend_on_the_seed_alone(make):
+    first, again, other = (make(seed) for seed in (5, 5, 6))
+    assert same(first, again)
+    assert not same(first, other)
