@@ -2,6 +2,7 @@
 
 from .._core.validation import check_choice
 from ._als import als
+from ._altmin_paper import theory
 from ._driver import complete
 
 METHODS = ("auto", "altmin", "irls", "gn", "varpro", "scaled_gd", "lmafit")
@@ -53,9 +54,15 @@ def alternating_minimization(
     for name in ("M", "rank", "method"):
         del options[name]
     method = check_choice(method, "method", METHODS)
-    return complete("alternating_minimization", M, rank, _pipeline(method), **options)
+    return complete("alternating_minimization", M, rank, _pipeline(method, mode), **options)
 
 
-def _pipeline(method):
+def _pipeline(method, mode):
     """Return the engines that `method` stands for."""
+    if isinstance(mode, str) and mode == "theory":
+        if method not in ("auto", "altmin"):
+            raise ValueError(
+                f"`mode` came as 'theory' with method={method!r}; expected method='altmin'"
+            )
+        return theory
     return als
