@@ -21,10 +21,13 @@ def block_by_block(be, systems, x, grad, left, inner):
 
 def _with_direct(be, kernel, systems, x, grad, left, *options):
     """Run a kernel, and solve the rows directly that it skips or gives up."""
-    xp, solve_rows = be.xp, be.kernels("solvers.completion", "rows").solve_rows
+    xp = be.xp
     state = xp.zeros(x.shape[0], np.int8)
     square, steps = kernel(*systems, x, grad, left, state, *options)
     skipped, given_up = xp.flatnonzero(state == 0), xp.flatnonzero(state == 2)
+    if not skipped.size and not given_up.size:
+        return square, steps
+    solve_rows = be.kernels("solvers.completion", "rows").solve_rows
     if skipped.size == x.shape[0]:
         return solve_rows(*systems, x, grad)
     for rows in (skipped, given_up):
