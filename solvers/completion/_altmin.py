@@ -2,9 +2,21 @@
 
 from .._core.validation import check_choice
 from ._als import als
+from ._auto import irls_then_gn
 from ._driver import complete
+from ._gauss_newton import gn
+from ._lmafit import lmafit
+from ._nonnegative import nonnegative as nonnegative_engine
+from ._robust import robust
+from ._scaled_gd import scaled_gradient_descent
 
 METHODS = ("auto", "altmin", "irls", "gn", "varpro", "scaled_gd", "lmafit")
+_ENGINES = {
+    "gn": gn,
+    "irls": irls_then_gn,
+    "scaled_gd": scaled_gradient_descent,
+    "lmafit": lmafit,
+}
 
 
 def alternating_minimization(
@@ -232,4 +244,13 @@ def alternating_minimization(
 
 def _pipeline(method):
     """Return the engines that `method` stands for."""
-    return als
+
+    def pipeline(problem, rank, watch, options):
+        engine = _ENGINES.get(method, als)
+        if problem.loss != "squared":
+            engine = robust
+        elif problem.nonnegative:
+            engine = nonnegative_engine
+        return engine(problem, rank, watch, options)
+
+    return pipeline

@@ -25,6 +25,7 @@ from .._core.validation import (
     check_time_limit,
     describe,
 )
+from . import _losses
 from ._certificate import check_certificate, judge
 from ._observations import check_duplicates, read_entries
 from ._problem import LOSSES, Holdout, pose
@@ -111,7 +112,7 @@ def complete(
     method : str
         Name for messages and `Result.method`.
     M, rank : object
-        Data and rank, as the caller passed them; a rank here is a number.
+        Data and rank, as the caller passed them; a rank here is a number, or None for no limit.
     pipeline : callable
         ``pipeline(problem, rank, watch, options)`` returns `Factors` in the problem's unit.
     shape, ..., n_threads : object
@@ -119,7 +120,8 @@ def complete(
     """
     entered = read_entries(M, shape, weights, check_dtype(dtype))
     io = entered.io
-    rank = check_rank(rank, min(entered.shape))
+    largest = min(entered.shape)
+    rank = largest if rank is None else check_rank(rank, largest)
     rng = check_rng(rng)
     model = _check_model(
         entered,
@@ -174,6 +176,7 @@ def complete(
         goal = options
         for attempt in range(_RETRIES):
             x = watch.best(pipeline(problem, rank, watch, goal))
+            problem = watch.problem
             answer, report = _judged(entered, problem, x, model, without, options)
             if report.certificate.holds or run.status is not None:
                 break
@@ -363,7 +366,7 @@ def _finished(entered, problem, x, answer, report, watch, options, without, mode
     k, delta = x.s.size, None if problem.delta is None else problem.delta * problem.scale
     A, B = problem.balanced(x)
     r = problem.residual(A, B, x.row_bias, x.col_bias)
-    fun = problem.misfit(A, B, r) + problem.penalty(A, B, x.row_bias, x.col_bias)
+    fun = problem.data_term(A, B, r) + problem.penalty(A, B, x.row_bias, x.col_bias)
     fields = {
         "U": io.out(answer.U),
         "s": io.out(answer.s),
@@ -371,7 +374,7 @@ def _finished(entered, problem, x, answer, report, watch, options, without, mode
         "mu": problem.mu,
         "row_bias": io.out(answer.row_bias if problem.biased else io.xp.zeros(m, io.dtype)),
         "col_bias": io.out(answer.col_bias if problem.biased else io.xp.zeros(n, io.dtype)),
-        "fun": fun * problem.scale**2,
+        "fun": fun * problem.unit,
         "relres": details["relres"],
         "rmse": details.get("rmse"),
         "rmse_validation": _validation_rmse(problem, A, B, x),
@@ -390,7 +393,7 @@ def _finished(entered, problem, x, answer, report, watch, options, without, mode
         "unidentified_rows": report.unidentified_rows,
         "unidentified_cols": report.unidentified_cols,
         "components": report.components,
-        "outlier_weights": None,
+        "outlier_weights": io.out(_outlier_weights(problem, r)),
         "_model": {**model, "delta": delta},
         "_gauge": io.out(x.V.T @ B * problem.scale**0.5) if problem.weighted else None,
     }
@@ -398,6 +401,14 @@ def _finished(entered, problem, x, answer, report, watch, options, without, mode
     if not len(result.history["nit"]):
         result.history = {}
     return result
+
+
+def _outlier_weights(problem, r):
+    """Return how much each of the caller's entries counts; NaN for those left out."""
+    if problem.loss == "squared":
+        return None
+    shares = _losses.inlier_share(problem.xp, problem.loss, r, problem.delta)
+    return problem.obs.in_callers_order(shares, np.nan)
 
 
 def _validation_rmse(problem, A, B, x):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import _losses
 from ._factors import Factors, entries, svd_of_product
 from ._observations import Entries, Observations, observe
 
@@ -122,6 +123,11 @@ class Completion:
         """Weight of ``|B_j|^2 / 2``, for each column."""
         return (self.lam * self.col_scale).astype(self.dtype)
 
+    @property
+    def unit(self):
+        """The objective's unit: what to multiply it by for the caller's data."""
+        return self.scale**2 if self.loss in _QUADRATIC else self.scale
+
     @cached_property
     def norm(self):
         """Weighted norm of the values, the unit of relative residuals; 1 if they are all 0."""
@@ -155,6 +161,13 @@ class Completion:
         if self.implicit:
             total += 0.5 * self.be.host(((A.T @ A) * (B.T @ B)).sum()) + self._offset
         return float(total)
+
+    def data_term(self, A, B, r):
+        """Return what the objective charges for the residual `r`."""
+        if self.loss == "squared":
+            return self.misfit(A, B, r)
+        cost, w = _losses.value(self.xp, self.loss, r, self.delta), self.obs.by_row.weight
+        return float(self.be.host((w * cost if w.size else cost).sum(dtype=np.float64)))
 
     def penalty(self, A, B, a, b):
         """Return the ridge terms."""
