@@ -12,6 +12,7 @@ from numba import prange
 
 from ..._core import threads
 from ..._core.kernels.jit import REDUCE, kernel
+from .strips import cuts
 
 
 def arrange(rows, cols, vals, weights, m):
@@ -193,15 +194,3 @@ def _times(cuts, ptr, idx, val, B, out):
                 j, value = idx[p], val[p]
                 for q in range(k):
                     out[i, q] += value * B[j, q]
-
-
-def cuts(ptr, work):
-    """Return where to cut the rows into strips, for so many operations for each entry."""
-    strips = threads.strips((ptr[-1] + ptr.size) * work)
-    if strips == 1:
-        return np.array([0, ptr.size - 1])
-    # A row and its entries stand for their share of the work.
-    done = ptr + np.arange(ptr.size)
-    # Many small strips: threads that the system holds up leave theirs to the others.
-    goals = np.linspace(0, done[-1], 8 * strips + 1)
-    return np.searchsorted(done, goals)
