@@ -25,6 +25,10 @@ LOSSES = ("squared", "huber", "l1", "welsch", "tukey")
 _QUADRATIC = ("squared", "huber", "welsch", "tukey")
 
 
+# Entries that are looked at together, so that they stay in the cache.
+_BATCH = 1 << 17
+
+
 class Holdout(NamedTuple):
     """Entries kept apart to tell when to stop; values in the problem's unit."""
 
@@ -196,12 +200,17 @@ class Completion:
 
     def balanced(self, x):
         """Return the A and B of smallest penalty whose product is ``U diag(s) V^T``."""
-        if self.nonnegative or not self.weighted:
+        if not self.weighted:
             return x.balanced(self.be)
         xp = self.xp
         # Empty rows and columns count nothing; they take part with factors of size zero.
         d, e = xp.sqrt(self.row_scale), xp.sqrt(self.col_scale)
         d, e = (xp.where(t > 0, t, 1.0).astype(self.dtype)[:, None] for t in (d, e))
+        if self.nonnegative:
+            # Only the sizes of its columns are free.
+            norms = xp.linalg.norm(d * x.U, axis=0), xp.linalg.norm(e * x.V, axis=0)
+            a, b = (xp.where(norm > 0, norm, 1.0) for norm in norms)
+            return x.U * xp.sqrt(x.s * b / a), x.V * xp.sqrt(x.s * a / b)
         U, s, V = svd_of_product(self.be, d * x.U, e * (x.V * x.s))
         root = xp.sqrt(s)
         return U * root / d, V * root / e
@@ -258,9 +267,10 @@ def pose(
         mu, scale = 0.0, 1.0
         obs = _as_feedback(io, obs, alpha)
     else:
-        val, weight = obs.by_row.val, obs.by_row.weight
-        mu, scale = _unit(be, val, weight, center) if unit is None else unit
-        obs = obs.with_values(((val - mu) / scale).astype(io.dtype), weight)
+        side = obs.by_row
+        mu, scale = _unit(be, side.val, side.weight, center) if unit is None else unit
+        for val in (side.val, obs.by_col.val):
+            _rescale(val, mu, scale)
     rows, cols = (xp.diff(s.ptr).astype(np.float64) for s in (obs.by_row, obs.by_col))
     m, n = obs.shape
     if weighted_lambda:
@@ -293,10 +303,18 @@ def _unit(be, val, weight, center):
         w = weight if weight.size else xp.ones_like(val)
         mu = be.host((w * val).sum(dtype=np.float64) / w.sum(dtype=np.float64))
     # The largest value is taken out of the squares, lest they overflow or vanish.
-    top = be.host(xp.abs(val - mu).max())
+    top = max(abs(end - mu) for end in be.host(val.min(), val.max()))
     if not (top and np.isfinite(top)):
         return mu, 1.0
-    return mu, top * float(np.sqrt(be.host(xp.square((val - mu) / top).mean(dtype=np.float64))))
+    parts = (val[first : first + _BATCH] for first in range(0, val.size, _BATCH))
+    squares = (xp.square((part - mu) / top).sum(dtype=np.float64) for part in parts)
+    return mu, top * float(np.sqrt(be.host(sum(squares)) / val.size))
+
+
+def _rescale(val, mu, scale):
+    """Shift and scale values that `observe` has copied, in place."""
+    val -= mu
+    val /= scale
 
 
 def _as_feedback(io, obs, alpha):
