@@ -25,6 +25,7 @@ from .._core.validation import (
     check_time_limit,
     describe,
 )
+from . import _losses
 from ._certificate import check_certificate, judge
 from ._observations import check_duplicates, read_entries
 from ._problem import LOSSES, Holdout, pose
@@ -175,6 +176,7 @@ def complete(
         goal = options
         for attempt in range(_RETRIES):
             x = watch.best(pipeline(problem, rank, watch, goal))
+            problem = watch.problem
             answer, report = _judged(entered, problem, x, model, without, options)
             if report.certificate.holds or run.status is not None:
                 break
@@ -183,7 +185,7 @@ def complete(
                 break
             # The engine met its goal, but its residual is not quite the certificate's.
             goal = replace(goal, tol=0.1 * goal.tol, x0=problem.start_of(x))
-        return _finished(entered, problem, x, answer, report, watch, options, without)
+        return _finished(entered, problem, x, answer, report, watch, options, without, model)
 
 
 def check_dtype(dtype):
@@ -358,13 +360,13 @@ def _judged(entered, problem, x, model, without, options):
     return answer, report
 
 
-def _finished(entered, problem, x, answer, report, watch, options, without):
+def _finished(entered, problem, x, answer, report, watch, options, without, model):
     io, run, details = entered.io, watch.run, report.certificate.details
     m, n = problem.shape
-    k = x.s.size
+    k, delta = x.s.size, None if problem.delta is None else problem.delta * problem.scale
     A, B = problem.balanced(x)
     r = problem.residual(A, B, x.row_bias, x.col_bias)
-    fun = problem.misfit(A, B, r) + problem.penalty(A, B, x.row_bias, x.col_bias)
+    fun = problem.data_term(A, B, r) + problem.penalty(A, B, x.row_bias, x.col_bias)
     fields = {
         "U": io.out(answer.U),
         "s": io.out(answer.s),
@@ -372,7 +374,7 @@ def _finished(entered, problem, x, answer, report, watch, options, without):
         "mu": problem.mu,
         "row_bias": io.out(answer.row_bias if problem.biased else io.xp.zeros(m, io.dtype)),
         "col_bias": io.out(answer.col_bias if problem.biased else io.xp.zeros(n, io.dtype)),
-        "fun": fun * problem.scale**2,
+        "fun": fun * problem.unit,
         "relres": details["relres"],
         "rmse": details.get("rmse"),
         "rmse_validation": _validation_rmse(problem, A, B, x),
@@ -380,7 +382,7 @@ def _finished(entered, problem, x, answer, report, watch, options, without):
         "duality_gap": details.get("duality_gap"),
         "spectral_ratio": details.get("spectral_ratio"),
         "holdout": io.out(without),
-        "delta": None if problem.delta is None else problem.delta * problem.scale,
+        "delta": delta,
         "exact_fit": details["relres"] <= report.certificate.tol,
         "n_inner": watch.inner_steps,
         "n_passes": watch.passes,
@@ -391,9 +393,22 @@ def _finished(entered, problem, x, answer, report, watch, options, without):
         "unidentified_rows": report.unidentified_rows,
         "unidentified_cols": report.unidentified_cols,
         "components": report.components,
-        "outlier_weights": None,
+        "outlier_weights": io.out(_outlier_weights(problem, r)),
+        "_model": {**model, "delta": delta},
+        "_gauge": io.out(x.V.T @ B * problem.scale**0.5) if problem.weighted else None,
     }
-    return run.finish(CompletionResult, report.certificate, note=report.note, **fields)
+    result = run.finish(CompletionResult, report.certificate, note=report.note, **fields)
+    if not len(result.history["nit"]):
+        result.history = {}
+    return result
+
+
+def _outlier_weights(problem, r):
+    """Return how much each of the caller's entries counts; NaN for those left out."""
+    if problem.loss == "squared":
+        return None
+    shares = _losses.inlier_share(problem.xp, problem.loss, r, problem.delta)
+    return problem.obs.in_callers_order(shares, np.nan)
 
 
 def _validation_rmse(problem, A, B, x):

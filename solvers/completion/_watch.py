@@ -14,6 +14,7 @@ class Watch:
     Parameters
     ----------
     problem : Completion
+        An engine that changes it, to state the `delta` it found, puts the new one here.
     run : Monitor
     out : callable
         Turns an array into the caller's kind.
@@ -35,7 +36,7 @@ class Watch:
         self._out, self._options = out, options
         self._best, self._kept, self._best_nit = math.inf, None, 0
         self.ended, self.reason, self.reached = None, None, math.inf
-        self._fun, self._relres, self._inner, self._passes = None, math.inf, 0, 0
+        self._fun, self._exact, self._inner, self._passes = None, math.inf, 0, 0
 
     @property
     def passes(self):
@@ -64,7 +65,17 @@ class Watch:
         self._tol = self._options.tol if tol is None else tol
         self._last = math.inf if maxiter is None else self.run.nit + maxiter
 
-    def record(self, state, *, fun, relres, grad=math.nan, inner=0, passes=0, judge=True):
+    def done(self, relres, grad):
+        """Tell whether what a stage starts from is good enough to end it at once."""
+        value = self._judged(relres, grad)
+        self.reached = min(self.reached, value)
+        if value <= self._tol:
+            self.ended = Status.CONVERGED
+        return self.ended is not None
+
+    def record(
+        self, state, *, fun, relres, grad=math.nan, exact=None, inner=0, passes=0, judge=True
+    ):
         """Count an iteration; tell whether the stage must end.
 
         Parameters
@@ -75,6 +86,8 @@ class Watch:
             Objective in the problem's unit, and relative residual.
         grad : float
             Relative gradient norm of `state`, NaN where it is not known.
+        exact : float, optional
+            What shows an exact fit, if not `relres`.
         inner : int
             Steps of inner solvers in this iteration.
         passes : int
@@ -85,11 +98,12 @@ class Watch:
         problem, options, run = self.problem, self._options, self.run
         self._inner += inner
         self._passes += passes
-        series = {"objective": fun * problem.scale**2, "grad": grad, "inner_steps": inner}
+        series = {"objective": fun * problem.unit, "grad": grad, "inner_steps": inner}
         if problem.holdout is not None:
             series["rmse_val"] = problem.scale * problem.holdout_rmse(*state())
         over = run.record(relres, judge=False, state=lambda: self._shown(state), **series)
-        value = self._judged(relres, grad)
+        exact = relres if exact is None else exact
+        value = self._judged(exact, grad)
         self.reached = min(self.reached, value)
         if over:
             self.ended = run.status
@@ -104,21 +118,21 @@ class Watch:
             self._end(Status.STALLED, "The objective changed by less than `ftol`: end of the run.")
         elif run.nit >= self._last:
             self.ended = Status.MAXITER
-        self._fun, self._relres = fun, relres
+        self._fun, self._exact = fun, exact
         return self.ended is not None
 
     def best(self, answer):
         """Return `answer`, or the iterate with the smallest held-out error if one was kept."""
         return answer if self._kept is None else self._kept
 
-    def _judged(self, relres, grad):
-        if self.problem.lam > 0 or self.problem.nonnegative:
+    def _judged(self, exact, grad):
+        if self.problem.lam > 0 and self.problem.loss == "squared":
             values = [grad]
-        elif relres < _FALLING * self._relres:
+        elif exact < _FALLING * self._exact:
             # On the way to an exact fit the gradient is ahead of the residual.
-            values = [relres]
+            values = [exact]
         else:
-            values = [relres, grad]
+            values = [exact, grad]
         return min((v for v in values if not math.isnan(v)), default=math.inf)
 
     def _settled(self, fun):

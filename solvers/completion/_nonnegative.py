@@ -1,0 +1,93 @@
+"""Alternating minimisation for non-negative factors, with Anderson's mixing.
+
+Given B, each row of A is the minimiser of a non-negative least-squares problem, and the other way
+round. One sweep maps B to a better one; mixing looks for its fixed point along the last changes.
+"""
+
+import numpy as np
+
+from ._start import start
+
+# Changes that are mixed, and how much of their Gram matrix may be rounding.
+_WINDOW, _ROUNDING = 6, 1e-12
+
+
+def nonnegative(problem, rank, watch, options):
+    """Minimise over factors A, B >= 0; return `Factors`."""
+    by_row, by_col = problem.obs.by_row, problem.obs.by_col
+    A, B, a, b = state = start(problem, rank, options)
+    A, swept, mixing, fun = A.copy(), None, Mixing(problem.be), np.inf
+    watch.begin("nonnegative")
+    for _ in watch.run:
+        _half_sweep(problem, by_row, A, B, problem.row_ridge)
+        # A is the best for this B, so what follows is a function of B alone.
+        misfit = problem.misfit(A, B, problem.residual(A, B, a, b))
+        before, fun = fun, misfit + problem.penalty(A, B, a, b)
+        if mixing.mixed and fun > before + 4.0 * np.finfo(problem.dtype).eps * abs(before):
+            A, B, fun = *swept, before
+            mixing.forget()
+            continue
+        state, image = (A, B, a, b), B.copy()
+        violation = _half_sweep(problem, by_col, image, A, problem.col_ridge)
+        size = problem.be.host((A * A).sum() + (B * B).sum())
+        if watch.record(
+            lambda state=state: state,
+            fun=fun,
+            relres=problem.relres(misfit),
+            # There is none in A.
+            grad=float(np.sqrt(violation / (size or 1.0))),
+            passes=3,
+        ):
+            break
+        swept = _scaled(problem, A, image)
+        A, B = swept[0].copy(), mixing(B, swept[1])
+    return problem.balance(*state)
+
+
+def _half_sweep(problem, side, A, B, ridge):
+    """Minimise over A >= 0, in place; return the squared KKT residual at the A given."""
+    kernels = problem.be.kernels("solvers.completion", "nonnegative")
+    shared = B.T @ B if problem.implicit else problem.xp.empty((0, 0), B.dtype)
+    return kernels.solve_nonnegative(*side[:4], B, ridge, shared, A)
+
+
+def _scaled(problem, A, B):
+    """Return A and B with columns scaled so that the penalty is smallest."""
+    xp = problem.xp
+    d, e = (problem.row_ridge, problem.col_ridge) if problem.lam else (1.0, 1.0)
+    a, b = (xp.sqrt((d * F.T**2).sum(axis=1)) for d, F in ((d, A), (e, B)))
+    alive = (a > 0) & (b > 0)
+    root = xp.where(alive, xp.sqrt(xp.where(alive, b, 1.0) / xp.where(alive, a, 1.0)), 1.0)
+    return A * root, B / root
+
+
+class Mixing:
+    """Anderson's acceleration of a map of non-negative matrices.
+
+    Attributes
+    ----------
+    mixed : bool
+        Whether the last point is more than an image of the one before.
+    """
+
+    def __init__(self, be):
+        self._be = be
+        self.forget()
+
+    def forget(self):
+        """Begin anew."""
+        self._last, self._steps, self.mixed = None, [], False
+
+    def __call__(self, x, image):
+        """Return the next point, from the present one and its image."""
+        xp, change = self._be.xp, (image - x).ravel()
+        last, self._last = self._last, (image, change)
+        self.mixed = last is not None
+        if last is None:
+            return image
+        self._steps = [*self._steps[1 - _WINDOW :], (change - last[1], image - last[0])]
+        F = xp.stack([f for f, _ in self._steps])
+        gram, right = self._be.host(F @ F.T, F @ change)
+        weights = np.linalg.lstsq(gram, right, rcond=_ROUNDING)[0]
+        mixed = image - sum(w * step for w, (_, step) in zip(weights, self._steps, strict=True))
+        return xp.maximum(mixed, 0.0)

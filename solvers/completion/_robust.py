@@ -1,0 +1,208 @@
+"""Alternating minimisation for losses that forgive outliers: majorise, minimise, repeat.
+
+Each half sweep minimises a weighted sum of squares that lies above the loss and touches it at the
+present residuals. The scale of the loss, unless given, falls with the residuals until they show
+the noise, and is frozen then: from there on the objective never rises.
+"""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._core.result import Status
+from . import _losses
+from ._als import half_sweep, relative_gradient
+from ._start import start
+
+# The standard deviation of normal noise, over the median of its size.
+_DEVIATION = 1.4826
+# The noise has been found once the median residual keeps this much of what it was so many sweeps
+# before; not in the first sweeps, where a poor start may look like noise.
+_KEPT, _BACK, _FIRST = 0.8, 5, 15
+# Where scales end where there is no noise, relative to the values: just above rounding.
+_LEAST = 1e-12
+# How fast the scale of "l1" falls at most, and where it ends, relative to the noise: with less the
+# weights differ so much that sweeps hardly move (at 1e-3, by 1 % of the distance).
+_COOLING, _SHARP = 0.7, 0.1
+# Accuracy of the Huber fit from which a redescending loss starts, and the least scale of the
+# latter. Its fit counts if the Huber loss grows by less than this factor: at a minimiser it cannot
+# but grow, and where inliers have been taken for outliers it grows by much more.
+_ROUGH, _LEAST_REDESCENDING, _GROWTH = 1e-4, 1e-6, 1.1
+
+
+def robust(problem, rank, watch, options):
+    """Minimise a robust loss; return `Factors`, and leave its scale in ``watch.problem``."""
+    state = start(problem, rank, options)
+    if problem.loss in _losses.REDESCENDING:
+        state = _redescend(problem, state, watch, options)
+    else:
+        watch.begin(problem.loss)
+        state = _descend(problem, state, watch, options, Scale(problem.loss, problem.delta))
+    return problem.balance(*state)
+
+
+def _redescend(problem, state, watch, options):
+    """Minimise a loss with many local minima, from a fit by Huber's."""
+    ratio = _losses.EFFICIENT[problem.loss] / _losses.EFFICIENT["huber"]
+    scale = Scale("huber", problem.delta and problem.delta / ratio)
+    watch.begin("huber")
+    state = _descend(replace(problem, loss="huber"), state, watch, options, scale, enough=_ROUGH)
+    convex, delta = watch.problem, problem.delta or max(ratio * scale.delta, _LEAST_REDESCENDING)
+    watch.problem = problem = replace(problem, delta=delta)
+    if watch.ended is not None:
+        return state
+    watch.begin(problem.loss)
+    kept = Kept(_short_of_inliers(problem, state), convex.delta)
+    after = _descend(problem, state, watch, options, Scale(problem.loss, delta), kept=kept)
+    if _data_term(convex, after) <= _GROWTH * _data_term(convex, state):
+        return after
+    watch.run.end(Status.STALLED, "The redescending loss lost inliers: this is the Huber fit.")
+    return state
+
+
+def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
+    """Alternate between rows and columns until the watch, or the gradient, says enough."""
+    xp, obs = problem.xp, problem.obs
+    A, B, a, b = state
+    r = problem.residual(A, B, a, b)
+    for _ in watch.run:
+        delta = scale.update(_median(problem, r))
+        watch.problem = problem = replace(problem, delta=delta)
+        before, w = r, _majorant(problem, r, kept)
+        if not problem.lam:
+            B, R = xp.linalg.qr(B)
+            A = A @ R.T
+        half_sweep(problem, obs.by_row._replace(weight=w), A, B, a, b, problem.row_ridge)
+        w = _majorant(problem, problem.residual(A, B, a, b), kept)
+        if not problem.lam:
+            A, R = xp.linalg.qr(A)
+            B = B @ R.T
+        by_col = obs.by_col._replace(weight=w[obs.by_col.perm])
+        half_sweep(problem, by_col, B, A, b, a, problem.col_ridge)
+        x = problem.balance(A, B, a, b)
+        state = A, B, a, b = *problem.balanced(x), a, b
+        r = problem.residual(A, B, a, b)
+        change = _rms(problem, r - before)
+        grad = _gradient(problem, x, r) if scale.frozen else np.nan
+        over = watch.record(
+            lambda state=state: state,
+            fun=problem.data_term(A, B, r) + problem.penalty(A, B, a, b),
+            relres=problem.relres(problem.misfit(A, B, r)),
+            grad=grad,
+            exact=_exactness(problem, x.s.size, r, change),
+        )
+        if over or grad <= enough or change <= 4.0 * np.finfo(problem.dtype).eps:
+            break
+    return state
+
+
+class Scale:
+    """The scale of a loss from sweep to sweep.
+
+    Parameters
+    ----------
+    loss : {"huber", "l1", "welsch", "tukey"}
+    delta : float or None
+        A given scale; None to find one for "huber" or "l1".
+
+    Attributes
+    ----------
+    delta : float
+        The present scale.
+    frozen : bool
+        Whether it is final.
+    """
+
+    def __init__(self, loss, delta):
+        self.delta, self.frozen = delta, delta is not None
+        self._loss, self._medians, self._end = loss, [], 1.0
+
+    def update(self, median):
+        """Return the scale to use in a sweep that begins with this median residual."""
+        if self.frozen:
+            return self.delta
+        self._medians.append(median)
+        noise = _DEVIATION * median
+        past = self._medians[-1 - _BACK :]
+        found = len(self._medians) > _FIRST and median > _KEPT * past[0]
+        if self._loss == "huber":
+            self.frozen = found
+            if not found:
+                self.delta = max(_losses.EFFICIENT["huber"] * noise, _LEAST)
+            return self.delta
+        if found:
+            self._end = _SHARP
+        goal = max(self._end * noise, _LEAST)
+        self.delta = noise if self.delta is None else max(_COOLING * self.delta, goal)
+        self.frozen = self._end < 1.0 and self.delta <= goal
+        return self.delta
+
+
+class Kept(NamedTuple):
+    """Entries of rows and columns with few inliers: these keep Huber weights, none are lost.
+
+    Attributes
+    ----------
+    where : array of bool, shape (N,)
+    delta : float
+        Scale of the Huber loss.
+    """
+
+    where: Any
+    delta: float
+
+
+def _majorant(problem, r, kept):
+    """Return the weights of the squares that majorise the loss at `r`."""
+    xp, own = problem.xp, problem.obs.by_row.weight
+    w = _losses.weight(xp, problem.loss, r, problem.delta)
+    if kept is not None:
+        w = xp.where(kept.where, _losses.weight(xp, "huber", r, kept.delta), w)
+    return w * own if own.size else w
+
+
+def _short_of_inliers(problem, state):
+    """Tell which entries lie in a row or column where the loss sees at most k inliers."""
+    xp, obs, k = problem.xp, problem.obs, state[0].shape[1]
+    inside = xp.abs(problem.residual(*state)) < problem.delta
+    m, n = problem.shape
+    per_row, per_col = (
+        xp.bincount(index, weights=inside, minlength=size)
+        for index, size in ((obs.rows, m), (obs.cols, n))
+    )
+    return (per_row[obs.rows] <= k) | (per_col[obs.cols] <= k)
+
+
+def _exactness(problem, rank, r, change):
+    """Return what shows an exact fit: a vanishing median residual, which proves one if os > 2.
+
+    Half of the residuals vanish before rows with many outliers are found, so that what the last
+    sweep changed counts too.
+    """
+    m, n = problem.shape
+    if problem.size <= 2 * rank * (m + n - rank):
+        return np.inf
+    return max(_median(problem, r), change)
+
+
+def _gradient(problem, x, r):
+    """Return the projected gradient of the objective, relative to that of all entries."""
+    psi = r * _losses.weight(problem.xp, problem.loss, r, problem.delta)
+    w = problem.obs.by_row.weight
+    size = _rms(problem, w * psi if w.size else psi) * np.sqrt(problem.size)
+    # Where nothing is left to pull, the ridge's pull is relative to the values.
+    return relative_gradient(problem, x, psi) * problem.norm / (size or 1.0)
+
+
+def _data_term(problem, state):
+    A, B, a, b = state
+    return problem.data_term(A, B, problem.residual(A, B, a, b))
+
+
+def _median(problem, r):
+    return float(problem.be.host(problem.xp.median(problem.xp.abs(r))))
+
+
+def _rms(problem, r):
+    return float(np.sqrt(problem.be.host((r * r).mean(dtype=np.float64))))

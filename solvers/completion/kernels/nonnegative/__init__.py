@@ -1,0 +1,1 @@
+"""Row systems of non-negative factors: Numba (`cpu`) and CUDA (`gpu`) twins."""
