@@ -254,6 +254,8 @@ class Search:
         xp, obs = problem.xp, problem.obs
         self._d, self._e = (
             xp.where(scale > 0, 1.0 / xp.sqrt(scale), 0.0).astype(problem.dtype)
+            if problem.weighted
+            else xp.ones(scale.size, problem.dtype)
             for scale in (problem.row_scale, problem.col_scale)
         )
         self._share = self._d[obs.rows] * self._e[obs.cols] if problem.weighted else 1.0
@@ -263,7 +265,7 @@ class Search:
 
         As factors A and B of about the best size.
         """
-        problem, xp, lam = self.problem, self.problem.xp, self.problem.lam
+        problem, lam = self.problem, self.problem.lam
         if point[0].shape[1] == min(problem.shape):
             self.full = False
             return None
@@ -275,12 +277,18 @@ class Search:
             # There may be more: look wider the next time.
             self._width *= 2
         count = min(count, room)
-        if not count:
-            return None
-        U, s, V = U[:, :count], s[:count], V[:, :count]
-        U, V = self._d[:, None] * U, self._e[:, None] * V
-        size = (s - lam) / self._curvature(U, V)
-        root = xp.sqrt(size)
+        return self._columns(U, s - lam, V, count) if count else None
+
+    def grown(self, point, count):
+        """Return factors and biases with so many more columns, from a residual without ridge."""
+        self._width = max(self._width, count)
+        U, s, V = self._leading(point, 0.0)
+        return self.widened(point, *self._columns(U, s, V, count))
+
+    def _columns(self, U, slopes, V, count):
+        """Return columns of A and B that go down each of the first slopes to its lowest point."""
+        U, V = self._d[:, None] * U[:, :count], self._e[:, None] * V[:, :count]
+        root = self.problem.xp.sqrt(slopes[:count] / self._curvature(U, V))
         return U * root, V * root
 
     def trimmed(self, x, least):
