@@ -360,8 +360,11 @@ def _agree(name, found, shape):
 
 def _expanded(be, ptr):
     """Return the row of each entry."""
-    rows = be.xp.arange(ptr.size - 1, dtype=np.int32)
-    return be.xp.repeat(rows, be.host(be.xp.diff(ptr)) if be.name == "cupy" else np.diff(ptr))
+    if be.name == "numpy":
+        return np.repeat(np.arange(ptr.size - 1, dtype=np.int32), np.diff(ptr))
+    # CuPy repeats by numbers that are on the host only.
+    places = be.xp.arange(be.host(ptr[-1]))
+    return be.xp.searchsorted(ptr[1:], places, side="right").astype(np.int32)
 
 
 def _merged(be, ptr, idx, val, weight, duplicates):

@@ -296,10 +296,9 @@ class Search:
         problem, xp = self.problem, self.problem.xp
         A, B = problem.balanced(x)
         sizes = problem.be.host(xp.square(_over(xp, A, self._d)).sum(axis=0))
-        kept = sizes > least
-        # An answer of zero keeps a column, of zeros.
-        kept[sizes.argmax()] = True
-        return A[:, kept], B[:, kept], x.row_bias, x.col_bias
+        # They descend. An answer of zero keeps a column, of zeros.
+        kept = max(int((sizes > least).sum()), 1)
+        return A[:, :kept], B[:, :kept], x.row_bias, x.col_bias
 
     def widened(self, point, A, B):
         """Return factors and biases with more columns."""
@@ -361,8 +360,8 @@ class Search:
         r = (r * by_row.weight if by_row.weight.size else r).astype(problem.dtype)
         transposed = r[by_col.perm]
         U, s, V = svd_of_product(problem.be, _over(xp, A, self._d), _over(xp, B, self._e))
-        kept = problem.be.host(s) > 0.0
-        U, V = U[:, kept], V[:, kept]
+        count = int((problem.be.host(s) > 0.0).sum())
+        U, V = U[:, :count], V[:, :count]
 
         def product(Q):
             out = xp.empty((m, Q.shape[1]), problem.dtype)
