@@ -226,13 +226,13 @@ def check_dtype(dtype):
     return found
 
 
-def check_rank(rank, largest):
+def check_rank(rank, largest, name="rank"):
     """Return a rank that the matrix can have."""
     if not isinstance(rank, numbers.Integral) or isinstance(rank, bool):
-        raise TypeError(f"`rank` came as {describe(rank)}; expected a whole number >= 1")
+        raise TypeError(f"`{name}` came as {describe(rank)}; expected a whole number >= 1")
     if not 1 <= rank <= largest:
         raise ValueError(
-            f"`rank` came as {rank}; expected a whole number from 1 to {largest}, the matrix's "
+            f"`{name}` came as {rank}; expected a whole number from 1 to {largest}, the matrix's "
             "smaller side"
         )
     return int(rank)
@@ -420,7 +420,7 @@ def _finished(entered, problem, x, answer, report, watch, options, without, mode
         "n_passes": watch.passes,
         "inner": options.inner,
         "rank": k,
-        "rank_curve": None,
+        "rank_curve": watch.rank_curve,
         "oversampling": problem.size / (k * (m + n - k)),
         "unidentified_rows": report.unidentified_rows,
         "unidentified_cols": report.unidentified_cols,

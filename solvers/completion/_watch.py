@@ -31,10 +31,12 @@ class Watch:
     reached : float
         Smallest judged value so far: relative residual or gradient where nothing is penalised,
         relative gradient elsewhere.
+    rank_curve : dict of str to array, or None
+        Ranks that were tried and their errors, if the run had to find one.
     """
 
     def __init__(self, problem, run, out, options):
-        self.problem, self.run = problem, run
+        self.problem, self.run, self.rank_curve = problem, run, None
         self._out, self._options, self.tol = out, options, options.tol
         self._sound, self._early = None, False
         self._best, self._kept, self._best_nit = math.inf, None, 0
