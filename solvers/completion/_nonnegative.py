@@ -6,10 +6,8 @@ round. One sweep maps B to a better one; mixing looks for its fixed point along 
 
 import numpy as np
 
+from ._mixing import Mixing
 from ._start import start
-
-# Changes that are mixed, and how much of their Gram matrix may be rounding.
-_WINDOW, _ROUNDING = 6, 1e-12
 
 
 def nonnegative(problem, rank, watch, options):
@@ -40,7 +38,7 @@ def nonnegative(problem, rank, watch, options):
         ):
             break
         swept = _scaled(problem, A, image)
-        A, B = swept[0].copy(), mixing(B, swept[1])
+        A, B = swept[0].copy(), problem.xp.maximum(mixing(B, swept[1]), 0.0)
     return problem.balance(*state)
 
 
@@ -59,35 +57,3 @@ def _scaled(problem, A, B):
     alive = (a > 0) & (b > 0)
     root = xp.where(alive, xp.sqrt(xp.where(alive, b, 1.0) / xp.where(alive, a, 1.0)), 1.0)
     return A * root, B / root
-
-
-class Mixing:
-    """Anderson's acceleration of a map of non-negative matrices.
-
-    Attributes
-    ----------
-    mixed : bool
-        Whether the last point is more than an image of the one before.
-    """
-
-    def __init__(self, be):
-        self._be = be
-        self.forget()
-
-    def forget(self):
-        """Begin anew."""
-        self._last, self._steps, self.mixed = None, [], False
-
-    def __call__(self, x, image):
-        """Return the next point, from the present one and its image."""
-        xp, change = self._be.xp, (image - x).ravel()
-        last, self._last = self._last, (image, change)
-        self.mixed = last is not None
-        if last is None:
-            return image
-        self._steps = [*self._steps[1 - _WINDOW :], (change - last[1], image - last[0])]
-        F = xp.stack([f for f, _ in self._steps])
-        gram, right = self._be.host(F @ F.T, F @ change)
-        weights = np.linalg.lstsq(gram, right, rcond=_ROUNDING)[0]
-        mixed = image - sum(w * step for w, (_, step) in zip(weights, self._steps, strict=True))
-        return xp.maximum(mixed, 0.0)
