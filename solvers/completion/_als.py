@@ -103,7 +103,8 @@ def half_sweep(problem, side, A, B, a, b, ridge, inner=Inner()):  # noqa: B008
     Half
     """
     x = with_bias(problem, a, A)
-    rows = problem.be.kernels("solvers.completion", "rows")
+    part = "rows" if inner.name in ("direct", "cg") else "sketch"
+    rows = problem.be.kernels("solvers.completion", part)
     grad, left = problem.xp.empty_like(x), problem.xp.zeros_like(x)
     systems = row_systems(problem, side, B, b, ridge)
     square, steps = ROW_SOLVERS[inner.name](rows, systems, x, grad, left, inner)
@@ -133,10 +134,19 @@ def _cg(rows, systems, x, grad, left, inner):
     return rows.cg_rows(*systems, x, grad, left, inner.eta, inner.steps)
 
 
+def _sketch(sketch, systems, x, grad, left, inner):
+    seed = int(inner.rng.integers(2**63))
+    return sketch.sketch_rows(*systems, x, grad, left, inner.eta, False, seed)
+
+
+def _subspace(sketch, systems, x, grad, left, inner):
+    return sketch.subspace_rows(*systems, x, grad, left, inner.eta, inner.steps)
+
+
 # Each solves or improves all rows of x in place, writes the gradient at the point it comes from
 # and, unless it is zero to rounding, the one that it leaves. It returns the weighted sum of
 # squares at the point it comes from and the number of inner steps.
-ROW_SOLVERS = {"direct": _direct, "cg": _cg}
+ROW_SOLVERS = {"direct": _direct, "cg": _cg, "sketch": _sketch, "subspace": _subspace}
 
 
 def relative_gradient(problem, x, r):

@@ -1,11 +1,39 @@
-"""The independent check of a completed matrix: from its factors and the caller's entries alone."""
+r"""The independent judge of completed matrices, wherever they come from."""
 
+import numbers
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._core.arrays import Ingest
 from .._core.certificate import Certificate
-from .._core.validation import check_choice, describe
+from .._core.validation import (
+    check_array,
+    check_choice,
+    check_flag,
+    check_nonnegative,
+    check_positive,
+    describe,
+)
+from ._certificate_case import Slope, entries, open_case
+from ._certificate_fit import Fit, Model
+from ._certificate_gap import bound_norm, rest_norms
+from ._certificate_report import components, unidentified
+from ._factors import Factors
+from ._observations import check_duplicates, read_entries
+from ._problem import LOSSES
+
+GAP, GRADIENT, RESIDUAL = "relative duality gap", "relative gradient norm", "relative residual"
+KKT, MEDIAN = "KKT residual", "median residual"
+# Singular values, relative to the largest, that count as zero.
+_VANISHED = 1e-10
+# Where a ridge makes surplus ones shrink for ever, they are as good as zero from `tol` or this.
+_SHRUNK = 1e-6
+# The median says something if at least so many entries stand against each degree of freedom.
+_OVERSAMPLED = 2.0
+# Steps of the two ways to look for a direction that is missing.
+_LOOKS, _ASCENT = 6, 30
 
 
 class Report(NamedTuple):
@@ -29,6 +57,187 @@ class Report(NamedTuple):
     components: Any
 
 
+def certify(
+    M,
+    U,
+    s,
+    V,
+    *,
+    shape=None,
+    lam=0.0,
+    mu=0.0,
+    row_bias=None,
+    col_bias=None,
+    weights=None,
+    weighted_lambda=False,
+    lam_bias=None,
+    loss="squared",
+    delta=None,
+    nonnegative=False,
+    implicit=False,
+    alpha=1.0,
+    nu=0.0,
+    alpha0=1.0,
+    duplicates="error",
+    holdout=None,
+    certificate=(),
+    tol=1e-8,
+):
+    r"""Judge a completed matrix, wherever it comes from.
+
+    Everything is computed in float64 from the entries and from :math:`X = U \mathrm{diag}(s)
+    V^\top`; no matrix of the size of `M` is formed.
+
+    Parameters
+    ----------
+    M : sparse matrix, (rows, cols, vals), masked array, or array with NaN
+        The observed entries, as in `alternating_minimization`.
+    U, s, V : array, shapes (m, k), (k,) and (n, k)
+        The answer. `U` and `V` need not be orthonormal, nor `s` sorted.
+    shape : (int, int), optional
+        Shape of the matrix; required for triples.
+    lam : float, default 0.0
+        Weight of the ridge :math:`\tfrac{\lambda}{2} (|A|_F^2 + |B|_F^2)` of factors
+        :math:`A B^\top = X`, in the unit of the values.
+    mu : float, default 0.0
+        What was taken off the values before.
+    row_bias, col_bias : array, shapes (m,) and (n,), optional
+        Biases; with one of them the other is taken for zeros if it is left out.
+    weights : array, optional
+        Weights of the entries: of shape (N,), in their order, or of the shape of a dense `M`.
+    weighted_lambda : bool, default False
+        Multiply the ridge of each row and column by its number of entries.
+    lam_bias : float, optional
+        Weight of the biases' ridge. Default: `lam`.
+    loss : {"squared", "huber", "l1", "welsch", "tukey"}
+        What was minimised; all but the first need `delta`.
+    delta : float, optional
+        Scale of a robust loss, in the unit of the values.
+    nonnegative : bool, default False
+        Whether `U` and `V` had to be non-negative.
+    implicit : bool, default False
+        Judge an answer for implicit feedback: the matrix of ones where :math:`M > 0` and of
+        zeros everywhere else, with weights :math:`1 + \alpha |M|`.
+    alpha : float, default 1.0
+        The :math:`\alpha` of implicit feedback.
+    nu, alpha0 : float, defaults 0.0 and 1.0
+        Multiply the ridge of row i by :math:`(d_i + \alpha_0 n)^\nu`, where it has
+        :math:`d_i` entries, and that of columns likewise.
+    duplicates : {"error", "mean", "sum", "last"}
+        What to do where a place occurs twice.
+    holdout : array of int, optional
+        Entries, by their place in the order of `M`, that are left out and scored.
+    certificate : tuple of str, default ()
+        ``("gap",)`` asks for the duality gap, whatever else would do.
+    tol : float, default 1e-8
+        Largest value that passes. Below ``tol_floor``, 8 units of rounding of `U` times
+        :math:`\sqrt{k}`, that takes its place.
+
+    Returns
+    -------
+    Certificate
+        Its value is, whichever applies first:
+
+        - the "relative duality gap" if `certificate` asks for it;
+        - for ``nonnegative=True`` the "KKT residual": by how much a step down the gradient,
+          scaled by the curvature and cut off at zero, moves the balanced factors, relative to
+          them;
+        - for a robust loss the "median residual", relative to the root mean square value, if it
+          passes and there are more than two entries for each degree of freedom; else the
+          "relative gradient norm";
+        - without a ridge the "relative residual" if it passes (also for non-negative
+          factors), else the "relative gradient norm": then the fit is stationary, which proves no
+          recovery;
+        - with a ridge the "relative duality gap" if it passes: then no matrix of any rank is
+          better; else the "relative gradient norm": stationary for this rank.
+
+        In `details`: ``relres`` and ``rmse`` of the observed entries; ``grad_norm``, the norm of
+        the gradient along the matrices of this rank, relative to its size at zero;
+        ``tol_floor``; how many rows and columns have too few entries to be determined,
+        ``unidentified_rows`` and ``unidentified_cols``, and into how many ``components`` the
+        entries fall. Squared errors under a ridge also have ``primal`` and ``dual``, upper and
+        lower bound of the smallest objective among matrices of any rank, ``duality_gap``, their
+        difference relative to the upper one, and ``spectral_ratio``, an upper bound of the
+        spectral norm of the weighted errors divided by `lam`: above 1, more rank would help.
+        It is the norm itself if ``s1_exact`` is 1. ``rmse_holdout`` belongs to `holdout`,
+        ``median_residual`` to robust losses.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If arguments are of the wrong kind, value or shape, or do not go together.
+
+    Notes
+    -----
+    The dual value belongs to the observed errors, scaled until their spectral norm is at most
+    `lam`. That norm is bounded as closely as the verdict needs: by block Lanczos steps from
+    random columns outside of the answer's spaces, whose bound fails with probability 1e-12,
+    and where that does not decide, by the eigenvalues of a Gram matrix if the smaller side of `M`
+    is at most 2000.
+
+    References
+    ----------
+    .. [1] T. Hastie, R. Mazumder, J. D. Lee, R. Zadeh. Matrix completion and low-rank SVD via
+       fast alternating least squares. JMLR 16, 2015. arXiv:1410.2596.
+
+    Examples
+    --------
+    >>> import math, solvers
+    >>> M = [[1.0, 2.0], [2.0, math.nan]]
+    >>> solvers.completion.certify(M, [[1.0], [2.0]], [1.0], [[1.0], [2.0]]).holds
+    True
+    """
+    entered = read_entries(M, shape, weights)
+    io, (m, n) = entered.io, entered.shape
+    given = Ingest(U=U, s=s, V=V, row_bias=row_bias, col_bias=col_bias)
+    if given.kind != io.kind or given.be is not io.be:
+        raise TypeError(
+            f"`U` came as a {given.kind} array and `M` as a {io.kind} array; expected one kind"
+        )
+    nonnegative = check_flag(nonnegative, "nonnegative")
+    least = 0.0 if nonnegative else None
+    U = check_array(given, "U", shape=(m, None), means="(m, k)", minimum=least)
+    k = U.shape[1]
+    s = check_array(given, "s", shape=(k,), means="(k,)", minimum=0.0)
+    V = check_array(given, "V", shape=(n, k), means="(n, k)", minimum=least)
+    bias = row_bias is not None or col_bias is not None
+    nothing = io.xp.zeros(0, given.dtype)
+    a = check_array(given, "row_bias", shape=(m,), means="(m,)")
+    b = check_array(given, "col_bias", shape=(n,), means="(n,)")
+    if bias:
+        a, b = (
+            io.xp.zeros(size, given.dtype) if x is None else x for x, size in ((a, m), (b, n))
+        )
+    else:
+        a = b = nothing
+    model = {
+        "lam": check_nonnegative(lam, "lam"),
+        "lam_bias": check_nonnegative(lam_bias, "lam_bias", allow_none=True),
+        "weighted_lambda": check_flag(weighted_lambda, "weighted_lambda"),
+        "bias": bias,
+        "implicit": check_flag(implicit, "implicit"),
+        "alpha": check_positive(alpha, "alpha"),
+        "nu": check_nonnegative(nu, "nu"),
+        "alpha0": check_nonnegative(alpha0, "alpha0"),
+        "nonnegative": nonnegative,
+        "loss": check_choice(loss, "loss", LOSSES),
+        "delta": check_positive(delta, "delta", allow_none=True),
+        "duplicates": check_duplicates(duplicates),
+    }
+    mu = _check_finite(mu, "mu")
+    without = _check_holdout(io, holdout, entered.vals.size)
+    _check_together(model, mu, weights)
+    certificate = check_certificate(certificate)
+    check_dual(certificate, model)
+    tol = check_positive(tol, "tol")
+    with io.device, np.errstate(all="ignore"):
+        answer = Factors(U, s, V, a, b)
+        report = judge(
+            entered, answer, **model, mu=mu, without=without, certificate=certificate, tol=tol
+        )
+    return report.certificate
+
+
 def check_certificate(certificate):
     """Return the kinds of certificate asked for, as a tuple."""
     if isinstance(certificate, str):
@@ -36,6 +245,32 @@ def check_certificate(certificate):
     if not isinstance(certificate, tuple | list):
         raise TypeError(f"`certificate` came as {describe(certificate)}; expected ('gap',) or ()")
     return tuple(check_choice(kind, "certificate", ("gap",)) for kind in certificate)
+
+
+def check_dual(certificate, model):
+    """Refuse to look for a duality gap where there is none.
+
+    Parameters
+    ----------
+    certificate : tuple of str
+    model : dict
+        Checked options of the problem, as in `judge`.
+    """
+    if "gap" not in certificate:
+        return
+    lam_bias = model["lam"] if model["lam_bias"] is None else model["lam_bias"]
+    lacks = {
+        f"loss={model['loss']!r}": model["loss"] != "squared",
+        "nonnegative=True": model["nonnegative"],
+        "lam=0": not model["lam"],
+        "lam_bias=0": model["bias"] and not lam_bias,
+    }
+    for option, given in lacks.items():
+        if given:
+            raise ValueError(
+                f"`certificate` came as ('gap',) with {option}; expected (): only squared errors "
+                "under a ridge have a duality gap"
+            )
 
 
 def judge(
@@ -60,26 +295,249 @@ def judge(
     certificate=(),
     tol=1e-8,
 ):
-    """Return the `Report` on an answer in the caller's unit; see `certify`."""
+    """Return the `Report` on an answer in the caller's unit; see `certify`.
+
+    Parameters
+    ----------
+    entered : Entries
+    answer : Factors
+        Any U, s and V; biases are empty where there are none.
+    lam, ..., tol : object
+        Checked arguments of `certify`. `center` is there for callers that pass on all their
+        options: the mean itself is `mu`.
+    """
+    be = entered.io.be
+    case = open_case(
+        entered,
+        duplicates=duplicates,
+        without=without,
+        mu=mu,
+        implicit=implicit,
+        alpha=alpha,
+    )
+    floor = 8 * np.finfo(answer.U.dtype).eps * np.sqrt(answer.U.shape[1])
+    answer = Factors(*(part.astype(np.float64) for part in answer))
+    rows, cols = _counting(case, weighted_lambda, nu, alpha0) if lam else (None, None)
+    lam_bias = (lam if lam_bias is None else lam_bias) if bias else None
+    fit = Fit(case, Model(lam, lam_bias, rows, cols, loss, delta), answer)
+    details = {"relres": fit.relres(), "rmse": fit.rmse()}
+    if without is not None:
+        details["rmse_holdout"] = _held_out(entered, answer, mu, without, implicit)
+    rule = _judge_nonnegative if nonnegative else _judge_factors
+    kind, value, tol, note = rule(fit, details, certificate, tol, floor)
+    details["tol_floor"] = floor
+    lone_rows, lone_cols, labels = _identifiability(fit)
+    details["unidentified_rows"], details["unidentified_cols"] = lone_rows.size, lone_cols.size
+    details["components"] = int(labels.max()) + 1
+    return Report(Certificate(kind, value, tol, details), note, lone_rows, lone_cols, labels)
+
+
+def _check_together(model, mu, weights):
+    """Refuse options that do not go together."""
+    clashes = {
+        "implicit": {
+            "row_bias": model["bias"],
+            "mu": mu != 0.0,
+            "weights": weights is not None,
+            "weighted_lambda": model["weighted_lambda"],
+            "loss": model["loss"] != "squared",
+        },
+        "nonnegative": {"row_bias": model["bias"], "loss": model["loss"] != "squared"},
+        "weighted_lambda": {"nu": model["nu"] != 0.0},
+    }
+    for name, others in clashes.items():
+        for other, given in others.items():
+            if model[name] and given:
+                raise ValueError(
+                    f"`{other}` came with {name}=True; expected its default there: that problem "
+                    "has no such part"
+                )
+    if model["loss"] != "squared" and model["delta"] is None:
+        raise ValueError(
+            f"`delta` is required with loss={model['loss']!r}; expected the scale of the loss, "
+            "in the unit of the values"
+        )
+
+
+def _check_finite(value, name):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"`{name}` came as {describe(value)}; expected a number")
+    if not np.isfinite(value):
+        raise ValueError(f"`{name}` came as {value}; expected a finite number")
+    return float(value)
+
+
+def _check_holdout(io, holdout, size):
+    """Return the places of entries to leave out, or None."""
+    if holdout is None:
+        return None
+    given = Ingest(holdout=holdout).raw("holdout")
+    if given.dtype.kind not in "iu" or given.ndim != 1:
+        raise TypeError(
+            f"`holdout` came as {describe(holdout)} of {given.dtype}; expected a list of whole "
+            "numbers"
+        )
+    places = np.asarray(io.be.host(given)).reshape(-1).astype(np.int64)
+    if places.size and not 0 <= places.min() <= places.max() < size:
+        raise ValueError(
+            f"`holdout` holds {places.min()} and {places.max()}; expected places of entries, "
+            f"in [0, {size})"
+        )
+    return io.xp.asarray(places) if places.size else None
+
+
+def _judge_factors(fit, details, certificate, tol, floor):
+    """Return kind, value and tolerance of the certificate, and a note; add to the details."""
+    model = fit.model
+    tol = max(tol, floor)
+    _add_gradient(fit, details, "gap" in certificate, tol, floor)
+    gap, gradient = details.get("duality_gap"), details["grad_norm"]
+    if "gap" in certificate:
+        return GAP, gap, tol, None
+    if model.loss != "squared":
+        median, oversampling = fit.median(), fit.oversampling()
+        details["median_residual"] = median
+        if median <= tol and oversampling > _OVERSAMPLED:
+            return MEDIAN, median, tol, None
+        # Residuals as large as rounding makes them have a slope of their own.
+        return GRADIENT, gradient, max(tol, floor * fit.size / fit.unit), None
+    if not model.lam:
+        relres = details["relres"]
+        if relres <= tol:
+            return RESIDUAL, relres, tol, None
+        note = (
+            f"The fit is stationary, with the relative residual {relres:.3g}, which proves no "
+            "recovery."
+        )
+    elif gap is None:
+        note = "The answer is stationary for its rank; without a dual nothing shows it global."
+    elif gap <= tol:
+        return GAP, gap, tol, None
+    else:
+        note = (
+            f"The answer is stationary for rank {fit.s.size} but not shown to be global: the "
+            f"relative duality gap is {gap:.3g}."
+        )
+    return GRADIENT, gradient, tol, note if gradient <= tol else None
+
+
+def _add_gradient(fit, details, asked, tol, floor):
+    """Add the gradient norm and, where there is one, the duality gap to the details."""
+    model, s = fit.model, np.atleast_1d(fit.case.be.host(fit.s))
+    shrunk = min(tol, _SHRUNK) if model.lam else 0.0
+    rank = int((s > max(_VANISHED, floor, shrunk) * s[0]).sum())
+    split = fit.split(rank)
+    rest = 0.0
+    if has_dual(model):
+        duality = fit.duality()
+        bounds = bound_norm(fit.slope, split, lambda *ends: duality.settled(ends, tol, asked))
+        gap, primal, rest = duality.gap(bounds.upper), duality.primal, bounds.rest
+        details["primal"], details["dual"] = primal, primal - gap
+        details["duality_gap"] = gap / primal if primal else 0.0
+        details["spectral_ratio"] = bounds.upper / model.lam
+        details["s1_exact"] = float(bounds.exact)
+    elif rank < s.size:
+        looks = islice(rest_norms(fit.slope, split.U, split.V), _LOOKS)
+        rest = max(lower for lower, _ in looks)
+    # A direction that the candidate has room for and does not take is a slope, too.
+    spare = max(rest - model.lam, 0.0) if rank < s.size else 0.0
+    details["grad_norm"] = np.hypot(split.gradient, spare) / fit.unit
+
+
+def has_dual(model):
+    """Tell whether a duality gap bounds how far an answer to this model is from the best."""
+    return model.loss == "squared" and model.lam > 0 and model.lam_bias != 0.0
+
+
+def _judge_nonnegative(fit, details, certificate, tol, floor):
+    """As `_judge_factors`, for factors that must not be negative."""
+    tol = max(tol, floor)
+    value = details["grad_norm"] = _kkt_residual(fit)
+    if not fit.model.lam and details["relres"] <= tol:
+        return RESIDUAL, details["relres"], tol, None
+    return KKT, value, tol, None
+
+
+def _kkt_residual(fit):
+    """Return how far a scaled gradient step, cut off at zero, moves the balanced factors."""
+    case, model, (U, s, V) = fit.case, fit.model, fit.answer[:3]
+    xp = case.be.xp
+    rows, cols = (1.0 if scale is None else scale[:, None] for scale in (model.rows, model.cols))
+    na, nb = (xp.sqrt((scale * F * F).sum(axis=0)) for scale, F in ((rows, U), (cols, V)))
+    live = (na > 0) & (nb > 0)
+    ratio = xp.sqrt(xp.where(live, nb, 0.0) / xp.where(live, na, 1.0))
+    root = xp.sqrt(s)
+    A, B = U * (root * ratio), V * (root / xp.where(live, ratio, xp.inf))
+    slope = Slope(case.be, case.sparse(fit.pull), *((A, B) if case.implicit else ()))
+    weights = Slope(case.be, case.sparse(case.weight + xp.zeros_like(fit.pull)))
+    moved, size = 0.0, 0.0
+    for F, G, times, gram, scale in (
+        (A, B, slope.times, weights.times, rows),
+        (B, A, slope.transposed_times, weights.transposed_times, cols),
+    ):
+        gradient = model.lam * scale * F - times(G)
+        curvature = gram(G * G) + model.lam * scale
+        if case.implicit:
+            curvature = curvature + xp.square(G).sum(axis=0)
+        step = xp.where(curvature > 0, gradient / xp.where(curvature > 0, curvature, 1.0), 0.0)
+        moved += xp.square(F - xp.maximum(F - step, 0.0)).sum()
+        size += xp.square(F).sum()
+    moved, size, full = case.be.host(moved, size, live.all())
+    value = np.sqrt(moved / size) if size else 0.0
+    if full:
+        return float(value)
+    # A pair of columns that is zero is stationary, but perhaps not for long.
+    spare = max(_nonnegative_norm(fit.slope) - model.lam, 0.0) / fit.unit
+    return float(np.hypot(value, spare))
+
+
+def _nonnegative_norm(slope):
+    """Return a lower bound of ``u^T A v`` for the best non-negative unit vectors."""
+    xp = slope.be.xp
+    v = xp.ones((slope.shape[1], 1))
+    value = 0.0
+    for _ in range(_ASCENT):
+        u = xp.maximum(slope.times(v / xp.linalg.norm(v)), 0.0)
+        value = slope.be.host(xp.linalg.norm(u))
+        if not value:
+            break
+        v = xp.maximum(slope.transposed_times(u / value), 0.0)
+    return value
+
+
+def _counting(case, weighted_lambda, nu, alpha0):
+    """Return how much each row and column counts in the ridge; None if all count 1."""
+    degrees = [degree.astype(np.float64) for degree in case.degrees]
+    if weighted_lambda:
+        return degrees
+    if nu:
+        return [(d + alpha0 * n) ** nu for d, n in zip(degrees, case.shape[::-1], strict=True)]
+    return None, None
+
+
+def _held_out(entered, answer, mu, without, implicit):
+    """Return the root mean square error at the entries that were left out."""
     be, xp = entered.io.be, entered.io.xp
-    U, s, V = (x.astype(np.float64) for x in (answer.U, answer.s, answer.V))
-    M = be.sparse.coo_matrix(
-        (entered.vals.astype(np.float64), (entered.rows, entered.cols)), shape=entered.shape
-    ).tocsr()
-    rows, cols = M.nonzero()
-    r = ((U * s)[rows] * V[cols]).sum(axis=1) - M.data
-    norm = be.host(xp.linalg.norm(M.data)) or 1.0
-    R = M.copy()
-    R.data = r
-    left, right = R @ V + lam * U, R.T @ U + lam * V
-    core = U.T @ (R @ V) + lam * xp.eye(s.size)
-    square = be.host((left**2).sum() + (right**2).sum() - (core**2).sum())
-    grad = np.sqrt(max(square, 0.0)) / norm
-    relres = be.host(xp.linalg.norm(r)) / norm
-    kind, value = "relative residual", relres
-    if lam or relres > tol:
-        kind, value = "relative gradient norm", grad
-    details = {"relres": relres, "grad_norm": grad, "rmse": relres * norm / np.sqrt(r.size)}
-    nobody = np.empty(0, np.int64)
-    components = np.zeros(sum(entered.shape), np.int64)
-    return Report(Certificate(kind, value, tol, details), None, nobody, nobody, components)
+    without = xp.asarray(without)
+    rows, cols, vals = (x[without] for x in (entered.rows, entered.cols, entered.vals))
+    target = (vals > 0).astype(np.float64) if implicit else vals - mu
+    error = entries(be, answer.U * answer.s, answer.V, rows, cols) - target
+    if answer.row_bias.size:
+        error += answer.row_bias[rows] + answer.col_bias[cols]
+    return float(np.sqrt(be.host(xp.square(error).mean())))
+
+
+def _identifiability(fit):
+    """Return rows and columns that the entries do not determine, and the components."""
+    case, (U, s, V) = fit.case, fit.own
+    (m, n), xp = case.shape, case.be.xp
+    if case.implicit:
+        # All places count: nothing is left open.
+        nobody = np.empty(0, np.int64)
+        return nobody, nobody, np.zeros(m + n, np.int64)
+    rank = int(case.be.host((s > _VANISHED * s[0]).sum()))
+    order = xp.argsort(case.cols, kind="stable")
+    starts = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(case.degrees[1])])
+    rows = unidentified(case.be, case.ptr, case.cols, V[:, :rank])
+    cols = unidentified(case.be, starts, case.rows[order], U[:, :rank])
+    return rows, cols, components(case.be, case.ptr, case.cols, n)

@@ -112,7 +112,7 @@ def complete(
     method : str
         Name for messages and `Result.method`.
     M, rank : object
-        Data and rank, as the caller passed them; a rank here is a number.
+        Data and rank, as the caller passed them; a rank here is a number, or None for no limit.
     pipeline : callable
         ``pipeline(problem, rank, watch, options)`` returns `Factors` in the problem's unit.
     shape, ..., n_threads : object
@@ -120,7 +120,8 @@ def complete(
     """
     entered = read_entries(M, shape, weights, check_dtype(dtype))
     io = entered.io
-    rank = check_rank(rank, min(entered.shape))
+    largest = min(entered.shape)
+    rank = largest if rank is None else check_rank(rank, largest)
     rng = check_rng(rng)
     model = _check_model(
         entered,
@@ -184,7 +185,7 @@ def complete(
                 break
             # The engine met its goal, but its residual is not quite the certificate's.
             goal = replace(goal, tol=0.1 * goal.tol, x0=problem.start_of(x))
-        return _finished(entered, problem, x, answer, report, watch, options, without)
+        return _finished(entered, problem, x, answer, report, watch, options, without, model)
 
 
 def check_dtype(dtype):
@@ -359,10 +360,10 @@ def _judged(entered, problem, x, model, without, options):
     return answer, report
 
 
-def _finished(entered, problem, x, answer, report, watch, options, without):
+def _finished(entered, problem, x, answer, report, watch, options, without, model):
     io, run, details = entered.io, watch.run, report.certificate.details
     m, n = problem.shape
-    k = x.s.size
+    k, delta = x.s.size, None if problem.delta is None else problem.delta * problem.scale
     A, B = problem.balanced(x)
     r = problem.residual(A, B, x.row_bias, x.col_bias)
     fun = problem.data_term(A, B, r) + problem.penalty(A, B, x.row_bias, x.col_bias)
@@ -381,7 +382,7 @@ def _finished(entered, problem, x, answer, report, watch, options, without):
         "duality_gap": details.get("duality_gap"),
         "spectral_ratio": details.get("spectral_ratio"),
         "holdout": io.out(without),
-        "delta": None if problem.delta is None else problem.delta * problem.scale,
+        "delta": delta,
         "exact_fit": details["relres"] <= report.certificate.tol,
         "n_inner": watch.inner_steps,
         "n_passes": watch.passes,
@@ -393,8 +394,13 @@ def _finished(entered, problem, x, answer, report, watch, options, without):
         "unidentified_cols": report.unidentified_cols,
         "components": report.components,
         "outlier_weights": io.out(_outlier_weights(problem, r)),
+        "_model": {**model, "delta": delta},
+        "_gauge": io.out(x.V.T @ B * problem.scale**0.5) if problem.weighted else None,
     }
-    return run.finish(CompletionResult, report.certificate, note=report.note, **fields)
+    result = run.finish(CompletionResult, report.certificate, note=report.note, **fields)
+    if not len(result.history["nit"]):
+        result.history = {}
+    return result
 
 
 def _outlier_weights(problem, r):

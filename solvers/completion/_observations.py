@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core.arrays import Ingest, is_sparse
-from .._core.validation import check_choice, check_count, describe
+from .._core.validation import check_array, check_choice, check_count, describe
 
 DUPLICATES = ("error", "mean", "sum", "last")
 # Rows and columns are numbered in 32 bits, places of entries in 64 where there are so many.
@@ -128,7 +128,7 @@ class Observations:
         return out
 
 
-def read_entries(M, shape=None, weights=None, dtype=None):
+def read_entries(M, shape=None, weights=None, dtype=None, *, name="M", empty=False):
     """Check a matrix with holes, in any of its forms, and list its observed entries.
 
     Parameters
@@ -140,6 +140,10 @@ def read_entries(M, shape=None, weights=None, dtype=None):
         Of shape (N,) in the order of the stored entries, or of the shape of a dense `M`.
     dtype : numpy.dtype, optional
         Precision to compute in; by default the values' own.
+    name : str
+        What messages call `M`.
+    empty : bool
+        Whether there may be no entries.
 
     Returns
     -------
@@ -152,9 +156,9 @@ def read_entries(M, shape=None, weights=None, dtype=None):
         read = _from_triples
     else:
         read = _from_dense
-    entries = read(M, shape, weights, dtype)
-    if entries.vals.size == 0:
-        raise ValueError("`M` holds no observed entries; expected at least one")
+    entries = read(name, M, shape, weights, dtype)
+    if entries.vals.size == 0 and not empty:
+        raise ValueError(f"`{name}` holds no observed entries; expected at least one")
     return entries
 
 
@@ -212,123 +216,130 @@ def check_duplicates(value):
     return check_choice(value, "duplicates", DUPLICATES)
 
 
-def _from_sparse(M, shape, weights, dtype):
-    if getattr(M, "ndim", 2) != 2:
-        raise ValueError(f"`M` came {M.ndim}-D; expected a matrix")
-    _agree(M.shape, shape)
-    coo = M.tocoo()
-    rows, cols = coo.row, coo.col
-    io = _ingest(dtype, {"M": coo.data}, weights)
-    return _entries(io, rows, cols, "M", "M.data", weights, M.shape)
-
-
-def _from_triples(M, shape, weights, dtype):
-    if len(M) != 3:
-        raise ValueError(
-            f"`M` came as a tuple of {len(M)}; expected (rows, cols, vals), or pass an array"
-        )
-    if shape is None:
-        raise TypeError("`shape` is required with (rows, cols, vals); expected (m, n)")
-    rows, cols, vals = M
-    io = _ingest(dtype, {"rows": rows, "cols": cols, "vals": vals}, weights)
-    lengths = {name: io.raw(name).shape for name in ("rows", "cols", "vals")}
-    if len(set(lengths.values())) != 1 or io.raw("vals").ndim != 1:
-        found = ", ".join(map(str, lengths.values()))
-        raise ValueError(
-            f"`rows`, `cols` and `vals` came with shapes {found}; expected one length"
-        )
-    rows, cols = (
-        _indices(io, name, size) for name, size in zip(("rows", "cols"), shape, strict=True)
-    )
-    return _entries(io, rows, cols, "vals", "vals", weights, shape)
-
-
-def _from_dense(M, shape, weights, dtype):
-    mask = None
-    if isinstance(M, np.ma.MaskedArray):
-        mask, M = np.ma.getmaskarray(M), np.ma.getdata(M)
-    io = _ingest(dtype, {"M": M}, weights)
-    given = io.raw("M")
-    if given.ndim != 2:
-        raise ValueError(f"`M` came {given.ndim}-D, with shape {given.shape}; expected a matrix")
-    _agree(given.shape, shape)
-    xp = io.xp
-    with io.device:
-        X = io["M"]
-        rows, cols = xp.nonzero(~xp.isnan(X) if mask is None else xp.asarray(~mask))
-        if weights is not None and io.raw("weights").ndim == 2:
-            if io.raw("weights").shape != X.shape:
-                raise ValueError(
-                    f"`weights` came with shape {io.raw('weights').shape}; expected {X.shape}"
-                )
-            chosen = io["weights"][rows, cols]
-        else:
-            chosen = None
-        vals = X[rows, cols]
-        if not io.be.host(xp.isfinite(vals).all()):
-            first = int(io.be.host(xp.isfinite(vals).argmin()))
-            i, j = io.be.host(rows[first], cols[first])
-            raise ValueError(
-                f"`M` contains {io.be.host(vals[first])} at ({i}, {j}); expected finite numbers, "
-                "or NaN where nothing is known"
-            )
-        return _entries(io, rows, cols, None, "M", weights, X.shape, vals, chosen)
-
-
-def _entries(io, rows, cols, name, label, weights, shape, vals=None, chosen=None):
-    """Check values and weights, and number rows and columns in 32 bits."""
-    if max(shape) > _LONGEST:
-        raise ValueError(f"`shape` came as {shape}; expected at most {_LONGEST} rows and columns")
-    be, xp = io.be, io.xp
-    with io.device:
-        if vals is None:
-            vals = io[name].reshape(-1)
-            _check_finite(be, vals, label)
-        if weights is not None and chosen is None:
-            given = io.raw("weights")
-            if given.shape != vals.shape:
-                raise ValueError(
-                    f"`weights` came with shape {given.shape}; expected {vals.shape}, one for "
-                    "each stored entry"
-                )
-            chosen = io["weights"]
-        if chosen is not None:
-            _check_finite(be, chosen, "weights")
-            if chosen.size and be.host(chosen.min()) < 0:
-                raise ValueError(
-                    f"`weights` contains {be.host(chosen.min()):.6g}; expected numbers >= 0"
-                )
-        rows, cols = (xp.asarray(x, dtype=np.int32) for x in (rows, cols))
-        return Entries(io, rows, cols, vals, chosen, tuple(map(int, shape)))
-
-
-def _ingest(dtype, arrays, weights):
-    return Ingest(dtype=dtype, **arrays, weights=weights)
-
-
-def _indices(io, name, size):
-    """Return row or column numbers, in 64 bits, once they are known to lie in the matrix."""
+def check_indices(io, name, size):
+    """Return row or column numbers once they are known to lie in the matrix."""
     x, be = io.raw(name), io.be
     if x.size and x.dtype.kind not in "iu":
         raise TypeError(f"`{name}` came with dtype {x.dtype}; expected whole numbers")
     with io.device:
-        outside = (x < 0) | (x >= size)
-        if x.size and be.host(outside.any()):
-            first = int(be.host(outside.argmax()))
+        # Narrow types cannot be compared with numbers that they cannot hold.
+        x = x.astype(np.int64) if x.dtype.itemsize < 4 else x
+        if x.size and not _within(be, x, size):
+            flat = x.reshape(-1)
+            first = int(be.host(((flat < 0) | (flat >= size)).argmax()))
+            place = f" at {name}[{first}]" if x.ndim == 1 else ""
             raise ValueError(
-                f"`{name}` contains {be.host(x[first])} at {name}[{first}]; "
-                f"expected numbers in [0, {size})"
+                f"`{name}` contains {be.host(flat[first])}{place}; expected numbers in [0, {size})"
             )
         return x
+
+
+def _within(be, x, size):
+    low, high = be.host(x.min(), x.max())
+    return low >= 0 and high < size
+
+
+def _from_sparse(name, M, shape, weights, dtype):
+    if getattr(M, "ndim", 2) != 2:
+        raise ValueError(f"`{name}` came {M.ndim}-D; expected a matrix")
+    _agree(name, M.shape, shape)
+    coo = M.tocoo(copy=False)
+    io = _ingest(name, coo.data, weights, dtype)
+    m, n = coo.shape
+    # SciPy builds matrices without looking at their indices.
+    with io.device:
+        if coo.data.size and not (_within(io.be, coo.row, m) and _within(io.be, coo.col, n)):
+            raise ValueError(
+                f"`{name}` holds indices outside its shape {coo.shape}; expected a valid "
+                "sparse matrix"
+            )
+        vals = io[name].reshape(-1)
+        _check_finite(io.be, vals, f"{name}.data")
+        return _entries(io, coo.row, coo.col, vals, _entry_weights(io, vals), coo.shape)
+
+
+def _from_triples(name, M, shape, weights, dtype):
+    if len(M) != 3:
+        raise ValueError(
+            f"`{name}` came as a tuple of {len(M)}; expected (rows, cols, vals), or pass an array"
+        )
+    if shape is None:
+        raise TypeError("`shape` is required with (rows, cols, vals); expected (m, n)")
+    rows, cols, vals = M
+    io = Ingest(dtype=dtype, rows=rows, cols=cols, vals=vals, weights=weights)
+    lengths = [io.raw(part).shape for part in ("rows", "cols", "vals")]
+    if len(set(lengths)) != 1 or len(lengths[0]) != 1:
+        found = ", ".join(map(str, lengths))
+        raise ValueError(
+            f"`rows`, `cols` and `vals` came with shapes {found}; expected one length"
+        )
+    rows, cols = (check_indices(io, *of) for of in zip(("rows", "cols"), shape, strict=True))
+    with io.device:
+        vals = io["vals"]
+        _check_finite(io.be, vals, "vals")
+        return _entries(io, rows, cols, vals, _entry_weights(io, vals), shape)
+
+
+def _from_dense(name, M, shape, weights, dtype):
+    mask, missing = None, ", or NaN where nothing is known"
+    if isinstance(M, np.ma.MaskedArray):
+        mask, M = np.ma.getmaskarray(M), np.ma.getdata(M)
+        missing = " where the mask is False"
+    io = _ingest(name, M, weights, dtype)
+    be, xp, given = io.be, io.xp, io.raw(name).shape
+    if len(given) != 2:
+        raise ValueError(f"`{name}` came {len(given)}-D, with shape {given}; expected a matrix")
+    _agree(name, given, shape)
+    with io.device:
+        X = io[name]
+        rows, cols = xp.nonzero(~xp.isnan(X) if mask is None else xp.asarray(~mask))
+        vals = X[rows, cols]
+        finite = xp.isfinite(vals)
+        if vals.size and not be.host(finite.all()):
+            first = int(be.host(finite.argmin()))
+            i, j = be.host(rows[first], cols[first])
+            raise ValueError(
+                f"`{name}` contains {be.host(vals[first])} at ({i}, {j}); "
+                f"expected finite numbers{missing}"
+            )
+        if "weights" in io and io.raw("weights").ndim == 2:
+            chosen = check_array(io, "weights", shape=given, finite=False)[rows, cols]
+        else:
+            chosen = _entry_weights(io, vals)
+        return _entries(io, rows, cols, vals, chosen, given)
+
+
+def _ingest(name, values, weights, dtype):
+    return Ingest(dtype=dtype, **{name: values, "weights": weights})
+
+
+def _entry_weights(io, vals):
+    """Return one weight for each entry, or None."""
+    return check_array(
+        io, "weights", shape=vals.shape, means="one for each entry", finite=False, nonempty=False
+    )
+
+
+def _entries(io, rows, cols, vals, weights, shape):
+    """Check weights, and number rows and columns in 32 bits."""
+    if max(shape) > _LONGEST:
+        raise ValueError(f"`shape` came as {shape}; expected at most {_LONGEST} rows and columns")
+    if weights is not None and weights.size:
+        _check_finite(io.be, weights, "weights")
+        least = io.be.host(weights.min())
+        if least < 0:
+            raise ValueError(f"`weights` contains {least:.6g}; expected numbers >= 0")
+    rows, cols = (io.xp.asarray(x, dtype=np.int32) for x in (rows, cols))
+    return Entries(io, rows, cols, vals, weights, tuple(map(int, shape)))
 
 
 def _check_finite(be, x, label):
     finite = be.xp.isfinite(x)
     if x.size and not be.host(finite.all()):
         first = int(be.host(finite.argmin()))
-        base = label.partition(".")[0]
+        name = label.partition(".")[0]
         raise ValueError(
-            f"`{base}` contains {be.host(x[first])} at {label}[{first}]; expected finite numbers"
+            f"`{name}` contains {be.host(x[first])} at {label}[{first}]; expected finite numbers"
         )
 
 
@@ -340,9 +351,11 @@ def _checked_shape(shape):
     return tuple(check_count(length, "shape", minimum=1) for length in shape)
 
 
-def _agree(found, shape):
+def _agree(name, found, shape):
     if shape is not None and tuple(found) != shape:
-        raise ValueError(f"`shape` came as {shape}; expected {tuple(found)}, the shape of `M`")
+        raise ValueError(
+            f"`shape` came as {shape}; expected {tuple(found)}, the shape of `{name}`"
+        )
 
 
 def _expanded(be, ptr):

@@ -18,7 +18,7 @@ import numpy as np
 
 from . import _losses
 from ._factors import Factors, entries, svd_of_product
-from ._observations import Observations, observe
+from ._observations import Entries, Observations, observe
 
 LOSSES = ("squared", "huber", "l1", "welsch", "tukey")
 # Losses of degree 2: scaling the data by c scales them by its square, if `delta` goes along.
@@ -246,25 +246,20 @@ def pose(
     delta,
     duplicates,
     without=None,
+    unit=None,
 ):
-    """Return the `Completion` problem of checked entries and checked options."""
+    """Return the `Completion` problem of checked entries and checked options.
+
+    `unit`, if given, is the pair of `mu` and `scale` to work with.
+    """
     io, be, xp = entered.io, entered.io.be, entered.io.xp
-    obs = observe(_confident(entered, alpha) if implicit else entered, duplicates, without)
-    side = obs.by_row
-    val, weight = side.val, side.weight
-    mu, scale = 0.0, 1.0
+    obs = observe(entered, duplicates, without)
     if implicit:
-        positive = val > 0
-        val = xp.where(positive, (1.0 + weight) / weight, 0.0).astype(io.dtype)
-        obs = obs.with_values(val, weight)
+        mu, scale = 0.0, 1.0
+        obs = _as_feedback(io, obs, alpha)
     else:
-        if center:
-            w = weight if weight.size else xp.ones_like(val)
-            mu = be.host((w * val).sum(dtype=np.float64) / w.sum(dtype=np.float64))
-        spread = be.host(xp.square(val - mu, dtype=np.float64).mean())
-        scale = float(np.sqrt(spread)) or 1.0
-        if not np.isfinite(scale):
-            raise ValueError("`M` holds values whose squares overflow; expected smaller ones")
+        val, weight = obs.by_row.val, obs.by_row.weight
+        mu, scale = _unit(be, val, weight, center) if unit is None else unit
         obs = obs.with_values(((val - mu) / scale).astype(io.dtype), weight)
     rows, cols = (xp.diff(s.ptr).astype(np.float64) for s in (obs.by_row, obs.by_col))
     m, n = obs.shape
@@ -291,9 +286,31 @@ def pose(
     )
 
 
-def _confident(entered, alpha):
-    """Return the entries with the weights that implicit feedback gives them."""
-    return replace(entered, weights=alpha * entered.io.xp.abs(entered.vals))
+def _unit(be, val, weight, center):
+    """Return the mean to take off (0 unless centred) and the root mean square to divide by."""
+    xp, mu = be.xp, 0.0
+    if center:
+        w = weight if weight.size else xp.ones_like(val)
+        mu = be.host((w * val).sum(dtype=np.float64) / w.sum(dtype=np.float64))
+    # The largest value is taken out of the squares, lest they overflow or vanish.
+    top = be.host(xp.abs(val - mu).max())
+    if not (top and np.isfinite(top)):
+        return mu, 1.0
+    return mu, top * float(np.sqrt(be.host(xp.square((val - mu) / top).mean(dtype=np.float64))))
+
+
+def _as_feedback(io, obs, alpha):
+    """Return the weighted entries that stand for implicit feedback r (see `Completion`)."""
+    xp, r = io.xp, obs.by_row.val
+    if not io.be.host(r.any()):
+        raise ValueError("`M` holds zeros only; expected events, entries other than 0")
+    if not io.be.host(r.all()):
+        # What was never consumed is no observation.
+        entries = Entries(io, obs.rows, obs.cols, r, xp.abs(r), obs.shape)
+        obs = observe(entries)
+        r = obs.by_row.val
+    weight = alpha * xp.abs(r)
+    return obs.with_values(xp.where(r > 0, (1.0 + weight) / weight, 0.0).astype(io.dtype), weight)
 
 
 def _sum_of_squares(xp, r, w):

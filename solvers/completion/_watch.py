@@ -4,6 +4,9 @@ import math
 
 from .._core.result import Status
 
+# A residual that falls below this fraction in an iteration is on its way to zero.
+_FALLING = 0.98
+
 
 class Watch:
     """Keeps the books of a run that may consist of several stages.
@@ -33,7 +36,7 @@ class Watch:
         self._out, self._options = out, options
         self._best, self._kept, self._best_nit = math.inf, None, 0
         self.ended, self.reason, self.reached = None, None, math.inf
-        self._fun, self._inner, self._passes = None, 0, 0
+        self._fun, self._exact, self._inner, self._passes = None, math.inf, 0, 0
 
     @property
     def passes(self):
@@ -61,6 +64,14 @@ class Watch:
         self.ended, self.reason, self._fun = None, None, None
         self._tol = self._options.tol if tol is None else tol
         self._last = math.inf if maxiter is None else self.run.nit + maxiter
+
+    def done(self, relres, grad):
+        """Tell whether what a stage starts from is good enough to end it at once."""
+        value = self._judged(relres, grad)
+        self.reached = min(self.reached, value)
+        if value <= self._tol:
+            self.ended = Status.CONVERGED
+        return self.ended is not None
 
     def record(
         self, state, *, fun, relres, grad=math.nan, exact=None, inner=0, passes=0, judge=True
@@ -91,7 +102,8 @@ class Watch:
         if problem.holdout is not None:
             series["rmse_val"] = problem.scale * problem.holdout_rmse(*state())
         over = run.record(relres, judge=False, state=lambda: self._shown(state), **series)
-        value = self._judged(relres if exact is None else exact, grad)
+        exact = relres if exact is None else exact
+        value = self._judged(exact, grad)
         self.reached = min(self.reached, value)
         if over:
             self.ended = run.status
@@ -106,7 +118,7 @@ class Watch:
             self._end(Status.STALLED, "The objective changed by less than `ftol`: end of the run.")
         elif run.nit >= self._last:
             self.ended = Status.MAXITER
-        self._fun = fun
+        self._fun, self._exact = fun, exact
         return self.ended is not None
 
     def best(self, answer):
@@ -114,8 +126,13 @@ class Watch:
         return answer if self._kept is None else self._kept
 
     def _judged(self, exact, grad):
-        penalised = self.problem.lam > 0 and self.problem.loss == "squared"
-        values = [grad] if penalised else [exact, grad]
+        if self.problem.lam > 0 and self.problem.loss == "squared":
+            values = [grad]
+        elif exact < _FALLING * self._exact:
+            # On the way to an exact fit the gradient is ahead of the residual.
+            values = [exact]
+        else:
+            values = [exact, grad]
         return min((v for v in values if not math.isnan(v)), default=math.inf)
 
     def _settled(self, fun):

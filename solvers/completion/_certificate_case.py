@@ -1,0 +1,218 @@
+"""What the judge has before it: the caller's entries and a candidate, in float64.
+
+Plain array code that shares nothing with the solvers, neither their data structure nor kernels.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._core import threads
+from .._core.arrays import Ingest
+
+# Numbers gathered at a time, of each factor: these stay in the cache.
+_BLOCK = 1 << 15
+
+
+@dataclass(frozen=True)
+class Case:
+    """The observed entries, one for each place, row by row.
+
+    Attributes
+    ----------
+    be : Backend
+    shape : (int, int)
+        Shape of the matrix.
+    ptr, rows, cols : array
+        Where each row starts, and where each entry is.
+    target : array, shape (N,)
+        What the matrix should be there: values less the mean, or 0 and 1 for implicit feedback.
+    weight : array, shape (N,), or 1.0
+        Weights of the entries, above 0; for implicit feedback, their confidence above 1.
+    implicit : bool
+        Whether all other places count too, with target 0 and weight 1.
+    """
+
+    be: Any
+    shape: tuple[int, int]
+    ptr: Any
+    rows: Any
+    cols: Any
+    target: Any
+    weight: Any
+    implicit: bool
+
+    @property
+    def degrees(self):
+        """Number of entries of each row, and of each column."""
+        xp = self.be.xp
+        return xp.diff(self.ptr), xp.bincount(self.cols, minlength=self.shape[1])
+
+    def sparse(self, data):
+        """Return the sparse matrix with these entries."""
+        return self.be.sparse.csr_matrix((data, self.cols, self.ptr), shape=self.shape)
+
+    def entries(self, A, B):
+        """Return ``A B^T`` at the observed places."""
+        return entries(self.be, A, B, self.rows, self.cols)
+
+
+def open_case(entered, *, duplicates, without=None, mu=0.0, implicit=False, alpha=1.0):
+    """Return the `Case` of checked entries, less those of weight 0 and those of `without`."""
+    be, xp = entered.io.be, entered.io.xp
+    vals, weight = entered.vals.astype(np.float64), entered.weights
+    keep = xp.ones(vals.size, bool) if weight is None else weight > 0
+    if implicit:
+        keep &= vals != 0
+    if without is not None:
+        keep[xp.asarray(without)] = False
+    kept = xp.flatnonzero(keep)
+    # Where nothing is left the weights are to blame, or the holdout.
+    if kept.size == 0:
+        raise ValueError("`M` holds no observed entries that count; expected at least one")
+    m, n = entered.shape
+    key = entered.rows[kept].astype(np.int64) * n + entered.cols[kept]
+    order = xp.argsort(key, kind="stable")
+    key, kept = key[order], kept[order]
+    weight = xp.ones(kept.size) if weight is None else weight[kept].astype(np.float64)
+    key, vals, weight = _merged(be, key, vals[kept], weight, n, duplicates)
+    rows, cols = key // n, (key % n).astype(np.int32)
+    ptr = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(xp.bincount(rows, minlength=m))])
+    target = vals - mu
+    if implicit:
+        target, weight = (vals > 0).astype(np.float64), alpha * abs(vals)
+    elif entered.weights is None and duplicates != "mean":
+        weight = 1.0
+    return Case(be, (m, n), ptr, rows.astype(np.int32), cols, target, weight, implicit)
+
+
+def _merged(be, key, vals, weight, n, duplicates):
+    """Deal with places that occur twice, which are neighbours, in the caller's order."""
+    xp = be.xp
+    new = xp.concatenate([xp.ones(1, bool), key[1:] != key[:-1]])
+    if be.host(new.all()):
+        return key, vals, weight
+    if duplicates == "error":
+        i, j = divmod(int(be.host(key[int(be.host(new.argmin()))])), n)
+        raise ValueError(
+            f"`M` holds the entry ({i}, {j}) twice; expected each once: pass duplicates='mean', "
+            "'sum' or 'last'"
+        )
+    place, last = xp.cumsum(new) - 1, xp.concatenate([new[1:], xp.ones(1, bool)])
+    if duplicates == "mean":
+        total = xp.bincount(place, weight)
+        return key[new], xp.bincount(place, weight * vals) / total, total
+    vals = xp.bincount(place, vals) if duplicates == "sum" else vals[last]
+    return key[new], vals, weight[last]
+
+
+class Slope:
+    """The matrix ``S - L K^T``, S sparse: minus the gradient of the misfit.
+
+    Parameters
+    ----------
+    be : Backend
+    S : sparse matrix in CSR format
+    L, K : array, shapes (m, k) and (n, k), optional
+    """
+
+    def __init__(self, be, S, L=None, K=None):
+        self.be, self.S, self.L, self.K, self.shape = be, S, L, K, S.shape
+        count = threads.strips(8 * S.nnz) if be.name == "numpy" else 1
+        if count == 1:
+            self._strips = [(slice(0, S.shape[0]), S)]
+            return
+        cuts = np.searchsorted(S.indptr, np.linspace(0, S.nnz, count + 1))
+        cuts[0], cuts[-1] = 0, S.shape[0]
+        self._strips = [
+            (slice(i, j), _rows(be, S, i, j)) for i, j in zip(cuts[:-1], cuts[1:], strict=True)
+        ]
+
+    def times(self, B):
+        """Return its product with a block of columns."""
+        B = self.be.xp.ascontiguousarray(B)
+        out = self.be.xp.concatenate(_side_by_side(lambda strip: strip[1] @ B, self._strips))
+        return out if self.L is None else out - self.L @ (self.K.T @ B)
+
+    def transposed_times(self, A):
+        """Return the product of its transpose with a block of columns."""
+        A = self.be.xp.ascontiguousarray(A)
+        out = sum(_side_by_side(lambda strip: strip[1].T @ A[strip[0]], self._strips))
+        return out if self.L is None else out - self.K @ (self.L.T @ A)
+
+
+def entries(be, A, B, rows, cols):
+    """Return ``A B^T`` at some places."""
+    xp = be.xp
+    out = xp.empty(rows.size)
+    step = max(_BLOCK // max(A.shape[1], 1), 1) if be.name == "numpy" else rows.size
+    count = threads.strips(rows.size * A.shape[1]) if be.name == "numpy" else 1
+    cuts = np.linspace(0, rows.size, count + 1).astype(int)
+
+    def fill(ends):
+        for first in range(ends[0], ends[1], step):
+            some = slice(first, min(first + step, ends[1]))
+            out[some] = xp.einsum("pk,pk->p", A[rows[some]], B[cols[some]])
+
+    _side_by_side(fill, list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)))
+    return out
+
+
+def svd_of_product(be, A, B):
+    """Return U, s and V of ``A B^T``."""
+    xp = be.xp
+    Qa, Ra = xp.linalg.qr(A)
+    Qb, Rb = xp.linalg.qr(B)
+    u, s, vt = xp.linalg.svd(Ra @ Rb.T, full_matrices=False)
+    return Qa @ u, s, Qb @ vt.T
+
+
+def relative_error(U, s, V, L, R):
+    """Return ``|U diag(s) V^T - L R^T|_F / |L R^T|_F``, to full precision.
+
+    Parameters
+    ----------
+    U, s, V : array, shapes (m, k), (k,) and (n, k)
+        A matrix of low rank; `U` and `V` need not be orthonormal.
+    L, R : array, shapes (m, r) and (n, r)
+        The truth.
+
+    Returns
+    -------
+    float
+        Gram matrices, which are cheaper, would lose everything below 1e-8.
+    """
+    io = Ingest(dtype=np.float64, U=U, s=s, V=V, L=L, R=R)
+    xp = io.xp
+    with io.device:
+        left, right = xp.hstack([io["U"] * io["s"], -io["L"]]), xp.hstack([io["V"], io["R"]])
+        error, size = (
+            xp.linalg.norm(xp.linalg.qr(A, mode="r") @ xp.linalg.qr(B, mode="r").T)
+            for A, B in ((left, right), (io["L"], io["R"]))
+        )
+        error, size = io.be.host(error, size)
+    return error / size if size else error
+
+
+def _rows(be, S, first, last):
+    ptr = S.indptr[first : last + 1]
+    part = slice(ptr[0], ptr[-1])
+    return be.sparse.csr_matrix(
+        (S.data[part], S.indices[part], ptr - ptr[0]), shape=(last - first, S.shape[1])
+    )
+
+
+def _side_by_side(function, parts):
+    """Return what `function` makes of each part, one thread for each."""
+    if len(parts) == 1:
+        return [function(parts[0])]
+
+    def quietly(part):
+        # NumPy's error state belongs to the thread.
+        with np.errstate(all="ignore"):
+            return function(part)
+
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(quietly, parts))

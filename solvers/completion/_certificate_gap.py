@@ -1,0 +1,201 @@
+r"""The duality gap of a completed matrix, and bounds of a spectral norm.
+
+For errors :math:`G = T - X - a 1^T - 1 b^T` at the places that count, with weights :math:`W`,
+
+.. math:: p = \tfrac{1}{2} \langle W \circ G, G \rangle + \lambda |X|_*
+          + \tfrac{1}{2} \lambda_b (|a|^2 + |b|^2)
+
+is bounded from below by the dual value of every :math:`Y` on these places whose spectral norm is
+at most :math:`\lambda`,
+
+.. math:: d = \langle Y, T \rangle - \tfrac{1}{2} \langle Y / W, Y \rangle
+          - \tfrac{1}{2 \lambda_b} (|Y 1|^2 + |Y^T 1|^2),
+
+by Fenchel's inequality for each square. Here :math:`Y = c \, W \circ G`, with the best c.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+_EPS = np.finfo(np.float64).eps
+# Sums of non-negative terms lose a few units in the last place.
+_ROUNDING = 8 * _EPS
+# Smaller sides up to which the Gram matrix tells the spectral norm to rounding: always, and where
+# nothing else settles the matter.
+_SMALL, _EXACT = 200, 2000
+# Random columns of the block, most steps, and most numbers of the basis.
+_WIDTH, _STEPS, _BASIS = 8, 30, 1 << 27
+# How likely a bound from random columns may be wrong.
+_RISK = 1e-12
+
+
+class Duality:
+    """The gap, term by term, as a function of the spectral norm of ``W o G``.
+
+    Parameters
+    ----------
+    be : Backend
+    lam, lam_bias : float
+        Ridges.
+    s : array, shape (k,)
+        Singular values of X.
+    aligned : array, shape (k,)
+        ``u_l . (W o G) v_l`` for its singular vectors.
+    square, along : float
+        ``<W o G, G>`` and ``<W o G, T>``.
+    biases : list of (array, array)
+        Row biases with the row sums of ``W o G``, and columns likewise; empty without biases.
+
+    Attributes
+    ----------
+    primal : float
+    """
+
+    def __init__(self, be, lam, lam_bias, s, aligned, square, along, biases):
+        xp = be.xp
+        self._lam, self._lam_bias, self._square, self._along = lam, lam_bias, square, along
+        self._s, self._aligned = (np.atleast_1d(x) for x in be.host(s, aligned))
+        # |lam b - c y|^2 for each bias vector b with pull y, as a polynomial in c.
+        terms = [be.host(b @ b, b @ y, y @ y) for b, y in biases]
+        self._bias = [(lam_bias * bb / 2, by, yy / (2 * lam_bias)) for bb, by, yy in terms]
+        size = sum(bb for bb, _, _ in self._bias)
+        self.primal = square / 2 + lam * float(self._s.sum()) + size
+
+    def gap(self, norm):
+        """Return primal minus dual value for the best `c` that this spectral norm allows."""
+        curvature = self._square + sum(2 * yy for _, _, yy in self._bias)
+        c = max(self._along / curvature, 0.0) if curvature > 0 else 1.0
+        if norm > 0:
+            c = min(c, self._lam / norm)
+        # All terms are non-negative: primal and dual are never subtracted.
+        idle = self._s @ np.maximum(self._lam - c * self._aligned, 0.0)
+        bias = sum(max(bb - c * by + c * c * yy, 0.0) for bb, by, yy in self._bias)
+        total = (1 - c) ** 2 * self._square / 2 + float(idle) + bias
+        return total + _ROUNDING * self.primal
+
+
+    def settled(self, ends, tol, sharp):
+        """Tell whether closer bounds of the spectral norm would not change the verdict.
+
+        Parameters
+        ----------
+        ends : (float, float)
+            Lower and upper bound.
+        tol : float
+            Largest relative gap that passes.
+        sharp : bool
+            Whether the gap is asked for, not only the verdict.
+        """
+        lower, upper = ends
+        goal = tol * self.primal
+        if self.gap(upper) <= goal:
+            return True
+        return self.gap(lower) > goal and upper <= (1.0 + (1e-8 if sharp else 0.05)) * lower
+
+
+class Bounds(NamedTuple):
+    """What is known of the spectral norm of a slope.
+
+    Attributes
+    ----------
+    lower, upper : float
+    rest : float
+        Lower bound of the norm of what lies outside of the candidate's spaces.
+    exact : bool
+        Whether the upper bound comes from a Gram matrix.
+    """
+
+    lower: float
+    upper: float
+    rest: float
+    exact: bool
+
+
+def bound_norm(slope, split, settled):
+    """Return `Bounds` of the spectral norm of a slope, as close as needed.
+
+    Parameters
+    ----------
+    slope : Slope
+    split : Split
+        The slope in blocks.
+    settled : callable
+        ``settled(lower, upper)`` tells whether closer bounds would change nothing.
+    """
+    for rest, most in rest_norms(slope, split.U, split.V):
+        lower = max(split.core, rest)
+        # The norm of a matrix is at most that of the matrix of its blocks' norms.
+        blocks = [[split.core, split.right], [split.left, most]]
+        upper = float(np.linalg.norm(blocks, 2)) if most < np.inf else np.inf
+        if settled(lower, upper):
+            break
+    if min(slope.shape) <= _SMALL or (min(slope.shape) <= _EXACT and not settled(lower, upper)):
+        return Bounds(lower, spectral_norm(slope), rest, True)
+    return Bounds(lower, upper, rest, False)
+
+
+def spectral_norm(slope):
+    """Return the spectral norm of a `Slope`, to rounding, from the Gram matrix of a side."""
+    be, xp = slope.be, slope.be.xp
+    m, n = slope.shape
+    S, L, K = slope.S, slope.L, slope.K
+    if m > n:
+        S, L, K = S.T, K, L
+    gram = (S @ S.T).toarray()
+    if L is not None:
+        cross = (S @ K) @ L.T
+        gram += L @ (K.T @ K) @ L.T - cross - cross.T
+    top = be.host(xp.linalg.eigvalsh(gram)[-1])
+    return float(np.sqrt(max(top, 0.0)) * (1 + 64 * _EPS))
+
+
+def rest_norms(slope, Qu, Qv):
+    r"""Yield ever closer bounds (lower, upper) of what a `Slope` has outside of two subspaces.
+
+    That is the spectral norm of ``(I - Qu Qu^T) A (I - Qv Qv^T)``, by block Lanczos with random
+    columns. Lower bounds are proven. After j steps a single random column misses the largest
+    eigenvalue of a matrix of order n by more than the part :math:`\varepsilon` with a probability
+    of at most :math:`1.648 \sqrt{n} e^{-\sqrt{\varepsilon} (2j - 1)}` (Kuczynski and Wozniakowski,
+    SIAM J. Matrix Anal. Appl. 13, 1992), and the block misses it only if each column does. The
+    residual tells the distance to some eigenvalue, which is taken for the largest one where it has
+    converged, and after the last step.
+    """
+    be, xp = slope.be, slope.be.xp
+    times, back = slope.times, slope.transposed_times
+    if slope.shape[0] < slope.shape[1]:
+        times, back, Qu, Qv = back, times, Qv, Qu
+    n, free = Qv.shape[0], Qv.shape[0] - Qv.shape[1]
+    width = min(_WIDTH, free)
+    if width == 0:
+        yield 0.0, 0.0
+        return
+    random = xp.asarray(np.random.default_rng(0).standard_normal((n, width)))
+    Q = basis = xp.linalg.qr(_without(Qv, _without(Qv, random)))[0]
+    H = np.zeros((0, 0))
+    steps = max(min(_STEPS, _BASIS // (n * width)), 4)
+    for step in range(1, steps + 1):
+        P = _without(Qv, back(_without(Qu, times(Q))))
+        column = be.host(basis.T @ P)
+        H = np.block([[H, column[:-width]], [column[:-width].T, column[-width:]]])
+        Q, first = xp.linalg.qr(_without(Qv, _without(basis, P)))
+        # Once more: columns that were nothing but rounding errors point anywhere.
+        Q, second = xp.linalg.qr(_without(Qv, _without(basis, Q)))
+        eigenvalues, vectors = np.linalg.eigh((H + H.T) / 2)
+        top = max(float(eigenvalues[-1]), 0.0)
+        residual = float(np.linalg.norm(be.host(second @ first) @ vectors[-width:, -1]))
+        chance = _RISK ** (1 / width)
+        missed = (np.log(1.648 * np.sqrt(free) / chance) / (2 * step - 1)) ** 2
+        upper = top / (1 - missed) if missed < 1 else np.inf
+        full = basis.shape[1] + width > free
+        if residual <= 1e-6 * top or step == steps or full:
+            upper = min(upper, top + residual)
+        yield float(np.sqrt(top)), float(np.sqrt(upper) * (1 + 64 * _EPS))
+        if full or residual <= _EPS * top:
+            return
+        basis = xp.concatenate([basis, Q], axis=1)
+
+
+def _without(Q, X):
+    """Return what columns have outside of a subspace."""
+    return X - Q @ (Q.T @ X) if Q.shape[1] else X

@@ -1,0 +1,75 @@
+"""Which rows and columns the observed entries determine, and which parts hang together."""
+
+import numpy as np
+
+from .._core.arrays import to_numpy
+
+# Smallest eigenvalue, relative to the one to expect, from which a row counts as determined.
+_SINGULAR = 1e-10
+# Operations for Gram matrices and their eigenvalues; the rows with the fewest entries go first.
+_WORK = 2e9
+# Numbers in a batch of gathered rows.
+_BATCH = 1 << 22
+
+
+def unidentified(be, ptr, idx, Q):
+    r"""Return the rows that their entries do not determine, given the other factor.
+
+    Those with fewer entries than columns of Q, and those with
+    :math:`\lambda_{\min}(Q_{\Omega_i}^\top Q_{\Omega_i}) < 10^{-10} d_i / n`. The rows are looked
+    through in the order of their number of entries, as far as a bounded effort goes: what is
+    found is so, and a row with many entries may be missed.
+
+    Parameters
+    ----------
+    be : Backend
+    ptr, idx : array
+        The entries, row by row.
+    Q : array, shape (n, k)
+        Orthonormal basis of the other side.
+
+    Returns
+    -------
+    numpy.ndarray of int, sorted
+    """
+    xp, (n, k) = be.xp, Q.shape
+    ptr = to_numpy(ptr)
+    degrees = np.diff(ptr)
+    found = [np.flatnonzero(degrees < max(k, 1))]
+    others = np.flatnonzero(degrees >= k)
+    others = others[np.argsort(degrees[others], kind="stable")] if k else others[:0]
+    # Batches have as many slots for each row as its longest, the last one, needs.
+    first = 0
+    budget = _WORK
+    while first < others.size and budget > 0:
+        longest = degrees[others[first]]
+        size = max(int(_BATCH // (2 * longest * k)), 1)
+        some = others[first : first + size]
+        some = some[degrees[some] <= 2 * longest]
+        longest = degrees[some[-1]]
+        slots = ptr[some][:, None] + np.arange(longest)
+        there = np.arange(longest) < degrees[some][:, None]
+        chosen = idx[xp.asarray(np.where(there, slots, 0))]
+        part = Q[chosen] * xp.asarray(there)[:, :, None]
+        smallest = be.host(xp.linalg.eigvalsh(part.transpose(0, 2, 1) @ part)[:, 0])
+        found.append(some[smallest < _SINGULAR * degrees[some] / n])
+        budget -= some.size * k * k * (longest + 10.0 * k)
+        first += some.size
+    return np.sort(np.concatenate(found))
+
+
+def components(be, ptr, idx, n):
+    """Return the connected component of each row, then of each column; -1 for empty ones."""
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    ptr, idx = to_numpy(ptr), to_numpy(idx)
+    m = ptr.size - 1
+    # Columns follow the rows; an edge each way is not needed where directions do not count.
+    ends = np.concatenate([ptr, np.full(n, ptr[-1])])
+    graph = csr_matrix((np.ones(idx.size, np.int8), idx + m, ends), shape=(m + n, m + n))
+    labels = connected_components(graph, directed=False)[1]
+    empty = np.concatenate([np.diff(ptr), np.bincount(idx, minlength=n)]) == 0
+    labels[empty] = -1
+    seen = np.unique(labels[~empty])
+    return np.where(empty, -1, np.searchsorted(seen, labels)).astype(np.int64)

@@ -1,0 +1,1 @@
+"""The objective along a line: Numba (`cpu`) and CUDA (`gpu`) twins."""

@@ -1,0 +1,1 @@
+"""Kernels on tangent spaces: Numba (`cpu`) and CUDA (`gpu`) twins."""
