@@ -46,15 +46,18 @@ def robust(problem, rank, watch, options):
 def _redescend(problem, state, watch, options):
     """Minimise a loss with many local minima, from a fit by Huber's."""
     ratio = _losses.EFFICIENT[problem.loss] / _losses.EFFICIENT["huber"]
-    scale = Scale("huber", problem.delta and problem.delta / ratio)
-    watch.begin("huber")
-    state = _descend(replace(problem, loss="huber"), state, watch, options, scale, enough=_ROUGH)
-    convex, delta = watch.problem, problem.delta or max(ratio * scale.delta, _LEAST_REDESCENDING)
+    delta, convex = problem.delta, replace(problem, loss="huber")
+    scale = Scale("huber", delta and delta / ratio)
+    if options.x0 is None or delta is None:
+        watch.begin("huber")
+        state = _descend(convex, state, watch, options, scale, enough=_ROUGH)
+    delta = delta or max(ratio * scale.delta, _LEAST_REDESCENDING)
     watch.problem = problem = replace(problem, delta=delta)
     if watch.ended is not None:
         return state
     watch.begin(problem.loss)
-    kept = Kept(_short_of_inliers(problem, state), convex.delta)
+    convex = replace(convex, delta=scale.delta)
+    kept = Kept(_short_of_inliers(problem, state), scale.delta)
     after = _descend(problem, state, watch, options, Scale(problem.loss, delta), kept=kept)
     if _data_term(convex, after) <= _GROWTH * _data_term(convex, state):
         return after
@@ -64,12 +67,12 @@ def _redescend(problem, state, watch, options):
 
 def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
     """Sweep until the watch, or the gradient, says enough; return the state."""
-    mixing, point = Mixing(problem.be), state
-    r, fun = problem.residual(*state), np.inf
+    mixing, point, fun = Mixing(problem.be), state, np.inf
+    r = problem.residual(*state)
+    watch.problem = problem = replace(problem, delta=scale.update(_median(problem, r)))
+    if watch.done(_exactness(problem, state, r, 0.0), _gradient(problem, state, r, scale)):
+        return state
     for _ in watch.run:
-        if not scale.frozen:
-            watch.problem = problem = replace(problem, delta=scale.update(_median(problem, r)))
-            fun = np.inf
         swept = _sweep(problem, point, kept)
         before, r = r, problem.residual(*swept)
         last, fun = fun, problem.data_term(*swept[:2], r) + problem.penalty(*swept)
@@ -79,17 +82,22 @@ def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
             continue
         state = swept
         change = _rms(problem, r - before)
-        grad = _gradient(problem, state, r) if scale.frozen else np.nan
+        grad = _gradient(problem, state, r, scale)
         over = watch.record(
             lambda state=state: state,
             fun=fun,
             relres=problem.relres(problem.misfit(*state[:2], r)),
             grad=grad,
-            exact=_exactness(problem, state[0].shape[1], r, change),
+            exact=_exactness(problem, state, r, change),
+            passes=8,
         )
         if over or grad <= enough or change <= 4.0 * np.finfo(problem.dtype).eps:
             break
-        point = _mixed(problem, mixing, point, state) if scale.frozen else state
+        if scale.frozen:
+            point = _mixed(problem, mixing, point, state)
+        else:
+            watch.problem = problem = replace(problem, delta=scale.update(_median(problem, r)))
+            point, fun = state, np.inf
     return state
 
 
@@ -204,20 +212,22 @@ def _short_of_inliers(problem, state):
     return (per_row[obs.rows] <= k) | (per_col[obs.cols] <= k)
 
 
-def _exactness(problem, rank, r, change):
+def _exactness(problem, state, r, change):
     """Return what shows an exact fit: a vanishing median residual, which proves one if os > 2.
 
     Half of the residuals vanish before rows with many outliers are found, so that what the last
     sweep changed counts too.
     """
-    m, n = problem.shape
-    if problem.size <= 2 * rank * (m + n - rank):
+    (m, n), k = problem.shape, state[0].shape[1]
+    if problem.size <= 2 * k * (m + n - k):
         return np.inf
     return max(_median(problem, r), change)
 
 
-def _gradient(problem, state, r):
+def _gradient(problem, state, r, scale):
     """Return the projected gradient of the objective, relative to that of all entries."""
+    if not scale.frozen:
+        return np.nan
     psi = r * _losses.weight(problem.xp, problem.loss, r, problem.delta)
     w = problem.obs.by_row.weight
     size = _rms(problem, w * psi if w.size else psi) * np.sqrt(problem.size)
