@@ -27,7 +27,7 @@ def nonnegative(problem, rank, watch, options):
             continue
         state, image = (A, B, a, b), B.copy()
         violation = _half_sweep(problem, by_col, image, A, problem.col_ridge)
-        size = problem.be.host((A * A).sum() + (B * B).sum())
+        violation, size = problem.be.host(violation, (A * A).sum() + (B * B).sum())
         if watch.record(
             lambda state=state: state,
             fun=fun,
