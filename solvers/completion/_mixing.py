@@ -1,9 +1,11 @@
-"""Anderson's mixing: where a sweep maps factors to better ones, find the fixed point sooner."""
+"""Where a sweep maps factors to better ones, find its fixed point sooner: Anderson's mixing."""
 
 import numpy as np
 
 # Changes that are mixed, and the part of their Gram matrix that may be rounding.
 _WINDOW, _ROUNDING = 6, 1e-12
+# By what factor strides grow.
+_FASTER = 2.0
 
 
 class Mixing:
@@ -11,7 +13,9 @@ class Mixing:
 
     The next point is the combination of the images that would be a fixed point if the map were
     affine, as far as least squares can tell. A loop that finds it worse than the last image
-    should go on from that, and `forget`.
+    should go on from that, and say so by `reject`. Near a saddle point, to which such points tend,
+    they would all be worse: so after a rejection points lie ahead in the direction of the last
+    change, further and further, until one of these is rejected.
 
     Parameters
     ----------
@@ -30,14 +34,22 @@ class Mixing:
 
     def __init__(self, be):
         self._be = be
-        self.forget()
+        self._last, self._steps, self._stride, self.mixed = None, [], None, False
 
-    def forget(self):
-        """Begin anew."""
+    def reject(self):
+        """Begin anew, in the other of the two ways."""
         self._last, self._steps, self.mixed = None, [], False
+        self._stride = None if self._stride else 1.0
 
     def __call__(self, x, image):
         """Return the next point, from the present one and its image; all are arrays."""
+        if self._stride is None:
+            return self._fixed_point(x, image)
+        ahead = image + self._stride * (image - x)
+        self._stride, self.mixed = _FASTER * self._stride, True
+        return ahead
+
+    def _fixed_point(self, x, image):
         xp, change = self._be.xp, (image - x).ravel()
         last, self._last = self._last, (image, change)
         self.mixed = last is not None

@@ -23,7 +23,7 @@ def nonnegative(problem, rank, watch, options):
         before, fun = fun, misfit + problem.penalty(A, B, a, b)
         if mixing.mixed and fun > before + 4.0 * np.finfo(problem.dtype).eps * abs(before):
             A, B, fun = *swept, before
-            mixing.forget()
+            mixing.reject()
             continue
         state, image = (A, B, a, b), B.copy()
         violation = _half_sweep(problem, by_col, image, A, problem.col_ridge)
@@ -37,7 +37,7 @@ def nonnegative(problem, rank, watch, options):
             passes=3,
         ):
             break
-        swept = _scaled(problem, A, image)
+        swept = problem.evened(A, image)
         A, B = swept[0].copy(), problem.xp.maximum(mixing(B, swept[1]), 0.0)
     return problem.balance(*state)
 
@@ -47,13 +47,3 @@ def _half_sweep(problem, side, A, B, ridge):
     kernels = problem.be.kernels("solvers.completion", "nonnegative")
     shared = B.T @ B if problem.implicit else problem.xp.empty((0, 0), B.dtype)
     return kernels.solve_nonnegative(*side[:4], B, ridge, shared, A)
-
-
-def _scaled(problem, A, B):
-    """Return A and B with columns scaled so that the penalty is smallest."""
-    xp = problem.xp
-    d, e = (problem.row_ridge, problem.col_ridge) if problem.lam else (1.0, 1.0)
-    a, b = (xp.sqrt((d * F.T**2).sum(axis=1)) for d, F in ((d, A), (e, B)))
-    alive = (a > 0) & (b > 0)
-    root = xp.where(alive, xp.sqrt(xp.where(alive, b, 1.0) / xp.where(alive, a, 1.0)), 1.0)
-    return A * root, B / root

@@ -196,7 +196,9 @@ class Completion:
 
     def balanced(self, x):
         """Return the A and B of smallest penalty whose product is ``U diag(s) V^T``."""
-        if self.nonnegative or not self.weighted:
+        if self.nonnegative:
+            return self.evened(x.U * x.s, x.V)
+        if not self.weighted:
             return x.balanced(self.be)
         xp = self.xp
         # Empty rows and columns count nothing; they take part with factors of size zero.
@@ -205,6 +207,15 @@ class Completion:
         U, s, V = svd_of_product(self.be, d * x.U, e * (x.V * x.s))
         root = xp.sqrt(s)
         return U * root / d, V * root / e
+
+    def evened(self, A, B):
+        """Return A and B with their columns scaled so that the penalty is smallest."""
+        xp = self.xp
+        d, e = (self.row_scale, self.col_scale) if self.weighted else (1.0, 1.0)
+        a, b = (xp.sqrt((scale * F.T**2).sum(axis=1)) for scale, F in ((d, A), (e, B)))
+        alive = (a > 0) & (b > 0)
+        root = xp.sqrt(xp.where(alive, b, 1.0) / xp.where(alive, a, 1.0)).astype(self.dtype)
+        return A * root, B / root
 
     @cached_property
     def weighted(self):

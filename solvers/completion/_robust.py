@@ -78,7 +78,7 @@ def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
         last, fun = fun, problem.data_term(*swept[:2], r) + problem.penalty(*swept)
         if mixing.mixed and fun > last + 4.0 * np.finfo(problem.dtype).eps * abs(last):
             point, r, fun = state, before, last
-            mixing.forget()
+            mixing.reject()
             continue
         state = swept
         change = _rms(problem, r - before)
