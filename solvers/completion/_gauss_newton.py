@@ -7,7 +7,6 @@ import numpy as np
 
 from .._core.linalg import pcg
 from .._core.result import Status
-from ._driver import complete
 from ._factors import Factors, svd_of_product
 from ._start import start
 
@@ -242,9 +241,7 @@ class Model:
             return z.reshape(-1)
 
         flat = g.reshape(-1)
-        solve = pcg(
-            product, -flat, be=problem.be, precond=precond, tol=eta, maxiter=maxiter
-        )
+        solve = pcg(product, -flat, be=problem.be, precond=precond, tol=eta, maxiter=maxiter)
         # Iterates of conjugate gradients from zero satisfy <d, H d> = -<g, d>.
         slope, square = host(flat @ solve.x, solve.x @ solve.x)
         return solve, 0.5 * (shift * square - slope)
@@ -277,7 +274,7 @@ def gradient_unit(problem):
     """Return what gradients are relative to: the norm of the values, scaled as the ridge is."""
     if not problem.weighted:
         return problem.norm
-    xp, obs = problem.xp, problem.obs
+    obs = problem.obs
     d, e = problem.row_scale[obs.rows], problem.col_scale[obs.cols]
     square = obs.by_row.val**2 / (d * e)
     w = obs.by_row.weight

@@ -4,7 +4,6 @@ import numpy as np
 
 from .._core.linalg import pcg
 from .._core.result import Status
-from ._driver import complete
 from ._factors import without_biases
 from ._gauss_newton import Progress, truncated
 
@@ -19,19 +18,24 @@ ABOVE = 1.0 + 1e-3
 # The smoothing is close enough to zero at these parts of the rank's last singular value, for
 # Gauss-Newton steps to take over, and of the first, for the systems are singular from there.
 CLOSE, LEAST = 0.1, 1e-12
+# Size of random interpolants, relative to the entries.
+NOISE = 0.5
 # The stage has stalled when the smoothing has not halved in so many steps.
 PATIENCE = 25
 
 
-def irls(problem, rank, watch, options, *, tol=None, maxiter=None, fall=FALL):
+def irls(problem, rank, watch, options, *, tol=None, maxiter=None, fall=FALL, noise=False):
     """Run reweighted least squares on interpolants of the entries; return `Factors`.
 
-    The smoothing falls by the factor `fall` in a step at most.
+    The smoothing falls by the factor `fall` in a step at most. With `noise` the first interpolant
+    is a random one, otherwise the one of least norm.
     """
     check_problem(problem, rank)
     watch.begin("irls", tol=tol, maxiter=maxiter)
     tol = options.tol if tol is None else tol
-    x, eps, progress = Interpolant(problem, rank, options), np.inf, Progress(PATIENCE)
+    x, eps, progress = Interpolant(problem, rank, options.rng), np.inf, Progress(PATIENCE)
+    if noise:
+        x.randomise(options.rng)
     for turn in watch.run:
         U, s, V = x.spectrum(POWERS if turn else FIRST_POWERS)
         eps = min(eps, max(s[rank], fall * eps if turn else 0.0))
@@ -87,17 +91,24 @@ class Interpolant:
         Norm of what the low-rank part lacks, relative to the entries.
     """
 
-    def __init__(self, problem, rank, options):
+    def __init__(self, problem, rank, rng):
         xp, (m, n), dtype = problem.xp, problem.shape, problem.dtype
         self.problem, self.rank, self.relres = problem, rank, 1.0
         self._P, self._U = xp.zeros((2, m, rank), dtype)
         self._Q, self._V = xp.zeros((2, n, rank), dtype)
         self._lacking = problem.obs.by_row.val
         self._size = self._norm(self._lacking) or 1.0
-        self._block = xp.asarray(
-            options.rng.standard_normal((n, min(rank + MORE, m, n))), dtype=dtype
-        )
+        self._block = xp.asarray(rng.standard_normal((n, min(rank + MORE, m, n))), dtype=dtype)
         self._tangent = problem.be.kernels("solvers.completion", "tangent")
+
+    def randomise(self, rng):
+        """Become a random matrix that has the entries."""
+        xp, (m, n), k = self.problem.xp, self.problem.shape, self.rank
+        A, B = (xp.asarray(rng.standard_normal((size, k)), dtype=self._P.dtype) for size in (m, n))
+        self._V = xp.linalg.qr(B)[0]
+        self._P = A * (NOISE * n**0.5 * k**-0.5)
+        nothing = xp.empty(0, self._P.dtype)
+        self._lacking = -self.problem.residual(self._P, self._V, nothing, nothing)
 
     def _norm(self, values):
         return float(self.problem.be.host(self.problem.xp.linalg.norm(values)))
