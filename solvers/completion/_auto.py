@@ -16,8 +16,8 @@ from ._irls import irls
 # Entries per degree of freedom from which alternating minimisation alone comes near a solution;
 # how near it has to come, and in how many sweeps.
 MANY, NEAR, SWEEPS = 4.0, 0.03, 12
-# Fall of the smoothing in attempts after the first.
-SLOW = 0.9
+# After a first attempt that failed: by what the smoothing falls, and how close to zero.
+PATIENT = {"fall": 0.9, "close": 0.01}
 # Sweeps after which Gauss-Newton steps finish, and the largest tolerance for which they do.
 LONG, FINE = 30, 1e-6
 
@@ -87,9 +87,9 @@ def _attempts(problem, rank, watch, options, many):
         yield lambda: gn(problem, rank, watch, fresh)
         return
     yield descend
-    yield lambda: descend(fall=SLOW)
+    yield lambda: descend(**PATIENT)
     for _ in range(options.n_init - 1):
-        yield lambda: descend(fall=SLOW, noise=True)
+        yield lambda: descend(**PATIENT, noise=True)
 
 
 def _entries_suffice(problem, rank):

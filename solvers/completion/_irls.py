@@ -15,8 +15,8 @@ LOOSE, TIGHT, STEPS = 1e-3, 1e-13, 400
 FALL = 0.8
 # Singular values count as at least this much above the smoothing.
 ABOVE = 1.0 + 1e-3
-# The smoothing is close enough to zero at these parts of the rank's last singular value, for
-# Gauss-Newton steps to take over, and of the first, for the systems are singular from there.
+# The smoothing is close enough to zero at these parts of the rank's last singular value, where
+# Gauss-Newton steps can take over, and of the first, from where on the systems are singular.
 CLOSE, LEAST = 0.1, 1e-12
 # Size of random interpolants, relative to the entries.
 NOISE = 0.5
@@ -24,11 +24,21 @@ NOISE = 0.5
 PATIENCE = 25
 
 
-def irls(problem, rank, watch, options, *, tol=None, maxiter=None, fall=FALL, noise=False):
+def irls(
+    problem, rank, watch, options, *, tol=None, maxiter=None, fall=FALL, close=CLOSE, noise=False
+):
     """Run reweighted least squares on interpolants of the entries; return `Factors`.
 
-    The smoothing falls by the factor `fall` in a step at most. With `noise` the first interpolant
-    is a random one, otherwise the one of least norm.
+    Parameters
+    ----------
+    problem, rank, watch, options, tol, maxiter : object
+        As for all engines.
+    fall : float
+        Factor by which the smoothing falls in a step at most.
+    close : float
+        Where it is close enough to zero, relative to the rank's last singular value.
+    noise : bool
+        Whether the first interpolant is a random one, not that of least norm.
     """
     check_problem(problem, rank)
     watch.begin("irls", tol=tol, maxiter=maxiter)
@@ -50,7 +60,7 @@ def irls(problem, rank, watch, options, *, tol=None, maxiter=None, fall=FALL, no
             # The estimate is not of the rank yet.
             judge=False,
         )
-        if done or x.relres <= tol or eps <= max(CLOSE * s[rank - 1], LEAST * s[0]):
+        if done or x.relres <= tol or eps <= max(close * s[rank - 1], LEAST * s[0]):
             break
         if progress.ended(eps):
             watch.ended = Status.STALLED
