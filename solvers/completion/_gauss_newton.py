@@ -23,20 +23,26 @@ VANISHED, SHRUNK = 1e-10, 1e-6
 OFF = 100.0
 
 
-def gn(problem, rank, watch, options, *, tol=None, maxiter=None, stage="gn"):
+def gn(problem, rank, watch, options, *, tol=None, maxiter=None):
     """Run damped Gauss-Newton steps from `start`; return `Factors`."""
     check_problem(problem)
-    watch.begin(stage, tol=tol, maxiter=maxiter)
+    watch.begin("gn", tol=tol, maxiter=maxiter)
+    x = problem.balance(*start(problem, rank, options))
+    return descend(Model, problem, x, watch, options, tol)
+
+
+def descend(model, problem, x, watch, options, tol):
+    """Go from `x` down along the damped steps of a `model`; return `Factors`."""
     tol = options.tol if tol is None else tol
     vanished = max(VANISHED, min(tol, SHRUNK)) if problem.lam else VANISHED
-    here = Model(problem, problem.balance(*start(problem, rank, options)), vanished)
+    here = model(problem, x, vanished)
     if watch.done(here.relres, here.gradient):
         return here.x
     damping, progress = DAMPING, Progress(PATIENCE)
     for _ in watch.run:
         eta = options.tol_inner or _forcing(here.relres, tol)
         solve, promised = here.step(damping, eta, options.maxiter_inner or STEPS)
-        there = Model(problem, here.moved(solve.x), vanished)
+        there = model(problem, here.moved(solve.x), vanished)
         fell = here.fun - there.fun
         # Where rounding hides what the objective does, the gradient tells.
         drowned = promised <= np.finfo(problem.dtype).eps ** 0.75 * here.fun
@@ -54,7 +60,7 @@ def gn(problem, rank, watch, options, *, tol=None, maxiter=None, stage="gn"):
             relres=here.relres,
             grad=here.gradient,
             inner=solve.iterations,
-            passes=2 * solve.iterations + 5,
+            passes=here.passes * solve.iterations + 5,
             judge=accepted,
         )
         if done or (drowned and not accepted):
@@ -113,7 +119,11 @@ class Model:
     ----------
     fun, relres, gradient : float
         Objective, relative residual and relative norm of the projected gradient.
+    passes : int
+        Passes over the entries in a step of conjugate gradients.
     """
+
+    passes = 2
 
     def __init__(self, problem, x, vanished):
         self.problem, self.x, self._vanished = problem, x, vanished
@@ -205,46 +215,58 @@ class Model:
 
     def step(self, damping, eta, maxiter):
         """Return the damped step's `LinearSolve`, and the decrease that the model promises."""
-        problem, xp, host = self.problem, self.problem.xp, self.problem.be.host
-        m, U, V, tangent = problem.shape[0], self._U, self._V, self._tangent
-        by_row, by_col = problem.obs.by_row, problem.obs.by_col
-        shared = V.T @ V, U.T @ U
-        total = by_row.weight.sum() if by_row.weight.size else problem.size
-        curvature = total / math.prod(problem.shape) * (xp.trace(shared[0]) / V.shape[1])
-        shift = float(damping * host(curvature))
-        g = self._slope
-        ridge = xp.full(g.shape, shift, problem.dtype)
-        if self._ridge is not None:
-            ridge += self._ridge
-        blocks = xp.empty((*g.shape, U.shape[1]), problem.dtype)
-        gram = shared if problem.implicit else (xp.empty((0, 0), problem.dtype),) * 2
-        for side, F, G, d, out in (
-            (by_row, V, gram[0], ridge[:m], blocks[:m]),
-            (by_col, U, gram[1], ridge[m:], blocks[m:]),
-        ):
-            tangent.block_inverse(side.ptr, side.idx, side.weight, F, G, d, out)
-        y, out, z = xp.empty_like(by_row.val), xp.empty_like(g), xp.empty_like(g)
+        be, xp, m = self.problem.be, self.problem.xp, self.problem.shape[0]
+        g, (shift, ridge) = self._slope, self._damped(damping)
+        blocks = self._blocks(ridge)
+        out, z = xp.empty_like(g), xp.empty_like(g)
 
         def product(p):
             p = p.reshape(g.shape)
-            A, B = p[:m], p[m:]
-            tangent.jac_rows(by_row.ptr, by_row.idx, by_row.weight, U, V, A, B, y, out[:m])
-            tangent.jac_cols(by_col.ptr, by_col.idx, by_col.perm, y, U, out[m:])
-            if problem.implicit:
-                out[:m] += A @ shared[0] + U @ (B.T @ V)
-                out[m:] += B @ shared[1] + V @ (A.T @ U)
+            self._curvature(p[:m], p[m:], out)
             out[...] += ridge * p
             return out.reshape(-1)
 
         def precond(r):
-            tangent.block_times(blocks, r.reshape(g.shape), z)
+            self._tangent.block_times(blocks, r.reshape(g.shape), z)
             return z.reshape(-1)
 
-        flat = g.reshape(-1)
-        solve = pcg(product, -flat, be=problem.be, precond=precond, tol=eta, maxiter=maxiter)
-        # Iterates of conjugate gradients from zero satisfy <d, H d> = -<g, d>.
-        slope, square = host(flat @ solve.x, solve.x @ solve.x)
-        return solve, 0.5 * (shift * square - slope)
+        return solve_damped(be, product, g.reshape(-1), precond, shift, eta, maxiter)
+
+    def _damped(self, damping):
+        """Return the damping, in the unit of the curvature, and with the ridge."""
+        problem, xp, weight = self.problem, self.problem.xp, self.problem.obs.by_row.weight
+        total = weight.sum() if weight.size else problem.size
+        mean = total / math.prod(problem.shape) * (self._V**2).sum() / self._V.shape[1]
+        shift = damping * float(problem.be.host(mean))
+        ridge = xp.full(self._slope.shape, shift, problem.dtype)
+        return shift, ridge if self._ridge is None else ridge + self._ridge
+
+    def _blocks(self, ridge):
+        """Return the inverse of each row's and each column's own part of the model."""
+        problem, xp, m = self.problem, self.problem.xp, self.problem.shape[0]
+        U, V = self._U, self._V
+        shared = (V.T @ V, U.T @ U) if problem.implicit else (xp.empty((0, 0), U.dtype),) * 2
+        blocks = xp.empty((*ridge.shape, U.shape[1]), problem.dtype)
+        for side, F, G, d, out in (
+            (problem.obs.by_row, V, shared[0], ridge[:m], blocks[:m]),
+            (problem.obs.by_col, U, shared[1], ridge[m:], blocks[m:]),
+        ):
+            self._tangent.block_inverse(side.ptr, side.idx, side.weight, F, G, d, out)
+        return blocks
+
+    def _curvature(self, A, B, out):
+        """Set `out` to ``J^T W J (A, B)``."""
+        problem, tangent, m = self.problem, self._tangent, self.problem.shape[0]
+        by_row, by_col, U, V, y = problem.obs.by_row, problem.obs.by_col, self._U, self._V, self._y
+        tangent.jac_rows(by_row.ptr, by_row.idx, by_row.weight, U, V, A, B, y, out[:m])
+        tangent.jac_cols(by_col.ptr, by_col.idx, by_col.perm, y, U, out[m:])
+        if problem.implicit:
+            out[:m] += A @ (V.T @ V) + U @ (B.T @ V)
+            out[m:] += B @ (U.T @ U) + V @ (A.T @ U)
+
+    @cached_property
+    def _y(self):
+        return self.problem.xp.empty_like(self.problem.obs.by_row.val)
 
     def moved(self, d):
         """Return the estimate after a step."""
@@ -260,6 +282,14 @@ class Model:
         left = xp.concatenate([x.U * x.s + A, x.U], axis=1)
         right = xp.concatenate([x.V, B], axis=1)
         return Factors(*truncated(problem.be, left, right, k), a, b)
+
+
+def solve_damped(be, product, g, precond, shift, eta, maxiter):
+    """Return the `LinearSolve` of a step, and the decrease that the model promises for it."""
+    solve = pcg(product, -g, be=be, precond=precond, tol=eta, maxiter=maxiter)
+    # Iterates of conjugate gradients from zero satisfy <d, H d> = -<g, d>.
+    slope, square = be.host(g @ solve.x, solve.x @ solve.x)
+    return solve, 0.5 * (shift * square - slope)
 
 
 def truncated(be, A, B, k):

@@ -1,11 +1,13 @@
 """Iteratively reweighted least squares: weights from the spectrum favour matrices of low rank."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from .._core.linalg import pcg
 from .._core.result import Status
 from ._factors import without_biases
-from ._gauss_newton import Progress, truncated
+from ._gauss_newton import Progress, gn, truncated
 
 # More columns than the rank in the block of singular vectors, and power steps: first and later.
 MORE, FIRST_POWERS, POWERS = 5, 6, 3
@@ -18,10 +20,67 @@ ABOVE = 1.0 + 1e-3
 # The smoothing is close enough to zero at these parts of the rank's last singular value, where
 # Gauss-Newton steps can take over, and of the first, from where on the systems are singular.
 CLOSE, LEAST = 0.1, 1e-12
+# In attempts after the first, the smoothing's fall and how close to zero it goes.
+PATIENT = {"fall": 0.9, "close": 0.01}
 # Size of random interpolants, relative to the entries.
 NOISE = 0.5
 # The stage has stalled when the smoothing has not halved in so many steps.
 PATIENCE = 25
+
+
+def find(problem, rank, watch, options, near=None):
+    """Look for a matrix with the entries, from several starts if need be.
+
+    Parameters
+    ----------
+    problem, rank, watch, options : object
+        As for all engines.
+    near : callable, optional
+        An engine that comes near a solution, to try first.
+
+    Returns
+    -------
+    Factors
+        Those with the smallest residual.
+    """
+    check_problem(problem)
+    best, reached, ended = None, np.inf, None
+    for attempt in _attempts(problem, rank, watch, options, near):
+        x = attempt()
+        A, B, a, b = problem.start_of(x)
+        relres = problem.relres(problem.misfit(A, B, problem.residual(A, B, a, b)))
+        if best is None or relres < reached:
+            best, reached, ended = x, relres, (watch.ended, watch.reason)
+        if watch.run.status is not None or reached <= options.tol:
+            break
+        if watch.ended is Status.CONVERGED and options.n_init == 1:
+            break
+    watch.ended, watch.reason = ended
+    return best
+
+
+def _attempts(problem, rank, watch, options, near):
+    """Yield what to try, one after another; each returns `Factors`."""
+    fresh = replace(options, x0=None)
+
+    def polished(engine, **kind):
+        x = engine(problem, rank, watch, fresh, **kind)
+        if watch.run.status is not None:
+            return x
+        return gn(problem, rank, watch, replace(options, x0=problem.start_of(x)))
+
+    if options.x0 is not None:
+        yield lambda: gn(problem, rank, watch, options)
+    elif near is not None:
+        yield lambda: polished(near)
+    if rank == min(problem.shape):
+        # All matrices have this rank: their spectra tell nothing.
+        yield lambda: gn(problem, rank, watch, fresh)
+        return
+    yield lambda: polished(irls)
+    yield lambda: polished(irls, **PATIENT)
+    for _ in range(options.n_init - 1):
+        yield lambda: polished(irls, **PATIENT, noise=True)
 
 
 def irls(
@@ -40,7 +99,6 @@ def irls(
     noise : bool
         Whether the first interpolant is a random one, not that of least norm.
     """
-    check_problem(problem, rank)
     watch.begin("irls", tol=tol, maxiter=maxiter)
     tol = options.tol if tol is None else tol
     x, eps, progress = Interpolant(problem, rank, options.rng), np.inf, Progress(PATIENCE)
@@ -68,7 +126,7 @@ def irls(
     return x.estimate()
 
 
-def check_problem(problem, rank):
+def check_problem(problem):
     """Refuse what is no search for a matrix that has the entries."""
     wrong = {
         "loss": problem.loss != "squared",
@@ -83,11 +141,6 @@ def check_problem(problem, rank):
                 f"`{name}` came with reweighted least squares; expected its default there, or "
                 "method='altmin'"
             )
-    if rank == min(problem.shape):
-        raise ValueError(
-            f"`rank` came as {rank}, the matrix's smaller side; expected less with reweighted "
-            "least squares, or method='gn'"
-        )
 
 
 class Interpolant:
