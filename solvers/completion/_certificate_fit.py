@@ -9,6 +9,18 @@ import numpy as np
 from ._certificate_case import Slope, svd_of_product
 from ._certificate_gap import Duality
 
+# Scales of losses relative to the median error, where none is given: those of 95 % efficiency
+# for normal noise, and for the smoothed absolute value a small one.
+_MEDIAN = 1.4826
+_EFFICIENT = {
+    "huber": 1.345 * _MEDIAN,
+    "l1": 1e-3 * _MEDIAN,
+    "welsch": 2.985 * _MEDIAN,
+    "tukey": 4.685 * _MEDIAN,
+}
+# And the least one, relative to the largest value.
+_LEAST = 1e-12
+
 
 @dataclass(frozen=True)
 class Model:
@@ -24,7 +36,7 @@ class Model:
         How much each row and column counts in the ridge; None if all count 1.
     loss : str
     delta : float or None
-        Scale of a robust loss.
+        Scale of a robust loss; None to take it from the errors.
     """
 
     lam: float
@@ -71,7 +83,10 @@ class Fit:
         if answer.row_bias.size:
             estimate += answer.row_bias[case.rows] + answer.col_bias[case.cols]
         self.error = case.target - estimate
-        self.pull = case.weight * influence(xp, self.error, model.loss, model.delta)
+        delta = model.delta
+        if delta is None and model.loss != "squared":
+            delta = max(_EFFICIENT[model.loss] * be.host(xp.median(abs(self.error))), _LEAST)
+        self.pull = case.weight * influence(xp, self.error, model.loss, delta)
         start = case.weight * case.target
         if case.implicit:
             self.pull += case.target

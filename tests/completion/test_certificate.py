@@ -290,6 +290,10 @@ def test_a_robust_fit_passes_by_its_median_or_its_slope(rng, loss):
     expected = np.linalg.norm(tangent) / np.linalg.norm(psi)
     assert found.kind == GRADIENT
     assert found.details["grad_norm"] == pytest.approx(expected, rel=1e-5)
+    noise = 1.4826 * np.median(abs(error))
+    factor = {"huber": 1.345, "l1": 1e-3, "welsch": 2.985, "tukey": 4.685}[loss]
+    known = completion.certify(spoiled, moved, np.ones(2), R, loss=loss, delta=factor * noise)
+    same(completion.certify(spoiled, moved, np.ones(2), R, loss=loss), known)
     # With hardly more entries than unknowns half of them can be met by anybody.
     few = np.full(M.shape, np.nan)
     few[0], few[:, 0] = M[0], M[:, 0]
@@ -362,7 +366,7 @@ def test_the_unit_of_the_values_changes_only_what_is_in_it(seed, model):
     rng = np.random.default_rng(seed)
     robust = model == "huber"
     problem, M, options = pose(rng, "plain" if robust else model)
-    c = 10.0 ** rng.uniform(-50, 50)
+    c = 10.0 ** rng.uniform(-140, 140)
     (U, s, V), a, b = candidate(rng, problem)
     scaled = {**options, "lam": c * options["lam"], "mu": c * options.get("mu", 0.0)}
     if robust:
@@ -606,7 +610,6 @@ def test_what_cannot_be_judged_is_refused_by_name(name, value, error):
         ("loss", {"nonnegative": True, "loss": "huber", "delta": 1.0}),
         ("row_bias", {"nonnegative": True, "row_bias": np.ones(3)}),
         ("nu", {"weighted_lambda": True, "nu": 0.5}),
-        ("delta", {"loss": "l1"}),
         ("certificate", {"certificate": ("gap",)}),
         ("certificate", {"certificate": "gap", "lam": 1.0, "loss": "huber", "delta": 1.0}),
         ("certificate", {"certificate": ["gap"], "lam": 1.0, "nonnegative": True}),
@@ -640,3 +643,15 @@ def test_nothing_of_the_callers_is_modified(rng):
 def test_a_solver_is_not_asked_for_a_gap_that_does_not_exist():
     with pytest.raises(ValueError, match=r"^`certificate` came as \('gap',\) with lam=0"):
         completion.alternating_minimization(np.eye(3), 1, certificate=("gap",))
+
+
+def test_values_whose_squares_overflow_are_judged_all_the_same(rng):
+    M, L, R, _ = exact_problem(rng)
+    for c in (1e-200, 1e200):
+        found = completion.certify(c * M, L, np.full(2, c), R, tol=1e-12)
+        assert found.holds
+        found = completion.certify(c * M, L, np.full(2, 1.1 * c), R, tol=1e-12)
+        assert found.details["relres"] == pytest.approx(0.1)
+        assert found.details["rmse"] == pytest.approx(
+            c * completion.certify(M, L, np.full(2, 1.1), R).details["rmse"]
+        )
