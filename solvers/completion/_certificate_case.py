@@ -208,7 +208,10 @@ def relative_error(U, s, V, L, R):
     io = Ingest(dtype=np.float64, U=U, s=s, V=V, L=L, R=R)
     xp = io.xp
     with io.device:
-        left, right = xp.hstack([io["U"] * io["s"], -io["L"]]), xp.hstack([io["V"], io["R"]])
+        left, right = (
+            xp.concatenate([io["U"] * io["s"], -io["L"]], axis=1),
+            xp.concatenate([io["V"], io["R"]], axis=1),
+        )
         error, size = (
             xp.linalg.norm(xp.linalg.qr(A, mode="r") @ xp.linalg.qr(B, mode="r").T)
             for A, B in ((left, right), (io["L"], io["R"]))

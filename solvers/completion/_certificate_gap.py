@@ -28,6 +28,8 @@ _SMALL, _EXACT = 200, 2000
 _COUPLED = 0.02
 # Random columns of the block, most steps, and most numbers of the basis.
 _WIDTH, _STEPS, _BASIS = 8, 30, 1 << 27
+# Numbers in a block of rows of the matrix, stored densely.
+_BLOCK = 1 << 22
 # How likely a bound from random columns may be wrong.
 _RISK = 1e-12
 
@@ -138,15 +140,13 @@ def _exact_bounds(slope):
 def spectral_norm(slope):
     """Return the spectral norm of a `Slope`, to rounding, from the Gram matrix of a side."""
     be, xp = slope.be, slope.be.xp
-    m, n = slope.shape
-    S, L, K = slope.S, slope.L, slope.K
-    if m > n:
-        S, L, K = S.T, K, L
-    gram = (S @ S.T).toarray()
-    if L is not None:
-        cross = (S @ K) @ L.T
-        gram += L @ (K.T @ K) @ L.T - cross - cross.T
-    top = be.host(xp.linalg.eigvalsh(gram)[-1])
+    times, back = slope.times, slope.transposed_times
+    small, large = slope.shape
+    if small > large:
+        times, back, small, large = back, times, large, small
+    unit, width = xp.eye(small), max(_BLOCK // large, 8)
+    blocks = [times(back(unit[:, k : k + width])) for k in range(0, small, width)]
+    top = be.host(xp.linalg.eigvalsh(xp.concatenate(blocks, axis=1))[-1])
     return float(np.sqrt(max(top, 0.0)) * (1 + 64 * _EPS))
 
 

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from _cupy_standin import run_with_standin
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -655,3 +658,7 @@ def test_values_whose_squares_overflow_are_judged_all_the_same(rng):
         assert found.details["rmse"] == pytest.approx(
             c * completion.certify(M, L, np.full(2, 1.1), R).details["rmse"]
         )
+
+
+def test_the_judge_works_on_the_stand_in():
+    run_with_standin(Path(__file__).parent / "certificate_on_device.py")
