@@ -17,7 +17,7 @@ from .._core.validation import (
     describe,
 )
 from ._certificate_case import Slope, entries, open_case
-from ._certificate_fit import Fit, Model
+from ._certificate_fit import REDESCENDING, Fit, Model
 from ._certificate_gap import bound_norm, rest_norms
 from ._certificate_report import components, own_bases, unidentified
 from ._factors import Factors
@@ -165,7 +165,9 @@ def certify(
         difference relative to the upper one, and ``spectral_ratio``, an upper bound of the
         spectral norm of the weighted errors divided by `lam`: above 1, more rank would help.
         It is the norm itself if ``s1_exact`` is 1. ``rmse_holdout`` belongs to `holdout`,
-        ``median_residual`` to robust losses.
+        ``median_residual`` and ``inliers``, the part of the errors within `delta`, to robust
+        losses: where "welsch" and "tukey" leave fewer than there are degrees of freedom, nothing
+        holds the answer in place, and it does not pass.
 
     Raises
     ------
@@ -405,30 +407,40 @@ def _judge_factors(fit, details, certificate, tol, floor):
     if "gap" in certificate:
         return GAP, gap, tol, None
     if model.loss != "squared":
-        median, oversampling = fit.median(), fit.oversampling()
-        details["median_residual"] = median
-        if median <= tol and oversampling > _OVERSAMPLED:
-            return MEDIAN, median, tol, None
-        # Residuals as large as rounding makes them have a slope of their own.
-        return GRADIENT, gradient, max(tol, floor * fit.size / fit.unit), None
-    if not model.lam:
-        relres = details["relres"]
-        if relres <= tol:
-            return RESIDUAL, relres, tol, None
-        note = (
-            f"The fit is stationary, with the relative residual {relres:.3g}, which proves no "
-            "recovery."
-        )
-    elif gap is None:
-        note = "The answer is stationary for its rank; without a dual nothing shows it global."
-    elif gap <= tol:
+        return _judge_robust(fit, details, gradient, tol, floor)
+    if not model.lam and details["relres"] <= tol:
+        return RESIDUAL, details["relres"], tol, None
+    if gap is not None and gap <= tol:
         return GAP, gap, tol, None
-    else:
-        note = (
-            f"The answer is stationary for rank {fit.s.size} but not shown to be global: the "
-            f"relative duality gap is {gap:.3g}."
-        )
-    return GRADIENT, gradient, tol, note if gradient <= tol else None
+    return GRADIENT, gradient, tol, _note(fit, details, gradient <= tol)
+
+
+def _note(fit, details, stationary):
+    """Return what else a gradient must be read with."""
+    gap = details.get("duality_gap")
+    found = (
+        f"the relative residual is {details['relres']:.3g}"
+        if gap is None
+        else f"the relative duality gap is {gap:.3g}"
+    )
+    if not stationary:
+        return f"{found[0].upper()}{found[1:]}."
+    lack = "not shown to be global" if fit.model.lam else "which proves no recovery"
+    return f"The answer is stationary for rank {fit.s.size}, {lack}: {found}."
+
+
+def _judge_robust(fit, details, gradient, tol, floor):
+    """As `_judge_factors`, for robust losses."""
+    oversampling = fit.error.size / fit.freedom
+    details["median_residual"] = median = fit.median()
+    if median <= tol and oversampling > _OVERSAMPLED:
+        return MEDIAN, median, tol, None
+    details["inliers"] = inliers = fit.inliers()
+    if fit.model.loss in REDESCENDING and inliers * oversampling < 1.0:
+        # Where all errors are beyond reach nothing pulls, and any answer stands still.
+        gradient = max(gradient, 1.0)
+    # Residuals as large as rounding makes them have a slope of their own.
+    return GRADIENT, gradient, max(tol, floor * fit.size / fit.unit), None
 
 
 def _add_gradient(fit, details, asked, tol, floor):

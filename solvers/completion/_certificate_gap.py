@@ -46,8 +46,12 @@ class Duality:
         Singular values of X.
     aligned : array, shape (k,)
         ``u_l . (W o G) v_l`` for its singular vectors.
-    square, along : float
-        ``<W o G, G>`` and ``<W o G, T>``.
+    square : float
+        ``<W o G, G>``.
+    loose : float
+        The same for places that no Y may touch, which `square` leaves out.
+    along : float
+        ``<W o G, T>``.
     biases : list of (array, array)
         Row biases with the row sums of ``W o G``, and columns likewise; empty without biases.
 
@@ -56,14 +60,14 @@ class Duality:
     primal : float
     """
 
-    def __init__(self, be, lam, lam_bias, s, aligned, square, along, biases):
-        self._lam, self._lam_bias, self._square, self._along = lam, lam_bias, square, along
+    def __init__(self, be, lam, lam_bias, s, aligned, square, loose, along, biases):
+        self._lam, self._square, self._loose, self._along = lam, square, loose, along
         self._s, self._aligned = (np.atleast_1d(x) for x in be.host(s, aligned))
         # |lam b - c y|^2 for each bias vector b with pull y, as a polynomial in c.
         terms = [be.host(b @ b, b @ y, y @ y) for b, y in biases]
         self._bias = [(lam_bias * bb / 2, by, yy / (2 * lam_bias)) for bb, by, yy in terms]
         size = sum(bb for bb, _, _ in self._bias)
-        self.primal = square / 2 + lam * float(self._s.sum()) + size
+        self.primal = (square + loose) / 2 + lam * float(self._s.sum()) + size
 
     def gap(self, norm):
         """Return primal minus dual value for the best `c` that this spectral norm allows."""
@@ -74,7 +78,7 @@ class Duality:
         # All terms are non-negative: primal and dual are never subtracted.
         idle = self._s @ np.maximum(self._lam - c * self._aligned, 0.0)
         bias = sum(max(bb - c * by + c * c * yy, 0.0) for bb, by, yy in self._bias)
-        total = (1 - c) ** 2 * self._square / 2 + float(idle) + bias
+        total = ((1 - c) ** 2 * self._square + self._loose) / 2 + float(idle) + bias
         return total + _ROUNDING * self.primal
 
     def settled(self, ends, tol, sharp):
