@@ -205,9 +205,7 @@ def certify(
     a = check_array(given, "row_bias", shape=(m,), means="(m,)")
     b = check_array(given, "col_bias", shape=(n,), means="(n,)")
     if bias:
-        a, b = (
-            io.xp.zeros(size, given.dtype) if x is None else x for x, size in ((a, m), (b, n))
-        )
+        a, b = (io.xp.zeros(size, given.dtype) if x is None else x for x, size in ((a, m), (b, n)))
     else:
         a = b = nothing
     model = {

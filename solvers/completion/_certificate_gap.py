@@ -74,7 +74,6 @@ class Duality:
         total = (1 - c) ** 2 * self._square / 2 + float(idle) + bias
         return total + _ROUNDING * self.primal
 
-
     def settled(self, ends, tol, sharp):
         """Tell whether closer bounds of the spectral norm would not change the verdict.
 

@@ -121,6 +121,10 @@ class Watch:
         self._fun, self._exact = fun, exact
         return self.ended is not None
 
+    def leave(self, status, reason):
+        """End the stage, for a reason that an engine has found; the run may go on."""
+        self.ended, self.reason = status, reason
+
     def best(self, answer):
         """Return `answer`, or the iterate with the smallest held-out error if one was kept."""
         return answer if self._kept is None else self._kept

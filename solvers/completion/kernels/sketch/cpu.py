@@ -186,7 +186,11 @@ def _subspace_rows(
         # The Cholesky factors of all blocks on the diagonal, one below the other.
         L = np.empty((k, _BLOCK), A.dtype)
         diag, h = np.empty(k, A.dtype), np.empty(k, A.dtype)
-        e, G, work = np.empty(longest, A.dtype), np.empty((k, k), A.dtype), np.empty((4, k), A.dtype)
+        e, G, work = (
+            np.empty(longest, A.dtype),
+            np.empty((k, k), A.dtype),
+            np.empty((4, k), A.dtype),
+        )
         for i in range(where[t], where[t + 1]):
             first, last, x, g = ptr[i], ptr[i + 1], A[i], left[i]
             _diagonal(ridge[i], lam_bias, offset, diag)
