@@ -24,6 +24,7 @@ from ._gauge import (
     root_scales,
     slope,
 )
+from ._large_rows import block_by_block, sketched
 from ._mixing import Mixing
 from ._start import start
 
@@ -87,13 +88,17 @@ def als(problem, rank, watch, options, *, tol=None, maxiter=None):
         return _full(problem, state, rank)
     for _ in watch.run:
         inner = choose_inner(options, B.shape[1], problem.dtype, problem.relres(misfit), grad)
-        # The best rows for these columns; then a better-scaled pair with the same product.
-        A, B, _ = _well_scaled(problem, A, B)
+        # The best rows for these columns.
+        if not problem.lam:
+            B, A = _orthonormal(problem, B, A)
         first = half_sweep(problem, by_row, A, B, a, b, problem.row_ridge, inner)
         left = _columns(problem, first.left) - problem.row_ridge[:, None] * A
-        B, A, T = _well_scaled(problem, B, A)
-        left = left @ T
-        # The best columns for these rows. On the way it turns out how good the pair is.
+        # The best columns for these rows, where it turns out how good the pair is.
+        if problem.lam:
+            T, S = balancing(problem, A, B)
+            A, B, left = A @ T, B @ S, left @ S
+        else:
+            A, B, left = _orthonormal(problem, A, B, left)
         image, shift = B.copy(), b.copy()
         second = half_sweep(problem, by_col, image, A, shift, a, problem.col_ridge, inner)
         misfit = problem.misfit_of(second.square, A, B)
@@ -199,17 +204,13 @@ def _judged(problem, unit, A, B, a, b):
     return norm / unit, problem.misfit(A, B, r)
 
 
-def _well_scaled(problem, A, B):
-    """Return a pair with the same product in which rows of A are easy to find, and B's change.
+def _orthonormal(problem, B, *partners):
+    """Return an orthonormal B, and its partners such that their products with it stay.
 
-    Without a ridge B is orthonormal, so that the Gram matrices of rows are near multiples of the
-    identity; with one, the pair has the smallest penalty.
+    The Gram matrices of rows are near multiples of the identity then.
     """
-    if problem.lam:
-        T, S = balancing(problem, A, B)
-        return A @ T, B @ S, S
     Q, R = problem.xp.linalg.qr(B)
-    return A @ R.T, Q, R.T
+    return Q, *(A @ R.T for A in partners)
 
 
 def _columns(problem, x):
@@ -274,11 +275,9 @@ def half_sweep(problem, side, A, B, a, b, ridge, inner=Inner()):  # noqa: B008
     Half
     """
     x = with_bias(problem, a, A)
-    part = "rows" if inner.name in ("direct", "cg") else "sketch"
-    rows = problem.be.kernels("solvers.completion", part)
     grad, left = problem.xp.empty_like(x), problem.xp.zeros_like(x)
     systems = row_systems(problem, side, B, b, ridge)
-    square, steps = ROW_SOLVERS[inner.name](rows, systems, x, grad, left, inner)
+    square, steps = ROW_SOLVERS[inner.name](problem.be, systems, x, grad, left, inner)
     if problem.biased:
         a[:], A[:] = x[:, 0], x[:, 1:]
     return Half(square, grad, left, steps)
@@ -297,27 +296,26 @@ def with_bias(problem, a, A):
     return problem.xp.concatenate([a[:, None], A], axis=1) if problem.biased else A
 
 
-def _direct(rows, systems, x, grad, left, inner):
+def _direct(be, systems, x, grad, left, inner):
+    rows = be.kernels("solvers.completion", "rows")
     return rows.solve_rows(*systems, x, grad)
 
 
-def _cg(rows, systems, x, grad, left, inner):
+def _cg(be, systems, x, grad, left, inner):
+    rows = be.kernels("solvers.completion", "rows")
     return rows.cg_rows(*systems, x, grad, left, inner.eta, inner.steps)
-
-
-def _sketch(sketch, systems, x, grad, left, inner):
-    seed = int(inner.rng.integers(2**63))
-    return sketch.sketch_rows(*systems, x, grad, left, inner.eta, False, seed)
-
-
-def _subspace(sketch, systems, x, grad, left, inner):
-    return sketch.subspace_rows(*systems, x, grad, left, inner.eta, inner.steps)
 
 
 # Each solves or improves all rows of x in place, writes the gradient at the point it comes from
 # and, unless it is zero to rounding, the one that it leaves. It returns the weighted sum of
 # squares at the point it comes from and the number of inner steps.
-ROW_SOLVERS = {"direct": _direct, "cg": _cg, "sketch": _sketch, "subspace": _subspace}
+ROW_SOLVERS = {
+    "direct": _direct,
+    "cg": _cg,
+    "sketch": sketched,
+    "unit sketch": sketched,
+    "subspace": block_by_block,
+}
 
 
 def relative_gradient(problem, x, r):

@@ -2,6 +2,7 @@
 
 from .._core.validation import check_choice
 from ._als import als
+from ._altmin_paper import theory
 from ._auto import irls_then_gn
 from ._driver import complete
 from ._gauss_newton import gn
@@ -239,15 +240,21 @@ def alternating_minimization(
     for name in ("M", "rank", "method"):
         del options[name]
     method = check_choice(method, "method", METHODS)
-    return complete("alternating_minimization", M, rank, _pipeline(method), **options)
+    return complete("alternating_minimization", M, rank, _pipeline(method, mode), **options)
 
 
-def _pipeline(method):
+def _pipeline(method, mode):
     """Return the engines that `method` stands for."""
+    if isinstance(mode, str) and mode == "theory" and method not in ("auto", "altmin"):
+        raise ValueError(
+            f"`mode` came as 'theory' with method={method!r}; expected method='altmin'"
+        )
 
     def pipeline(problem, rank, watch, options):
         engine = _ENGINES.get(method, als)
-        if problem.loss != "squared":
+        if options.mode == "theory":
+            engine = theory
+        elif problem.loss != "squared":
             engine = robust
         elif problem.nonnegative:
             engine = nonnegative_engine
