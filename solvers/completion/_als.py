@@ -105,7 +105,7 @@ def als(problem, rank, watch, options, *, tol=None, maxiter=None):
         fun = misfit + problem.penalty(A, B, a, b)
         if mixing.mixed and not fun <= course.fun * (1.0 + course.rounding):
             A, B, a, b = swept
-            mixing.forget()
+            mixing.reject()
             continue
         right = _columns(problem, second.grad) - problem.col_ridge[:, None] * B
         at = Slope(left, right, first.left[:, 0], second.grad[:, 0])
