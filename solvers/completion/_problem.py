@@ -161,7 +161,12 @@ class Completion:
 
     def misfit(self, A, B, r):
         """Return half the weighted sum of squares, from the residual `r`."""
-        total = 0.5 * self.be.host(_sum_of_squares(self.xp, r, self.obs.by_row.weight))
+        square = self.be.host(_sum_of_squares(self.xp, r, self.obs.by_row.weight))
+        return self.misfit_of(square, A, B)
+
+    def misfit_of(self, square, A, B):
+        """Return half the weighted sum of squares, from that of the observed entries."""
+        total = 0.5 * square
         if self.implicit:
             total += 0.5 * self.be.host(((A.T @ A) * (B.T @ B)).sum()) + self._offset
         return float(total)
