@@ -16,7 +16,22 @@ _ROOM, _ROWS = 1 << 30, 1024
 
 
 def sketch_rows(
-    ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, state, eta, unit, seed
+    ptr,
+    idx,
+    val,
+    weight,
+    B,
+    offset,
+    ridge,
+    lam_bias,
+    shared,
+    A,
+    grad,
+    left,
+    state,
+    eta,
+    unit,
+    seed,
 ):
     """Improve each ``A_i`` by least squares that a random sketch of its system preconditions."""
     k = B.shape[1]
