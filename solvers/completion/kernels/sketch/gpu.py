@@ -40,7 +40,7 @@ def sketch_rows(
     most = 3 * max(math.ceil(math.log(1.0 / eta) / (0.5 * math.log(s / k))), 1)
     args = A, grad, left, state, eta, bool(unit), np.uint64(seed), s, most
     systems = ptr, idx, val, weight, B, offset, ridge, lam_bias, shared
-    return _launch("sketch_rows", systems, args, k * (s + k), 3 * k)
+    return _launch("sketch_rows", systems, args, k * (s + k), 2 * k)
 
 
 def subspace_rows(
@@ -51,12 +51,12 @@ def subspace_rows(
     eta = max(eta, 64.0 * float(np.finfo(A.dtype).eps))
     systems = ptr, idx, val, weight, B, offset, ridge, lam_bias, shared
     args = A, grad, left, state, eta, int(steps)
-    return _launch("subspace_rows", systems, args, k * _BLOCK, k + _BLOCK)
+    return _launch("subspace_rows", systems, args, k * _BLOCK, _BLOCK)
 
 
 def _launch(name, systems, args, matrices, vectors):
     """Run a kernel with so many numbers for a row's matrices, and for its vectors."""
-    ptr, _, _, weight, _, offset, ridge, lam_bias, shared = systems
+    ptr, _, _, weight, _, offset, _, lam_bias, shared = systems
     be = get_backend("cupy")
     A, xp = args[0], be.xp
     (m, k), size = A.shape, A.dtype.itemsize
