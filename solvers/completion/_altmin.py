@@ -4,10 +4,11 @@ from .._core.validation import check_choice
 from ._als import als
 from ._altmin_paper import theory
 from ._auto import irls_then_gn
-from ._driver import complete
+from ._driver import complete, is_rank_sequence
 from ._gauss_newton import gn
 from ._lmafit import lmafit
 from ._nonnegative import nonnegative as nonnegative_engine
+from ._rank import of_unknown_rank
 from ._robust import robust
 from ._scaled_gd import scaled_gradient_descent
 
@@ -240,7 +241,11 @@ def alternating_minimization(
     for name in ("M", "rank", "method"):
         del options[name]
     method = check_choice(method, "method", METHODS)
-    return complete("alternating_minimization", M, rank, _pipeline(method, mode), **options)
+    pipeline = _pipeline(method, mode)
+    if is_rank_sequence(rank) or (isinstance(rank, str) and rank == "auto"):
+        pipeline = of_unknown_rank(None if isinstance(rank, str) else rank, pipeline)
+        rank = None
+    return complete("alternating_minimization", M, rank, pipeline, **options)
 
 
 def _pipeline(method, mode):
@@ -254,10 +259,19 @@ def _pipeline(method, mode):
         engine = _ENGINES.get(method, als)
         if options.mode == "theory":
             engine = theory
-        elif problem.loss != "squared":
-            engine = robust
-        elif problem.nonnegative:
-            engine = nonnegative_engine
+        elif problem.loss != "squared" or problem.nonnegative:
+            _check_alternating(method, problem)
+            engine = nonnegative_engine if problem.nonnegative else robust
         return engine(problem, rank, watch, options)
 
     return pipeline
+
+
+def _check_alternating(method, problem):
+    """Refuse methods for least squares alone."""
+    if method not in ("auto", "altmin"):
+        what = "nonnegative=True" if problem.nonnegative else f"loss={problem.loss!r}"
+        raise ValueError(
+            f"`method` came as {method!r} with {what}; expected 'auto' or 'altmin' there: the "
+            "others fit by least squares, with factors of any sign"
+        )

@@ -14,6 +14,8 @@ from ._start import start
 _WIDTH, _DEPTH, _MOST = 8, 4, 32
 # Relative accuracy of the first fit, and how much finer the next one is.
 _ROUGH, _FINER = 0.1, 0.03
+# Iterations before columns are looked at again: those that are not needed hold up the rest.
+_SWEEPS = 25
 # Part of the tolerance that the gradient may use up.
 _PART = 0.3
 # A direction whose singular value is this part of the accuracy, times lam, is dropped.
@@ -195,17 +197,19 @@ def nuclear(problem, rank, watch, options, *, engine=scaled_gradient_descent):
     accuracy = max(_ROUGH, finest)
     size = problem.lam / problem.norm
     search = Search(problem, options.rng)
-    columns = _WIDTH if options.x0 is None else options.x0[0].shape[1]
-    point = start(problem, min(columns, rank), options)
+    point = _beginning(problem, search, rank, options)
     while True:
         k = point[0].shape[1]
-        x = engine(problem, k, watch, replace(options, x0=point), tol=accuracy * size)
-        if watch.ended is not Status.CONVERGED:
+        goal = {"tol": accuracy * size, "maxiter": _SWEEPS}
+        x = engine(problem, k, watch, replace(options, x0=point), **goal)
+        if watch.run.status is not None or watch.ended is None:
             return x
         point = search.trimmed(x, _NEGLIGIBLE * accuracy * problem.lam)
         new = search.above(point, 1.0 + accuracy, rank - point[0].shape[1])
         if new is not None:
             point = search.widened(point, *new)
+        elif watch.ended is Status.MAXITER:
+            continue
         elif accuracy > finest:
             accuracy = max(_FINER * accuracy, finest)
         else:
@@ -215,6 +219,15 @@ def nuclear(problem, rank, watch, options, *, engine=scaled_gradient_descent):
             Status.STALLED, f"The answer needs more than {rank} columns: raise `rank_max`."
         )
     return problem.balance(*point)
+
+
+def _beginning(problem, search, rank, options):
+    """Return factors and biases to begin with: all directions in which zero can be improved."""
+    if options.x0 is not None:
+        return options.x0
+    A, B, a, b = start(problem, 1, options)
+    new = search.above((A[:, :0], B[:, :0], a, b), 1.0, rank)
+    return (0.0 * A, 0.0 * B, a, b) if new is None else (*new, a, b)
 
 
 class Search:
@@ -237,10 +250,12 @@ class Search:
 
     def __init__(self, problem, rng):
         self.problem, self._rng, self.full = problem, rng, False
-        self._width = _WIDTH
+        self._width, self._last = _WIDTH, problem.xp.empty((problem.shape[1], 0))
         xp, obs = problem.xp, problem.obs
         self._d, self._e = (
             xp.where(scale > 0, 1.0 / xp.sqrt(scale), 0.0).astype(problem.dtype)
+            if problem.weighted
+            else xp.ones(scale.size, problem.dtype)
             for scale in (problem.row_scale, problem.col_scale)
         )
         self._share = self._d[obs.rows] * self._e[obs.cols] if problem.weighted else 1.0
@@ -250,7 +265,7 @@ class Search:
 
         As factors A and B of about the best size.
         """
-        problem, xp, lam = self.problem, self.problem.xp, self.problem.lam
+        problem, lam = self.problem, self.problem.lam
         if point[0].shape[1] == min(problem.shape):
             self.full = False
             return None
@@ -262,12 +277,18 @@ class Search:
             # There may be more: look wider the next time.
             self._width *= 2
         count = min(count, room)
-        if not count:
-            return None
-        U, s, V = U[:, :count], s[:count], V[:, :count]
-        U, V = self._d[:, None] * U, self._e[:, None] * V
-        size = (s - lam) / self._curvature(U, V)
-        root = xp.sqrt(size)
+        return self._columns(U, s - lam, V, count) if count else None
+
+    def grown(self, point, count):
+        """Return factors and biases with so many more columns, from a residual without ridge."""
+        self._width = max(self._width, count)
+        U, s, V = self._leading(point, 0.0)
+        return self.widened(point, *self._columns(U, s, V, count))
+
+    def _columns(self, U, slopes, V, count):
+        """Return columns of A and B that go down each of the first slopes to its lowest point."""
+        U, V = self._d[:, None] * U[:, :count], self._e[:, None] * V[:, :count]
+        root = self.problem.xp.sqrt(slopes[:count] / self._curvature(U, V))
         return U * root, V * root
 
     def trimmed(self, x, least):
@@ -275,10 +296,9 @@ class Search:
         problem, xp = self.problem, self.problem.xp
         A, B = problem.balanced(x)
         sizes = problem.be.host(xp.square(_over(xp, A, self._d)).sum(axis=0))
-        kept = sizes > least
-        # An answer of zero keeps a column, of zeros.
-        kept[sizes.argmax()] = True
-        return A[:, kept], B[:, kept], x.row_bias, x.col_bias
+        # They descend. An answer of zero keeps a column, of zeros.
+        kept = max(int((sizes > least).sum()), 1)
+        return A[:, :kept], B[:, :kept], x.row_bias, x.col_bias
 
     def widened(self, point, A, B):
         """Return factors and biases with more columns."""
@@ -306,6 +326,9 @@ class Search:
         width = room if room <= _DEPTH * self._width else self._width
         basis, images = xp.zeros((n, 0), problem.dtype), xp.zeros((m, 0), problem.dtype)
         Q = xp.asarray(self._rng.standard_normal((n, width)), dtype=problem.dtype)
+        # What was found last is a good start, if something is there that it does not know.
+        known = min(self._last.shape[1], width // 2)
+        Q[:, :known] = self._last[:, :known]
         look = 0 if width == room else _DEPTH - 1
         while True:
             # Twice is enough to keep the basis orthonormal.
@@ -324,6 +347,7 @@ class Search:
             error = xp.linalg.norm(adjoint(U[:, :1]) - s[0] * V[:, :1])
             largest, error = problem.be.host(s[0], error)
             if full or largest > bound or largest + error <= bound or steps >= _MOST:
+                self._last = V
                 return U[:, :width], s[:width], V
             look = 2 * steps
 
@@ -336,8 +360,8 @@ class Search:
         r = (r * by_row.weight if by_row.weight.size else r).astype(problem.dtype)
         transposed = r[by_col.perm]
         U, s, V = svd_of_product(problem.be, _over(xp, A, self._d), _over(xp, B, self._e))
-        kept = problem.be.host(s) > 0.0
-        U, V = U[:, kept], V[:, kept]
+        count = int((problem.be.host(s) > 0.0).sum())
+        U, V = U[:, :count], V[:, :count]
 
         def product(Q):
             out = xp.empty((m, Q.shape[1]), problem.dtype)
