@@ -15,10 +15,6 @@ from ..cpu import cuts
 from ..rows.cpu import _BUFFER, _LONG, _WIDE, _factor, _gather, _product, _system
 from ..rows.tiles import BLOCK, GROUP, add_products, apart
 
-# Rows of a sketch for each unknown. The preconditioned Hessian is within (k / s)^1/2 or so of the
-# identity: with s = 4 k conjugate gradients halve the error in each step, but steps of length one
-# would not converge (measured; they need about 12 k).
-_CONJUGATE, _UNIT = 4, 12
 # Entries in each column of a sketch. Two keep its quality where rows of B differ much in length:
 # of 4.0, 4.7 and 6.0 steps with one entry, for k = 20, 50, 100, they leave 3.5, 3.8 and 4.2.
 _NNZ = 2
@@ -32,36 +28,25 @@ _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _HALF, _LOW = np.uint64(32), np.uint64(1)
 
 
-def sketch_rows(
-    ptr,
-    idx,
-    val,
-    weight,
-    B,
-    offset,
-    ridge,
-    lam_bias,
-    shared,
-    A,
-    grad,
-    left,
-    state,
-    eta,
-    unit,
-    seed,
-):
+def sketch_rows(systems, A, grad, left, state, eta, s, most, unit, seed):
     """Improve each ``A_i`` by least squares that a random sketch of its system preconditions.
 
-    Rows with too few entries for a sketch, or whose sketch is singular, are left as they are.
+    Rows with at most 2 s entries, or whose sketch is singular, are left as they are.
 
     Parameters
     ----------
-    ptr, ..., left : array or float
+    systems : tuple
+        Arguments `ptr` to `shared` of the kernels in ``rows``.
+    A, grad, left : array, shape (m, k)
         See ``rows``.
     state : array of int8, shape (m,)
         Zeros; becomes 1 for a row that is solved, 2 for one that did not get there in time.
     eta : float
         A row is solved when its preconditioned gradient is `eta` times as long as its values.
+    s : int
+        Rows of a sketch.
+    most : int
+        Most steps for a row.
     unit : bool
         Whether to take the steps of length one that the theory has, not conjugate gradients.
     seed : int
@@ -70,49 +55,47 @@ def sketch_rows(
     Returns
     -------
     square : float
+        Weighted sum of squared residuals at the A that came in, of the rows that are improved.
     steps : int
         Steps of all rows.
     """
-    k = B.shape[1]
-    s = (_UNIT if unit else _CONJUGATE) * k
-    eta = max(eta, _roundings(A))
-    most = 3 * max(math.ceil(math.log(1.0 / eta) / (0.5 * math.log(s / k))), 1)
-    squares, counts = np.zeros(A.shape[0]), np.zeros(A.shape[0], np.int64)
-    systems = idx, val, weight, B, offset, ridge, float(lam_bias), shared
-    where, kind = cuts(ptr, k * k), _kind(A, np.diff(ptr).max())
+    ptr, *rest = systems
+    where, squares, counts = _prepared(ptr, A, A.shape[1])
+    kind = _kind(A, ptr)
     with threads.guard():
         _sketch_rows(
-            where, ptr, systems, A, grad, left, state, float(eta), unit, np.uint64(seed), s, most,
+            where, ptr, tuple(rest), A, grad, left, state, eta, s, most, unit, np.uint64(seed),
             kind, squares, counts,
         )  # fmt: skip
     return squares.sum(), int(counts.sum())
 
 
-def _roundings(A):
-    """Return the smallest relative tolerance that rounding errors let a row reach."""
-    return 64.0 * float(np.finfo(A.dtype).eps)
+def _prepared(ptr, A, work):
+    """Return strips of rows for so many operations per unknown and entry, and two counters."""
+    m, k = A.shape
+    return cuts(ptr, k * work), np.zeros(m), np.zeros(m, np.int64)
 
 
-def _kind(A, longest):
+def _kind(A, ptr):
     """Return an empty array of the type in which rows are solved."""
-    wide = A.shape[1] > _WIDE or longest > _LONG
+    wide = A.shape[1] > _WIDE or np.diff(ptr).max() > _LONG
     return np.empty(0, np.float64 if wide else A.dtype)
 
 
 @kernel(parallel=True)
 def _sketch_rows(
-    where, ptr, systems, A, grad, left, state, eta, unit, seed, s, most, kind, squares, counts
+    where, ptr, systems, A, grad, left, state, eta, s, most, unit, seed, kind, squares, counts
 ):
     for t in prange(where.size - 1):
         _sketch_strip(
-            where[t], where[t + 1], ptr, systems, A, grad, left, state, eta, unit, seed, s, most,
+            where[t], where[t + 1], ptr, systems, A, grad, left, state, eta, s, most, unit, seed,
             kind, squares, counts,
         )  # fmt: skip
 
 
 @kernel()
 def _sketch_strip(
-    first, last, ptr, systems, A, grad, left, state, eta, unit, seed, s, most, kind, squares,
+    first, last, ptr, systems, A, grad, left, state, eta, s, most, unit, seed, kind, squares,
     counts,
 ):  # fmt: skip
     """Solve the rows from `first` to `last`, in the precision of `kind`."""
@@ -254,9 +237,7 @@ def _backward(U, x):
             x[q] = total
 
 
-def subspace_rows(
-    ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, state, eta, steps
-):
+def subspace_rows(systems, A, grad, left, state, eta, most):
     """Improve each ``A_i`` by minimising over some of its unknowns at a time, all in turn.
 
     That is the block coordinate Newton method of iALS++ (Rendle et al., arXiv:2110.14044). Rows
@@ -264,48 +245,45 @@ def subspace_rows(
 
     Parameters
     ----------
-    ptr, ..., left : array or float
-        See ``rows``.
-    state : array of int8, shape (m,)
-        Zeros; becomes 1 for the other rows.
+    systems, A, grad, left, state
+        See `sketch_rows`; rows that are improved count as solved.
     eta : float
         A row stops when its preconditioned gradient is `eta` times as long as its values,
-    steps : int
+    most : int
         or after so many rounds over its unknowns.
 
     Returns
     -------
     square : float
+        As for `sketch_rows`.
     steps : int
         Rounds of all rows.
     """
-    eta = max(eta, _roundings(A))
-    squares, counts = np.zeros(A.shape[0]), np.zeros(A.shape[0], np.int64)
-    longest = int(np.diff(ptr).max(initial=0))
-    systems = idx, val, weight, B, offset, ridge, float(lam_bias), shared
-    where, kind = cuts(ptr, B.shape[1] * _SUBSPACE), _kind(A, longest)
+    ptr, *rest = systems
+    where, squares, counts = _prepared(ptr, A, _SUBSPACE)
+    longest, kind = int(np.diff(ptr).max()), _kind(A, ptr)
     with threads.guard():
         _subspace_rows(
-            where, ptr, systems, A, grad, left, state, float(eta), int(steps), longest, kind,
-            squares, counts,
+            where, ptr, tuple(rest), A, grad, left, state, eta, most, longest, kind, squares,
+            counts,
         )  # fmt: skip
     return squares.sum(), int(counts.sum())
 
 
 @kernel(parallel=True)
 def _subspace_rows(
-    where, ptr, systems, A, grad, left, state, eta, steps, longest, kind, squares, counts
+    where, ptr, systems, A, grad, left, state, eta, most, longest, kind, squares, counts
 ):
     for t in prange(where.size - 1):
         _subspace_strip(
-            where[t], where[t + 1], ptr, systems, A, grad, left, state, eta, steps, longest, kind,
+            where[t], where[t + 1], ptr, systems, A, grad, left, state, eta, most, longest, kind,
             squares, counts,
         )  # fmt: skip
 
 
 @kernel()
 def _subspace_strip(
-    first, last, ptr, systems, A, grad, left, state, eta, steps, longest, kind, squares, counts
+    first, last, ptr, systems, A, grad, left, state, eta, most, longest, kind, squares, counts
 ):
     """Improve the rows from `first` to `last`, in the precision of `kind`."""
     apart()
@@ -329,7 +307,7 @@ def _subspace_strip(
         _gradient(entries, diag, shared, x, e, g)
         grad[i] = g
         # The gradient of a block is judged by what its own Hessian makes of it.
-        while counts[i] < steps:
+        while counts[i] < most:
             size = 0.0
             for b in range(L.shape[0]):
                 size += _descend(entries, diag, shared, L[b], b * _SUBSPACE, x, e, d[0])

@@ -3,7 +3,7 @@
 #include "common.cuh"
 
 // Unknowns that are minimised over at a time: one for each lane of a warp.
-constexpr int BLOCK = 32;
+constexpr int SUBSPACE = 32;
 // Entries in each column of a sketch.
 constexpr int NNZ = 2;
 
@@ -173,8 +173,8 @@ __global__ void sketch_rows(const long long* __restrict__ ptr, const int* __rest
                             const T* __restrict__ B, const T* __restrict__ offset,
                             const T* __restrict__ ridge, T lam_bias, const T* __restrict__ shared,
                             T* __restrict__ A, T* __restrict__ grad, T* __restrict__ left,
-                            signed char* __restrict__ state, T eta, bool unit,
-                            unsigned long long seed, long long s, long long most, bool weighted,
+                            signed char* __restrict__ state, T eta, long long s,
+                            long long most, bool unit, unsigned long long seed, bool weighted,
                             bool biased, bool dense, T* __restrict__ room, long long longest,
                             double* __restrict__ squares, long long* __restrict__ counts,
                             long long m, long long k) {
@@ -236,8 +236,8 @@ __global__ void sketch_rows(const long long* __restrict__ ptr, const int* __rest
 // the square of the block's gradient, preconditioned by its Hessian.
 template <class T>
 __device__ T descend(const System<T>& row, const T* L, long long q, T* x, T* e, T* d) {
-  __shared__ T part[32][BLOCK];
-  const long long size = vmin<long long>(BLOCK, row.k - q);
+  __shared__ T part[32][SUBSPACE];
+  const long long size = vmin<long long>(SUBSPACE, row.k - q);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   T total = 0;
   if (lane < size) {
@@ -252,9 +252,9 @@ __device__ T descend(const System<T>& row, const T* L, long long q, T* x, T* e, 
     for (int other = 0; other < warps; ++other) total += part[other][lane];
     d[lane] = total;
   }
-  forward(L + q * BLOCK, d, size, BLOCK);
+  forward(L + q * SUBSPACE, d, size, SUBSPACE);
   const T square = dot(d, d, size);
-  backward(L + q * BLOCK, d, size, BLOCK);
+  backward(L + q * SUBSPACE, d, size, SUBSPACE);
   if (threadIdx.x < size) x[q + threadIdx.x] -= d[threadIdx.x];
   for (long long p = row.first + threadIdx.x; p < row.last; p += blockDim.x) {
     const T* v = row.row(p) + q;
@@ -269,9 +269,9 @@ __device__ T descend(const System<T>& row, const T* L, long long q, T* x, T* e, 
 // Factorise the blocks on the Hessian's diagonal; tell whether all have full rank.
 template <class T>
 __device__ bool diagonal_blocks(const System<T>& row, T* L) {
-  for (long long q = 0; q < row.k; q += BLOCK) {
-    const long long size = vmin<long long>(BLOCK, row.k - q);
-    T* G = L + q * BLOCK;
+  for (long long q = 0; q < row.k; q += SUBSPACE) {
+    const long long size = vmin<long long>(SUBSPACE, row.k - q);
+    T* G = L + q * SUBSPACE;
     for (long long t = threadIdx.x; t < size * size; t += blockDim.x) {
       const long long a = t / size, b = t % size;
       if (b > a) continue;
@@ -280,9 +280,9 @@ __device__ bool diagonal_blocks(const System<T>& row, T* L) {
         const T* v = row.row(p) + q;
         total += row.w(p) * v[a] * v[b];
       }
-      G[a * BLOCK + b] = total;
+      G[a * SUBSPACE + b] = total;
     }
-    if (!cholesky(G, size, BLOCK)) return false;
+    if (!cholesky(G, size, SUBSPACE)) return false;
   }
   return true;
 }
@@ -294,13 +294,13 @@ __global__ void subspace_rows(const long long* __restrict__ ptr, const int* __re
                               const T* __restrict__ ridge, T lam_bias,
                               const T* __restrict__ shared, T* __restrict__ A,
                               T* __restrict__ grad, T* __restrict__ left,
-                              signed char* __restrict__ state, T eta, long long steps,
+                              signed char* __restrict__ state, T eta, long long most,
                               bool weighted, bool biased, bool dense, T* __restrict__ room,
                               long long longest, double* __restrict__ squares,
                               long long* __restrict__ counts, long long m, long long k) {
   T* d = dyn_shared<T>();
-  T* L = room + blockIdx.x * (k * BLOCK + longest);
-  T* e = L + k * BLOCK;
+  T* L = room + blockIdx.x * (k * SUBSPACE + longest);
+  T* e = L + k * SUBSPACE;
   for (long long i = blockIdx.x; i < m; i += gridDim.x) {
     // With fewer entries than unknowns nothing is saved, nor need the minimiser be unique.
     if (ptr[i + 1] - ptr[i] < k) continue;
@@ -319,9 +319,9 @@ __global__ void subspace_rows(const long long* __restrict__ ptr, const int* __re
     const double goal = double(eta) * eta * squared.scale;
     long long step = 0;
     double size = lim<double>::inf();
-    for (; step < steps && size > goal; ++step) {
+    for (; step < most && size > goal; ++step) {
       size = 0;
-      for (long long q = 0; q < k; q += BLOCK) size += descend(row, L, q, x, e, d);
+      for (long long q = 0; q < k; q += SUBSPACE) size += descend(row, L, q, x, e, d);
     }
     combine(row, x, e, g);
     if (threadIdx.x == 0) {
