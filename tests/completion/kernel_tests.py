@@ -53,7 +53,9 @@ class KernelTests:
         ptr, order, idx, val, weight = be.host(*kernels.arrange(*sent, shape[0]))
         expected = np.lexsort((cols, rows))
         np.testing.assert_array_equal(order, expected)
-        np.testing.assert_array_equal(ptr, np.searchsorted(rows[expected], np.arange(shape[0] + 1)))
+        np.testing.assert_array_equal(
+            ptr, np.searchsorted(rows[expected], np.arange(shape[0] + 1))
+        )
         np.testing.assert_array_equal(idx, cols[expected])
         np.testing.assert_array_equal(val, vals[expected])
         np.testing.assert_array_equal(weight, weights[expected] if weighted else weights)
