@@ -259,10 +259,19 @@ def _pipeline(method, mode):
         engine = _ENGINES.get(method, als)
         if options.mode == "theory":
             engine = theory
-        elif problem.loss != "squared":
-            engine = robust
-        elif problem.nonnegative:
-            engine = nonnegative_engine
+        elif problem.loss != "squared" or problem.nonnegative:
+            _check_alternating(method, problem)
+            engine = nonnegative_engine if problem.nonnegative else robust
         return engine(problem, rank, watch, options)
 
     return pipeline
+
+
+def _check_alternating(method, problem):
+    """Refuse methods for least squares alone."""
+    if method not in ("auto", "altmin"):
+        what = "nonnegative=True" if problem.nonnegative else f"loss={problem.loss!r}"
+        raise ValueError(
+            f"`method` came as {method!r} with {what}; expected 'auto' or 'altmin' there: the "
+            "others fit by least squares, with factors of any sign"
+        )

@@ -200,20 +200,26 @@ class Completion:
 
     def balanced(self, x):
         """Return the A and B of smallest penalty whose product is ``U diag(s) V^T``."""
+        if self.nonnegative:
+            return self.evened(x.U * x.s, x.V)
         if not self.weighted:
             return x.balanced(self.be)
         xp = self.xp
         # Empty rows and columns count nothing; they take part with factors of size zero.
         d, e = xp.sqrt(self.row_scale), xp.sqrt(self.col_scale)
         d, e = (xp.where(t > 0, t, 1.0).astype(self.dtype)[:, None] for t in (d, e))
-        if self.nonnegative:
-            # Only the sizes of its columns are free.
-            norms = xp.linalg.norm(d * x.U, axis=0), xp.linalg.norm(e * x.V, axis=0)
-            a, b = (xp.where(norm > 0, norm, 1.0) for norm in norms)
-            return x.U * xp.sqrt(x.s * b / a), x.V * xp.sqrt(x.s * a / b)
         U, s, V = svd_of_product(self.be, d * x.U, e * (x.V * x.s))
         root = xp.sqrt(s)
         return U * root / d, V * root / e
+
+    def evened(self, A, B):
+        """Return A and B with their columns scaled so that the penalty is smallest."""
+        xp = self.xp
+        d, e = (self.row_scale, self.col_scale) if self.weighted else (1.0, 1.0)
+        a, b = (xp.sqrt((scale * F.T**2).sum(axis=1)) for scale, F in ((d, A), (e, B)))
+        alive = (a > 0) & (b > 0)
+        root = xp.sqrt(xp.where(alive, b, 1.0) / xp.where(alive, a, 1.0)).astype(self.dtype)
+        return A * root, B / root
 
     @cached_property
     def weighted(self):

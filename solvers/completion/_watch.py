@@ -72,6 +72,9 @@ class Watch:
 
     def done(self, relres, grad):
         """Tell whether what a stage starts from is good enough to end it at once."""
+        if self.run.nit == 0:
+            # Nothing is on its way yet: this is the caller's start.
+            self._exact = relres
         value = self._judged(relres, grad)
         self.reached = min(self.reached, value)
         if value <= self._tol:
