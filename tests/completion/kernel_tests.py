@@ -19,7 +19,6 @@ each_dtype = pytest.mark.parametrize("dtype", both)
 
 def triples(rng, shape, dtype, density=0.4):
     """Entries at distinct places, in any order; some rows and columns have none."""
-    m, n = shape
     rows, cols = np.nonzero(rng.random(shape) < density)
     order = rng.permutation(rows.size)
     rows, cols = rows[order].astype(np.int32), cols[order].astype(np.int32)

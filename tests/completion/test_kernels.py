@@ -27,14 +27,14 @@ def test_several_strips_give_what_one_strip_gives(rng, monkeypatch, m):
     be = get_backend("numpy")
     kernels, predict = (be.kernels("solvers.completion", part) for part in (None, "predict"))
     rows, cols, vals = triples(rng, (m, 50), "float64")
-    ptr, idx, val = csr = compressed(rows, cols, vals, (m, 50))
+    csr = compressed(rows, cols, vals, (m, 50))
     A, B = factors(rng, (m, 50), 3, "float64")
     none = np.empty(0)
 
     def results():
         yield from kernels.arrange(rows, cols, vals, vals, m)
-        yield from kernels.transpose(*csr, val, 50)
-        out, product, best = np.empty_like(val), np.empty_like(A), np.empty((m, 4))
+        yield from kernels.transpose(*csr, vals, 50)
+        out, product, best = np.empty_like(vals), np.empty_like(A), np.empty((m, 4))
         kernels.residual(*csr, A, B, none, none, out)
         kernels.times(*csr, B, product)
         yield from (out, product)

@@ -1,3 +1,4 @@
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -45,7 +46,7 @@ def hard_masked(dense):
 def unsorted(dense):
     csr = coo(dense).tocsr()
     ptr, idx, val = csr.indptr, csr.indices.copy(), csr.data.copy()
-    for i, j in zip(ptr[:-1], ptr[1:], strict=True):
+    for i, j in itertools.pairwise(ptr):
         idx[i:j], val[i:j] = idx[i:j][::-1].copy(), val[i:j][::-1].copy()
     return sp.csr_array((val, idx, ptr), shape=dense.shape)
 
@@ -299,7 +300,7 @@ def test_places_are_wide_where_there_are_too_many_for_32_bits(data, monkeypatch)
     from solvers.completion.kernels import cpu
 
     monkeypatch.setattr(cpu, "_LARGEST_PLACE", 4)
-    rows, cols, vals, dense = data
+    rows, cols, vals, _ = data
     obs = observe(read_entries((rows, cols, vals), SHAPE))
     assert obs.by_col.perm.dtype == np.int64
     np.testing.assert_array_equal(obs.in_callers_order(obs.by_row.val, np.nan), vals)
@@ -507,13 +508,13 @@ def test_a_numpy_matrix_is_refused_with_a_remedy():
 
 def test_weights_that_leave_nothing_are_refused(data):
     rows, cols, vals, _ = data
-    with pytest.raises(ValueError, match="^`weights` leaves no observed entries"):
+    with pytest.raises(ValueError, match=r"^`weights` leaves no observed entries"):
         observe(read_entries((rows, cols, vals), SHAPE, np.zeros(vals.size)))
 
 
 def test_messages_call_the_matrix_what_the_caller_calls_it():
     for M in (sp.csr_array([[np.inf]]), [[np.inf]]):
-        with pytest.raises(ValueError, match="^`R` contains inf"):
+        with pytest.raises(ValueError, match=r"^`R` contains inf"):
             read_entries(M, name="R")
     assert isinstance(read_entries(np.full((2, 2), np.nan), empty=True), Entries)
 
