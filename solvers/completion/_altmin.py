@@ -18,6 +18,7 @@ _ENGINES = {
     "scaled_gd": scaled_gradient_descent,
     "lmafit": lmafit,
 }
+_LEAST_SQUARES = ("scaled_gd", "lmafit")
 
 
 def alternating_minimization(
@@ -252,6 +253,9 @@ def _pipeline(method):
 
     def pipeline(problem, rank, watch, options):
         engine = _ENGINES.get(method, als)
+        if method in _LEAST_SQUARES:
+            # They say themselves what they cannot solve.
+            return engine(problem, rank, watch, options)
         if problem.loss != "squared":
             engine = robust
         elif problem.nonnegative:

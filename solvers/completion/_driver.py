@@ -185,6 +185,7 @@ def complete(
                 break
             # The engine met its goal, but its residual is not quite the certificate's.
             goal = replace(goal, tol=0.1 * goal.tol, x0=problem.start_of(x))
+            watch.goal = goal.tol
         return _finished(entered, problem, x, answer, report, watch, options, without, model)
 
 

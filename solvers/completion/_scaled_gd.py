@@ -361,7 +361,7 @@ def relative_gradient(problem, x, at_x):
     if ga.size:
         m, n = problem.shape
         square = square + xp.square(ga).sum() / n + xp.square(gb).sum() / m
-    return float(np.sqrt(max(problem.be.host(square), 0.0)) / problem.norm)
+    return float(np.sqrt(max(problem.be.host(square), 0.0)) / problem.slope)
 
 
 def _with_biases(xp, x, moving=False):

@@ -29,13 +29,15 @@ class Watch:
     reached : float
         Smallest judged value so far: relative residual or gradient where nothing is penalised,
         relative gradient elsewhere.
+    goal : float
+        Where stages end that have no tolerance of their own.
     rank_curve : dict of str to array, or None
         Ranks that were tried and their errors, if the run had to find one.
     """
 
     def __init__(self, problem, run, out, options):
         self.problem, self.run, self.rank_curve = problem, run, None
-        self._out, self._options = out, options
+        self._out, self._options, self.goal = out, options, options.tol
         self._best, self._kept, self._best_nit = math.inf, None, 0
         self.ended, self.reason, self.reached = None, None, math.inf
         self._fun, self._exact, self._inner, self._passes = None, math.inf, 0, 0
@@ -64,7 +66,7 @@ class Watch:
         """
         self.run.stage(stage)
         self.ended, self.reason, self._fun = None, None, None
-        self._tol = self._options.tol if tol is None else tol
+        self._tol = self.goal if tol is None else tol
         self._last = math.inf if maxiter is None else self.run.nit + maxiter
 
     def done(self, relres, grad):
