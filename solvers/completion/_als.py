@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ._large_rows import block_by_block, sketched
 from ._start import start
 
 
@@ -103,11 +104,9 @@ def half_sweep(problem, side, A, B, a, b, ridge, inner=Inner()):  # noqa: B008
     Half
     """
     x = with_bias(problem, a, A)
-    part = "rows" if inner.name in ("direct", "cg") else "sketch"
-    rows = problem.be.kernels("solvers.completion", part)
     grad, left = problem.xp.empty_like(x), problem.xp.zeros_like(x)
     systems = row_systems(problem, side, B, b, ridge)
-    square, steps = ROW_SOLVERS[inner.name](rows, systems, x, grad, left, inner)
+    square, steps = ROW_SOLVERS[inner.name](problem.be, systems, x, grad, left, inner)
     if problem.biased:
         a[:], A[:] = x[:, 0], x[:, 1:]
     return Half(square, grad, left, steps)
@@ -126,27 +125,26 @@ def with_bias(problem, a, A):
     return problem.xp.concatenate([a[:, None], A], axis=1) if problem.biased else A
 
 
-def _direct(rows, systems, x, grad, left, inner):
+def _direct(be, systems, x, grad, left, inner):
+    rows = be.kernels("solvers.completion", "rows")
     return rows.solve_rows(*systems, x, grad)
 
 
-def _cg(rows, systems, x, grad, left, inner):
+def _cg(be, systems, x, grad, left, inner):
+    rows = be.kernels("solvers.completion", "rows")
     return rows.cg_rows(*systems, x, grad, left, inner.eta, inner.steps)
-
-
-def _sketch(sketch, systems, x, grad, left, inner):
-    seed = int(inner.rng.integers(2**63))
-    return sketch.sketch_rows(*systems, x, grad, left, inner.eta, False, seed)
-
-
-def _subspace(sketch, systems, x, grad, left, inner):
-    return sketch.subspace_rows(*systems, x, grad, left, inner.eta, inner.steps)
 
 
 # Each solves or improves all rows of x in place, writes the gradient at the point it comes from
 # and, unless it is zero to rounding, the one that it leaves. It returns the weighted sum of
 # squares at the point it comes from and the number of inner steps.
-ROW_SOLVERS = {"direct": _direct, "cg": _cg, "sketch": _sketch, "subspace": _subspace}
+ROW_SOLVERS = {
+    "direct": _direct,
+    "cg": _cg,
+    "sketch": sketched,
+    "unit sketch": sketched,
+    "subspace": block_by_block,
+}
 
 
 def relative_gradient(problem, x, r):

@@ -2,6 +2,7 @@
 
 from .._core.validation import check_choice
 from ._als import als
+from ._altmin_paper import theory
 from ._auto import irls_then_gn
 from ._driver import complete, is_rank_sequence
 from ._gauss_newton import gn
@@ -18,7 +19,6 @@ _ENGINES = {
     "scaled_gd": scaled_gradient_descent,
     "lmafit": lmafit,
 }
-_LEAST_SQUARES = ("scaled_gd", "lmafit")
 
 
 def alternating_minimization(
@@ -241,25 +241,37 @@ def alternating_minimization(
     for name in ("M", "rank", "method"):
         del options[name]
     method = check_choice(method, "method", METHODS)
-    pipeline = _pipeline(method)
+    pipeline = _pipeline(method, mode)
     if is_rank_sequence(rank) or (isinstance(rank, str) and rank == "auto"):
         pipeline = of_unknown_rank(None if isinstance(rank, str) else rank, pipeline)
         rank = None
     return complete("alternating_minimization", M, rank, pipeline, **options)
 
 
-def _pipeline(method):
+def _pipeline(method, mode):
     """Return the engines that `method` stands for."""
+    if isinstance(mode, str) and mode == "theory" and method not in ("auto", "altmin"):
+        raise ValueError(
+            f"`mode` came as 'theory' with method={method!r}; expected method='altmin'"
+        )
 
     def pipeline(problem, rank, watch, options):
         engine = _ENGINES.get(method, als)
-        if method in _LEAST_SQUARES:
-            # They say themselves what they cannot solve.
-            return engine(problem, rank, watch, options)
-        if problem.loss != "squared":
-            engine = robust
-        elif problem.nonnegative:
-            engine = nonnegative_engine
+        if options.mode == "theory":
+            engine = theory
+        elif problem.loss != "squared" or problem.nonnegative:
+            _check_alternating(method, problem)
+            engine = nonnegative_engine if problem.nonnegative else robust
         return engine(problem, rank, watch, options)
 
     return pipeline
+
+
+def _check_alternating(method, problem):
+    """Refuse methods for least squares alone."""
+    if method not in ("auto", "altmin"):
+        what = "nonnegative=True" if problem.nonnegative else f"loss={problem.loss!r}"
+        raise ValueError(
+            f"`method` came as {method!r} with {what}; expected 'auto' or 'altmin' there: the "
+            "others fit by least squares, with factors of any sign"
+        )

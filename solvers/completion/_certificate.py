@@ -19,7 +19,7 @@ from .._core.validation import (
 from ._certificate_case import Slope, entries, open_case
 from ._certificate_fit import Fit, Model
 from ._certificate_gap import bound_norm, rest_norms
-from ._certificate_report import components, unidentified
+from ._certificate_report import components, own_bases, unidentified
 from ._factors import Factors
 from ._observations import check_duplicates, read_entries
 from ._problem import LOSSES
@@ -32,6 +32,8 @@ _VANISHED = 1e-10
 _SHRUNK = 1e-6
 # The median says something if at least so many entries stand against each degree of freedom.
 _OVERSAMPLED = 2.0
+# An estimate so many times larger than its data is on its way to infinity, where all slopes end.
+_GROWN = 100.0
 # Steps of the two ways to look for a direction that is missing.
 _LOOKS, _ASCENT = 6, 30
 
@@ -147,7 +149,9 @@ def certify(
           "relative gradient norm";
         - without a ridge the "relative residual" if it passes (also for non-negative
           factors), else the "relative gradient norm": then the fit is stationary, which proves no
-          recovery;
+          recovery. Fits that run off to infinity have small gradients, too: where the estimate
+          has ``growth`` times the size of its data, and that is more than 100, the gradient counts
+          ``growth / 100`` times;
         - with a ridge the "relative duality gap" if it passes: then no matrix of any rank is
           better; else the "relative gradient norm": stationary for this rank.
 
@@ -205,9 +209,7 @@ def certify(
     a = check_array(given, "row_bias", shape=(m,), means="(m,)")
     b = check_array(given, "col_bias", shape=(n,), means="(n,)")
     if bias:
-        a, b = (
-            io.xp.zeros(size, given.dtype) if x is None else x for x, size in ((a, m), (b, n))
-        )
+        a, b = (io.xp.zeros(size, given.dtype) if x is None else x for x, size in ((a, m), (b, n)))
     else:
         a = b = nothing
     model = {
@@ -306,7 +308,6 @@ def judge(
         Checked arguments of `certify`. `center` is there for callers that pass on all their
         options: the mean itself is `mu`.
     """
-    be = entered.io.be
     case = open_case(
         entered,
         duplicates=duplicates,
@@ -392,6 +393,9 @@ def _judge_factors(fit, details, certificate, tol, floor):
     tol = max(tol, floor)
     _add_gradient(fit, details, "gap" in certificate, tol, floor)
     gap, gradient = details.get("duality_gap"), details["grad_norm"]
+    if not model.lam:
+        details["growth"] = fit.growth()
+        gradient *= max(1.0, details["growth"] / _GROWN)
     if "gap" in certificate:
         return GAP, gap, tol, None
     if model.loss != "squared":
@@ -427,20 +431,19 @@ def _add_gradient(fit, details, asked, tol, floor):
     shrunk = min(tol, _SHRUNK) if model.lam else 0.0
     rank = int((s > max(_VANISHED, floor, shrunk) * s[0]).sum())
     split = fit.split(rank)
-    rest = 0.0
     if has_dual(model):
         duality = fit.duality()
         bounds = bound_norm(fit.slope, split, lambda *ends: duality.settled(ends, tol, asked))
-        gap, primal, rest = duality.gap(bounds.upper), duality.primal, bounds.rest
+        gap, primal = duality.gap(bounds.upper), duality.primal
         details["primal"], details["dual"] = primal, primal - gap
         details["duality_gap"] = gap / primal if primal else 0.0
         details["spectral_ratio"] = bounds.upper / model.lam
         details["s1_exact"] = float(bounds.exact)
-    elif rank < s.size:
+    spare = 0.0
+    if rank < s.size and not details.get("duality_gap", np.inf) <= tol:
+        # A direction that the candidate has room for and does not take is a slope, too.
         looks = islice(rest_norms(fit.slope, split.U, split.V), _LOOKS)
-        rest = max(lower for lower, _ in looks)
-    # A direction that the candidate has room for and does not take is a slope, too.
-    spare = max(rest - model.lam, 0.0) if rank < s.size else 0.0
+        spare = max(max(lower for lower, _ in looks) - model.lam, 0.0)
     details["grad_norm"] = np.hypot(split.gradient, spare) / fit.unit
 
 
@@ -538,6 +541,8 @@ def _identifiability(fit):
     rank = int(case.be.host((s > _VANISHED * s[0]).sum()))
     order = xp.argsort(case.cols, kind="stable")
     starts = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(case.degrees[1])])
-    rows = unidentified(case.be, case.ptr, case.cols, V[:, :rank])
-    cols = unidentified(case.be, starts, case.rows[order], U[:, :rank])
-    return rows, cols, components(case.be, case.ptr, case.cols, n)
+    labels = components(case.be, case.ptr, case.cols, n)
+    U, V = own_bases(case.be, U[:, :rank], labels[:m]), own_bases(case.be, V[:, :rank], labels[m:])
+    rows = unidentified(case.be, case.ptr, case.cols, V)
+    cols = unidentified(case.be, starts, case.rows[order], U)
+    return rows, cols, labels

@@ -3,6 +3,7 @@
 Plain array code that shares nothing with the solvers, neither their data structure nor kernels.
 """
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from .._core.arrays import Ingest
 
 # Numbers gathered at a time, of each factor: these stay in the cache.
 _BLOCK = 1 << 15
+# How far Gram matrices may be from the identity for their Cholesky factors to lose nothing.
+_NEARLY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,10 @@ def open_case(entered, *, duplicates, without=None, mu=0.0, implicit=False, alph
     if without is not None:
         keep[xp.asarray(without)] = False
     kept = xp.flatnonzero(keep)
-    # Where nothing is left the weights are to blame, or the holdout.
     if kept.size == 0:
-        raise ValueError("`M` holds no observed entries that count; expected at least one")
+        culprit = "M" if entered.weights is None else "weights"
+        culprit = culprit if without is None else "holdout"
+        raise ValueError(f"`{culprit}` leaves no entries to judge; expected at least one")
     m, n = entered.shape
     key = entered.rows[kept].astype(np.int64) * n + entered.cols[kept]
     order = xp.argsort(key, kind="stable")
@@ -126,9 +130,7 @@ class Slope:
             return
         cuts = np.searchsorted(S.indptr, np.linspace(0, S.nnz, count + 1))
         cuts[0], cuts[-1] = 0, S.shape[0]
-        self._strips = [
-            (slice(i, j), _rows(be, S, i, j)) for i, j in zip(cuts[:-1], cuts[1:], strict=True)
-        ]
+        self._strips = [(slice(i, j), _rows(be, S, i, j)) for i, j in itertools.pairwise(cuts)]
 
     def times(self, B):
         """Return its product with a block of columns."""
@@ -160,13 +162,23 @@ def entries(be, A, B, rows, cols):
     return out
 
 
-def svd_of_product(be, A, B):
-    """Return U, s and V of ``A B^T``."""
+def svd_of_product(be, A, s, B):
+    """Return U, s and V of ``A diag(s) B^T``."""
     xp = be.xp
-    Qa, Ra = xp.linalg.qr(A)
-    Qb, Rb = xp.linalg.qr(B)
-    u, s, vt = xp.linalg.svd(Ra @ Rb.T, full_matrices=False)
+    Qa, Ra = _orthonormal(be, A)
+    Qb, Rb = _orthonormal(be, B)
+    u, s, vt = xp.linalg.svd((Ra * s) @ Rb.T, full_matrices=False)
     return Qa @ u, s, Qb @ vt.T
+
+
+def _orthonormal(be, A):
+    """Return Q and R, by way of the Gram matrix where A is nearly orthonormal already."""
+    xp = be.xp
+    gram = A.T @ A
+    if be.host(abs(gram - xp.eye(A.shape[1])).max()) > _NEARLY:
+        return xp.linalg.qr(A)
+    R = be.cholesky(gram).T
+    return A @ be.linalg.solve_triangular(R, xp.eye(A.shape[1])), R
 
 
 def relative_error(U, s, V, L, R):

@@ -76,13 +76,13 @@ class Fit:
         if case.implicit:
             self.pull += case.target
             start += case.target
-        U, s, V = svd_of_product(be, A, answer.V)
+        U, s, V = svd_of_product(be, answer.U, answer.s, answer.V)
         self.own = U, s, V
         low_rank = (U * s, V) if case.implicit else (None, None)
         data = self.pull
         if model.rows is not None:
             d, e = (xp.sqrt(scale)[:, None] for scale in (model.rows, model.cols))
-            U, s, V = svd_of_product(be, d * A, e * answer.V)
+            U, s, V = svd_of_product(be, d * answer.U, answer.s, e * answer.V)
             # Rows and columns without any weight in the ridge have no part in its dual.
             d, e = (xp.where(x > 0, 1.0 / xp.where(x > 0, x, 1.0), 0.0) for x in (d, e))
             both = d[case.rows, 0] * e[case.cols, 0]
@@ -141,6 +141,14 @@ class Fit:
         """Return the number of entries for each degree of freedom."""
         (m, n), k = self.case.shape, self.s.size
         return self.error.size / (k * (m + n - k))
+
+    def growth(self):
+        """Return the size of the estimate's entries relative to that of their targets."""
+        case, xp = self.case, self.case.be.xp
+        m, n = case.shape
+        mean = xp.square(self.own[1]).sum() / (float(m) * n)
+        mean, size = case.be.host(mean, xp.square(case.target).mean())
+        return float(np.sqrt(mean / (size or 1.0)))
 
     def biases(self):
         """Return each bias vector with what its rows or columns pull at it."""

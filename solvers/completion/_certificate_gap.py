@@ -24,6 +24,8 @@ _ROUNDING = 8 * _EPS
 # Smaller sides up to which the Gram matrix tells the spectral norm to rounding: always, and where
 # nothing else settles the matter.
 _SMALL, _EXACT = 200, 2000
+# How much the answer's spaces may have to do with the rest, relative to what they have inside.
+_COUPLED = 0.02
 # Random columns of the block, most steps, and most numbers of the basis.
 _WIDTH, _STEPS, _BASIS = 8, 30, 1 << 27
 # How likely a bound from random columns may be wrong.
@@ -53,7 +55,6 @@ class Duality:
     """
 
     def __init__(self, be, lam, lam_bias, s, aligned, square, along, biases):
-        xp = be.xp
         self._lam, self._lam_bias, self._square, self._along = lam, lam_bias, square, along
         self._s, self._aligned = (np.atleast_1d(x) for x in be.host(s, aligned))
         # |lam b - c y|^2 for each bias vector b with pull y, as a polynomial in c.
@@ -73,7 +74,6 @@ class Duality:
         bias = sum(max(bb - c * by + c * c * yy, 0.0) for bb, by, yy in self._bias)
         total = (1 - c) ** 2 * self._square / 2 + float(idle) + bias
         return total + _ROUNDING * self.primal
-
 
     def settled(self, ends, tol, sharp):
         """Tell whether closer bounds of the spectral norm would not change the verdict.
@@ -95,20 +95,10 @@ class Duality:
 
 
 class Bounds(NamedTuple):
-    """What is known of the spectral norm of a slope.
-
-    Attributes
-    ----------
-    lower, upper : float
-    rest : float
-        Lower bound of the norm of what lies outside of the candidate's spaces.
-    exact : bool
-        Whether the upper bound comes from a Gram matrix.
-    """
+    """What is known of the spectral norm of a slope, and whether from a Gram matrix."""
 
     lower: float
     upper: float
-    rest: float
     exact: bool
 
 
@@ -123,16 +113,26 @@ def bound_norm(slope, split, settled):
     settled : callable
         ``settled(lower, upper)`` tells whether closer bounds would change nothing.
     """
-    for rest, most in rest_norms(slope, split.U, split.V):
-        lower = max(split.core, rest)
+    if min(slope.shape) <= _SMALL:
+        return _exact_bounds(slope)
+    # Singular vectors of an optimum all have the value lam: they would hide what comes next.
+    core, left, right = split.core, split.left, split.right
+    U, V = split.U, split.V
+    if max(left, right) > _COUPLED * core:
+        core, left, right = 0.0, 0.0, 0.0
+        U, V = U[:, :0], V[:, :0]
+    for rest, most in rest_norms(slope, U, V):
+        lower = max(core, rest)
         # The norm of a matrix is at most that of the matrix of its blocks' norms.
-        blocks = [[split.core, split.right], [split.left, most]]
-        upper = float(np.linalg.norm(blocks, 2)) if most < np.inf else np.inf
+        upper = float(np.linalg.norm([[core, right], [left, most]], 2)) if most < np.inf else most
         if settled(lower, upper):
-            break
-    if min(slope.shape) <= _SMALL or (min(slope.shape) <= _EXACT and not settled(lower, upper)):
-        return Bounds(lower, spectral_norm(slope), rest, True)
-    return Bounds(lower, upper, rest, False)
+            return Bounds(lower, upper, False)
+    return Bounds(lower, upper, False) if min(slope.shape) > _EXACT else _exact_bounds(slope)
+
+
+def _exact_bounds(slope):
+    norm = spectral_norm(slope)
+    return Bounds(norm, norm, True)
 
 
 def spectral_norm(slope):

@@ -1,5 +1,7 @@
 """Which rows and columns the observed entries determine, and which parts hang together."""
 
+import itertools
+
 import numpy as np
 
 from .._core.arrays import to_numpy
@@ -26,7 +28,7 @@ def unidentified(be, ptr, idx, Q):
     ptr, idx : array
         The entries, row by row.
     Q : array, shape (n, k)
-        Orthonormal basis of the other side.
+        Basis of the other side, from `own_bases`.
 
     Returns
     -------
@@ -56,6 +58,39 @@ def unidentified(be, ptr, idx, Q):
         budget -= some.size * k * k * (longest + 10.0 * k)
         first += some.size
     return np.sort(np.concatenate(found))
+
+
+def own_bases(be, V, labels):
+    """Return an orthonormal basis of the columns of V, made anew on each component.
+
+    What components have to do with each other is nobody's business, and may be anything: taken
+    together, the rows of one may be tiny beside those of another.
+
+    Parameters
+    ----------
+    be : Backend
+    V : array, shape (n, k)
+        Orthonormal columns.
+    labels : numpy.ndarray of int, shape (n,)
+        Component of each of its rows, or -1.
+
+    Returns
+    -------
+    array, shape (n, k)
+        Scaled so that each component counts by its number of rows.
+    """
+    order = np.argsort(labels, kind="stable")
+    cuts = np.searchsorted(labels[order], np.arange(labels.max() + 2))
+    if cuts.size == 2:
+        return V
+    Q = V.copy()
+    n, k = V.shape
+    for first, last in itertools.pairwise(cuts):
+        # With fewer columns than the rank, no row has enough entries anyway.
+        if last - first >= k:
+            some = be.xp.asarray(order[first:last])
+            Q[some] = be.xp.linalg.qr(V[some])[0] * np.sqrt((last - first) / n)
+    return Q
 
 
 def components(be, ptr, idx, n):

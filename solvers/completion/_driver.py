@@ -1,5 +1,6 @@
 """From a call to a result: checks, the problem, the engines' pipeline, certificate and report."""
 
+import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from .._core.validation import (
     describe,
 )
 from . import _losses
-from ._certificate import check_certificate, judge
+from ._certificate import check_certificate, check_dual, judge
 from ._observations import check_duplicates, read_entries
 from ._problem import LOSSES, Holdout, pose
 from ._result import CompletionResult
@@ -163,19 +164,25 @@ def complete(
         rng=rng,
         x0=None,
     )
+    check_dual(options.certificate, model)
     n_threads = check_threads(n_threads)
     holdout, without = _check_validation(entered, validation, rng)
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         problem = pose(entered, without=without, **model)
         if holdout is not None:
             vals = (holdout.vals - problem.mu) / problem.scale
+            if problem.implicit:
+                vals = (vals > 0).astype(io.dtype)
             problem = replace(problem, holdout=holdout._replace(vals=vals))
         options = replace(options, x0=_check_start(io, problem, x0, rank))
         run = Monitor(method, "relres", be=io.be, tol=options.tol, **limits)
         watch = Watch(problem, run, io.out, options)
-        goal = options
+        # Beyond rounding there is nothing to reach; the certificate does not ask for it either.
+        floor = 8.0 * np.finfo(io.dtype).eps * math.sqrt(rank)
+        goal = replace(options, tol=max(options.tol, floor))
         for attempt in range(_RETRIES):
-            x = watch.best(pipeline(problem, rank, watch, goal))
+            watch.tol = goal.tol
+            x = _run(pipeline, problem, rank, watch, goal)
             problem = watch.problem
             answer, report = _judged(entered, problem, x, model, without, options)
             if report.certificate.holds or run.status is not None:
@@ -184,9 +191,24 @@ def complete(
                 run.end(watch.ended or Status.STALLED, watch.reason)
                 break
             # The engine met its goal, but its residual is not quite the certificate's.
-            goal = replace(goal, tol=0.1 * goal.tol, x0=problem.start_of(x))
-            watch.goal = goal.tol
+            goal = replace(goal, tol=max(0.1 * goal.tol, floor / 8), x0=problem.start_of(x))
         return _finished(entered, problem, x, answer, report, watch, options, without, model)
+
+
+def _run(pipeline, problem, rank, watch, options):
+    """Return the engines' answer; if they break down, the last that is sound."""
+    be, xp = problem.be, problem.xp
+    try:
+        x = watch.best(pipeline(problem, rank, watch, options))
+        sound = all(be.host(*(xp.isfinite(part).all() for part in x)))
+    except np.linalg.LinAlgError:
+        sound = False
+    if sound:
+        return x
+    watch.run.end(Status.NUMERICAL)
+    m, n = problem.shape
+    shapes = (m, rank), (n, rank), *((m, n) if problem.biased else (0, 0))
+    return watch.sound([xp.zeros(shape, problem.dtype) for shape in shapes])
 
 
 def check_dtype(dtype):
@@ -287,12 +309,14 @@ def _check_validation(entered, validation, rng):
             raise ValueError(
                 f"`validation` came as {validation}; expected a fraction between 0 and 1"
             )
-        count = entered.vals.size
+        weights = entered.weights
+        known = None if weights is None else io.xp.flatnonzero(weights > 0)
+        count = entered.vals.size if known is None else known.size
         size = min(max(round(float(validation) * count), 1), count - 1)
         if size < 1:
             raise ValueError("`validation` leaves no entries to fit; expected more data")
-        chosen = np.sort(rng.choice(count, size, replace=False))
-        where = io.xp.asarray(chosen)
+        where = io.xp.asarray(np.sort(rng.choice(count, size, replace=False)))
+        where = where if known is None else known[where]
         holdout = Holdout(entered.rows[where], entered.cols[where], entered.vals[where])
         return holdout, where
     if isinstance(validation, tuple) and len(validation) == 3:
@@ -300,10 +324,19 @@ def _check_validation(entered, validation, rng):
             held = read_entries(validation, entered.shape, None, io.dtype)
         except (TypeError, ValueError) as error:
             raise type(error)(f"`validation`: {error}") from error
+        _check_place(io, held.io, "validation")
         return Holdout(held.rows, held.cols, held.vals), None
     raise TypeError(
         f"`validation` came as {describe(validation)}; expected a fraction or (rows, cols, vals)"
     )
+
+
+def _check_place(io, given, name):
+    """Raise unless arrays are where the data are."""
+    if given.be is not io.be:
+        raise TypeError(
+            f"`{name}` came as a {given.kind} array; expected arrays where the data are: {io.kind}"
+        )
 
 
 def _check_start(io, problem, x0, rank):
@@ -330,6 +363,7 @@ def _check_start(io, problem, x0, rank):
         s = check_array(given, "s0", shape=(U.shape[1],), minimum=0.0)
     except ValueError as error:
         raise ValueError(f"`x0`: {error}") from error
+    _check_place(io, given, "x0")
     if U.shape[1] > rank:
         raise ValueError(f"`x0` came with {U.shape[1]} columns; expected at most `rank` = {rank}")
     size = problem.scale if s is None else 1.0
@@ -342,13 +376,10 @@ def _check_start(io, problem, x0, rank):
 
 def _judged(entered, problem, x, model, without, options):
     """Return the answer in the caller's unit, and what the certificate says about it."""
-    xp, scale = problem.xp, problem.scale
+    scale = problem.scale
     # The singular values carry the unit, so U and V may be judged as they are.
     answer = x._replace(s=x.s * scale, row_bias=x.row_bias * scale, col_bias=x.col_bias * scale)
     delta = problem.delta if problem.delta is None else problem.delta * scale
-    finite = [xp.isfinite(part).all() for part in (x.U, x.s, x.V)]
-    if not all(problem.be.host(*finite)):
-        raise FloatingPointError("an engine returned numbers that are not finite")
     report = judge(
         entered,
         answer,
@@ -396,12 +427,21 @@ def _finished(entered, problem, x, answer, report, watch, options, without, mode
         "components": report.components,
         "outlier_weights": io.out(_outlier_weights(problem, r)),
         "_model": {**model, "delta": delta},
-        "_gauge": io.out(x.V.T @ B * problem.scale**0.5) if problem.weighted else None,
+        "_gauge": io.out(_gauge(problem, x, B)),
     }
     result = run.finish(CompletionResult, report.certificate, note=report.note, **fields)
     if not len(result.history["nit"]):
         result.history = {}
     return result
+
+
+def _gauge(problem, x, B):
+    """Return T such that ``V T`` are the column factors in the caller's unit; None for sqrt(s)."""
+    if not problem.weighted:
+        return None
+    xp = problem.xp
+    T = xp.diag(xp.linalg.norm(B, axis=0)) if problem.nonnegative else x.V.T @ B
+    return T * problem.scale**0.5
 
 
 def _outlier_weights(problem, r):

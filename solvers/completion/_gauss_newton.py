@@ -9,7 +9,7 @@ from ._factors import Factors, svd_of_product
 from ._start import start
 
 # Damping, relative to the mean curvature: at first, and at least.
-DAMPING, LEAST_DAMPING = 1e-2, 1e-14
+DAMPING, LEAST_DAMPING = 1e-3, 1e-14
 # Largest relative residual of the linear solves, and their most steps.
 FORCING, STEPS = 0.1, 300
 # Below this promised relative decrease the objective's rounding errors decide; the gradient's

@@ -9,11 +9,13 @@ from ._factors import svd_of_product, without_biases
 # More columns than the rank in the block of singular vectors, and power steps: first and later.
 MORE, FIRST_POWERS, POWERS = 5, 6, 3
 # Linear solves: relative residual at most, and at least; most steps.
-LOOSE, TIGHT, STEPS = 1e-5, 1e-13, 400
+LOOSE, TIGHT, STEPS = 1e-3, 1e-13, 400
 # Singular values count as at least this much above the smoothing.
 ABOVE = 1.0 + 1e-3
 # Smoothing, relative to the largest singular value, below which the systems are singular.
 LEAST = 1e-12
+SWITCH = 0.1
+FALL=0.8
 
 
 def irls(problem, rank, watch, options, *, tol=None, maxiter=None):
@@ -24,7 +26,7 @@ def irls(problem, rank, watch, options, *, tol=None, maxiter=None):
     eps = np.inf
     for turn in watch.run:
         U, s, V = x.spectrum(POWERS if turn else FIRST_POWERS)
-        eps = min(eps, float(s[rank]))
+        eps = min(eps, max(float(s[rank]), FALL * eps if turn else 0.0))
         tol_inner = options.tol_inner or max(min(LOOSE, 0.1 * eps / float(s[0])), TIGHT)
         solve = x.reweighted(U, s[:rank], V, eps, tol_inner, options.maxiter_inner or STEPS)
         done = watch.record(
@@ -35,7 +37,7 @@ def irls(problem, rank, watch, options, *, tol=None, maxiter=None):
             passes=2 * solve.iterations + 2 * POWERS + 2,
             judge=False,
         )
-        if done or x.relres <= tol or eps <= LEAST * float(s[0]):
+        if done or x.relres <= tol or eps <= SWITCH * float(s[rank-1]) or eps <= LEAST * float(s[0]):
             break
     return x.truncated()
 

@@ -36,6 +36,8 @@ def lmafit(problem, rank, watch, options, *, tol=None, maxiter=None):
     fun, passes = problem.misfit(U, V, r), 0
     omega = increment = 1.0
     watch.begin("lmafit", tol=tol, maxiter=maxiter)
+    if watch.done(problem.relres(fun), np.nan):
+        return problem.balance(U, V, a, b)
     for nit in watch.run:
         fill = -omega * share * r
         U_new = xp.linalg.qr(U @ (V.T @ V) + _product(problem, obs.by_row, fill, V))[0]

@@ -6,10 +6,8 @@ round. One sweep maps B to a better one; mixing looks for its fixed point along 
 
 import numpy as np
 
+from ._mixing import Mixing
 from ._start import start
-
-# Changes that are mixed, and how much of their Gram matrix may be rounding.
-_WINDOW, _ROUNDING = 6, 1e-12
 
 
 def nonnegative(problem, rank, watch, options):
@@ -25,11 +23,11 @@ def nonnegative(problem, rank, watch, options):
         before, fun = fun, misfit + problem.penalty(A, B, a, b)
         if mixing.mixed and fun > before + 4.0 * np.finfo(problem.dtype).eps * abs(before):
             A, B, fun = *swept, before
-            mixing.forget()
+            mixing.reject()
             continue
         state, image = (A, B, a, b), B.copy()
         violation = _half_sweep(problem, by_col, image, A, problem.col_ridge)
-        size = problem.be.host((A * A).sum() + (B * B).sum())
+        violation, size = problem.be.host(violation, (A * A).sum() + (B * B).sum())
         if watch.record(
             lambda state=state: state,
             fun=fun,
@@ -39,8 +37,8 @@ def nonnegative(problem, rank, watch, options):
             passes=3,
         ):
             break
-        swept = _scaled(problem, A, image)
-        A, B = swept[0].copy(), mixing(B, swept[1])
+        swept = problem.evened(A, image)
+        A, B = swept[0].copy(), problem.xp.maximum(mixing(B, swept[1]), 0.0)
     return problem.balance(*state)
 
 
@@ -49,45 +47,3 @@ def _half_sweep(problem, side, A, B, ridge):
     kernels = problem.be.kernels("solvers.completion", "nonnegative")
     shared = B.T @ B if problem.implicit else problem.xp.empty((0, 0), B.dtype)
     return kernels.solve_nonnegative(*side[:4], B, ridge, shared, A)
-
-
-def _scaled(problem, A, B):
-    """Return A and B with columns scaled so that the penalty is smallest."""
-    xp = problem.xp
-    d, e = (problem.row_ridge, problem.col_ridge) if problem.lam else (1.0, 1.0)
-    a, b = (xp.sqrt((d * F.T**2).sum(axis=1)) for d, F in ((d, A), (e, B)))
-    alive = (a > 0) & (b > 0)
-    root = xp.where(alive, xp.sqrt(xp.where(alive, b, 1.0) / xp.where(alive, a, 1.0)), 1.0)
-    return A * root, B / root
-
-
-class Mixing:
-    """Anderson's acceleration of a map of non-negative matrices.
-
-    Attributes
-    ----------
-    mixed : bool
-        Whether the last point is more than an image of the one before.
-    """
-
-    def __init__(self, be):
-        self._be = be
-        self.forget()
-
-    def forget(self):
-        """Begin anew."""
-        self._last, self._steps, self.mixed = None, [], False
-
-    def __call__(self, x, image):
-        """Return the next point, from the present one and its image."""
-        xp, change = self._be.xp, (image - x).ravel()
-        last, self._last = self._last, (image, change)
-        self.mixed = last is not None
-        if last is None:
-            return image
-        self._steps = [*self._steps[1 - _WINDOW :], (change - last[1], image - last[0])]
-        F = xp.stack([f for f, _ in self._steps])
-        gram, right = self._be.host(F @ F.T, F @ change)
-        weights = np.linalg.lstsq(gram, right, rcond=_ROUNDING)[0]
-        mixed = image - sum(w * step for w, (_, step) in zip(weights, self._steps, strict=True))
-        return xp.maximum(mixed, 0.0)

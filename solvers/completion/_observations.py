@@ -99,7 +99,7 @@ class Observations:
     @cached_property
     def rows(self):
         """Row of each entry, in row order."""
-        return _expanded(self.be, self.by_row.ptr)
+        return row_of_each(self.be, self.by_row.ptr)
 
     @property
     def cols(self):
@@ -180,35 +180,32 @@ def observe(entries, duplicates="error", without=None):
     io, be, xp = entries.io, entries.io.be, entries.io.xp
     kernels = be.kernels("solvers.completion")
     (m, n), count = entries.shape, entries.vals.size
-    kept = None
-    if entries.weights is not None or without is not None:
-        keep = xp.ones(count, bool) if entries.weights is None else entries.weights > 0
-        if without is not None:
-            keep[xp.asarray(without)] = False
-        kept = xp.flatnonzero(keep)
-    rows, cols = (x if kept is None else x[kept] for x in (entries.rows, entries.cols))
+    rows, cols, vals = entries.rows, entries.cols, entries.vals
+    weights = xp.empty(0, io.dtype) if entries.weights is None else entries.weights
+    kept = _kept(xp, entries, without)
+    if kept is not None:
+        rows, cols, vals = rows[kept], cols[kept], vals[kept]
+        weights = weights[kept] if weights.size else weights
     if rows.size == 0:
         raise ValueError("`weights` leaves no observed entries; expected at least one above 0")
-    # Sorting by column first leaves the columns of each row in ascending order.
-    _, order = kernels.group(cols, n)
-    ptr, by_row = kernels.group(rows[order], m)
-    order = order[by_row]
-    idx = cols[order]
+    ptr, order, *columns = kernels.arrange(rows, cols, vals, weights, m)
     if kept is not None:
         order = kept[order]
-    val = entries.vals[order]
-    weight = xp.empty(0, io.dtype) if entries.weights is None else entries.weights[order]
-    ptr, idx, val, weight, segment = _merged(be, ptr, idx, val, weight, duplicates)
-    col_ptr, perm = kernels.group(idx, n)
+    ptr, idx, val, weight, segment = _merged(be, ptr, *columns, duplicates)
+    col_ptr, row_of, col_val, col_weight, perm = kernels.transpose(ptr, idx, val, weight, n)
     by_row = Side(ptr, idx, val, weight, perm[:0])
-    by_col = Side(
-        col_ptr,
-        _expanded(be, ptr)[perm],
-        val[perm],
-        weight[perm] if weight.size else weight,
-        perm,
-    )
+    by_col = Side(col_ptr, row_of, col_val, col_weight, perm)
     return Observations(be, (m, n), by_row, by_col, count, order, segment)
+
+
+def _kept(xp, entries, without):
+    """Return the numbers of the entries that count; None if all do."""
+    if entries.weights is None and without is None:
+        return None
+    keep = xp.ones(entries.vals.size, bool) if entries.weights is None else entries.weights > 0
+    if without is not None:
+        keep[without] = False
+    return xp.flatnonzero(keep)
 
 
 def check_duplicates(value):
@@ -358,25 +355,28 @@ def _agree(name, found, shape):
         )
 
 
-def _expanded(be, ptr):
+def row_of_each(be, ptr):
     """Return the row of each entry."""
+    xp = be.xp
     if be.name == "numpy":
         return np.repeat(np.arange(ptr.size - 1, dtype=np.int32), np.diff(ptr))
-    # CuPy repeats by numbers that are on the host only.
-    places = be.xp.arange(be.host(ptr[-1]))
-    return be.xp.searchsorted(ptr[1:], places, side="right").astype(np.int32)
+    # CuPy would repeat one row after the other.
+    places = xp.arange(be.host(ptr[-1]))
+    return (xp.searchsorted(ptr, places, side="right") - 1).astype(np.int32)
 
 
 def _merged(be, ptr, idx, val, weight, duplicates):
     """Deal with places that occur twice, which now are neighbours."""
     xp = be.xp
-    rows = _expanded(be, ptr)
-    again = (idx[1:] == idx[:-1]) & (rows[1:] == rows[:-1])
+    again = idx[1:] == idx[:-1]
+    # The first entry of a row has no neighbour before it.
+    inner = ptr[1:-1]
+    again[inner[(inner > 0) & (inner < idx.size)] - 1] = False
     if not be.host(again.any()):
         return ptr, idx, val, weight, None
     if duplicates == "error":
         first = int(be.host(again.argmax()))
-        i, j = be.host(rows[first], idx[first])
+        i, j = be.host(xp.searchsorted(ptr, first, side="right") - 1, idx[first])
         raise ValueError(
             f"`M` holds the entry ({i}, {j}) twice; expected each once: pass duplicates='mean', "
             "'sum' or 'last'"

@@ -25,6 +25,10 @@ LOSSES = ("squared", "huber", "l1", "welsch", "tukey")
 _QUADRATIC = ("squared", "huber", "welsch", "tukey")
 
 
+# Entries that are looked at together, so that they stay in the cache.
+_BATCH = 1 << 17
+
+
 class Holdout(NamedTuple):
     """Entries kept apart to tell when to stop; values in the problem's unit."""
 
@@ -209,7 +213,9 @@ class Completion:
 
     def balanced(self, x):
         """Return the A and B of smallest penalty whose product is ``U diag(s) V^T``."""
-        if self.nonnegative or not self.weighted:
+        if self.nonnegative:
+            return self.evened(x.U * x.s, x.V)
+        if not self.weighted:
             return x.balanced(self.be)
         xp = self.xp
         # Empty rows and columns count nothing; they take part with factors of size zero.
@@ -218,6 +224,15 @@ class Completion:
         U, s, V = svd_of_product(self.be, d * x.U, e * (x.V * x.s))
         root = xp.sqrt(s)
         return U * root / d, V * root / e
+
+    def evened(self, A, B):
+        """Return A and B with their columns scaled so that the penalty is smallest."""
+        xp = self.xp
+        d, e = (self.row_scale, self.col_scale) if self.weighted else (1.0, 1.0)
+        a, b = (xp.sqrt((scale * F.T**2).sum(axis=1)) for scale, F in ((d, A), (e, B)))
+        alive = (a > 0) & (b > 0)
+        root = xp.sqrt(xp.where(alive, b, 1.0) / xp.where(alive, a, 1.0)).astype(self.dtype)
+        return A * root, B / root
 
     @cached_property
     def weighted(self):
@@ -271,9 +286,10 @@ def pose(
         mu, scale = 0.0, 1.0
         obs = _as_feedback(io, obs, alpha)
     else:
-        val, weight = obs.by_row.val, obs.by_row.weight
-        mu, scale = _unit(be, val, weight, center) if unit is None else unit
-        obs = obs.with_values(((val - mu) / scale).astype(io.dtype), weight)
+        side = obs.by_row
+        mu, scale = _unit(be, side.val, side.weight, center) if unit is None else unit
+        for val in (side.val, obs.by_col.val):
+            _rescale(val, mu, scale)
     rows, cols = (xp.diff(s.ptr).astype(np.float64) for s in (obs.by_row, obs.by_col))
     m, n = obs.shape
     if weighted_lambda:
@@ -306,10 +322,18 @@ def _unit(be, val, weight, center):
         w = weight if weight.size else xp.ones_like(val)
         mu = be.host((w * val).sum(dtype=np.float64) / w.sum(dtype=np.float64))
     # The largest value is taken out of the squares, lest they overflow or vanish.
-    top = be.host(xp.abs(val - mu).max())
+    top = max(abs(end - mu) for end in be.host(val.min(), val.max()))
     if not (top and np.isfinite(top)):
         return mu, 1.0
-    return mu, top * float(np.sqrt(be.host(xp.square((val - mu) / top).mean(dtype=np.float64))))
+    parts = (val[first : first + _BATCH] for first in range(0, val.size, _BATCH))
+    squares = (xp.square((part - mu) / top).sum(dtype=np.float64) for part in parts)
+    return mu, top * float(np.sqrt(be.host(sum(squares)) / val.size))
+
+
+def _rescale(val, mu, scale):
+    """Shift and scale values that `observe` has copied, in place."""
+    val -= mu
+    val /= scale
 
 
 def _as_feedback(io, obs, alpha):

@@ -13,6 +13,7 @@ import numpy as np
 from .._core.result import Status
 from . import _losses
 from ._als import half_sweep, relative_gradient
+from ._mixing import Mixing
 from ._start import start
 
 # The standard deviation of normal noise, over the median of its size.
@@ -45,15 +46,18 @@ def robust(problem, rank, watch, options):
 def _redescend(problem, state, watch, options):
     """Minimise a loss with many local minima, from a fit by Huber's."""
     ratio = _losses.EFFICIENT[problem.loss] / _losses.EFFICIENT["huber"]
-    scale = Scale("huber", problem.delta and problem.delta / ratio)
-    watch.begin("huber")
-    state = _descend(replace(problem, loss="huber"), state, watch, options, scale, enough=_ROUGH)
-    convex, delta = watch.problem, problem.delta or max(ratio * scale.delta, _LEAST_REDESCENDING)
+    delta, convex = problem.delta, replace(problem, loss="huber")
+    scale = Scale("huber", delta and delta / ratio)
+    if options.x0 is None or delta is None:
+        watch.begin("huber")
+        state = _descend(convex, state, watch, options, scale, enough=_ROUGH)
+    delta = delta or max(ratio * scale.delta, _LEAST_REDESCENDING)
     watch.problem = problem = replace(problem, delta=delta)
     if watch.ended is not None:
         return state
     watch.begin(problem.loss)
-    kept = Kept(_short_of_inliers(problem, state), convex.delta)
+    convex = replace(convex, delta=scale.delta)
+    kept = Kept(_short_of_inliers(problem, state), scale.delta)
     after = _descend(problem, state, watch, options, Scale(problem.loss, delta), kept=kept)
     if _data_term(convex, after) <= _GROWTH * _data_term(convex, state):
         return after
@@ -62,39 +66,73 @@ def _redescend(problem, state, watch, options):
 
 
 def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
-    """Alternate between rows and columns until the watch, or the gradient, says enough."""
-    xp, obs = problem.xp, problem.obs
-    A, B, a, b = state
-    r = problem.residual(A, B, a, b)
+    """Sweep until the watch, or the gradient, says enough; return the state."""
+    mixing, point, fun = Mixing(problem.be), state, np.inf
+    r = problem.residual(*state)
+    watch.problem = problem = replace(problem, delta=scale.update(_median(problem, r)))
+    if watch.done(_exactness(problem, state, r, 0.0), _gradient(problem, state, r, scale)):
+        return state
     for _ in watch.run:
-        delta = scale.update(_median(problem, r))
-        watch.problem = problem = replace(problem, delta=delta)
-        before, w = r, _majorant(problem, r, kept)
-        if not problem.lam:
-            B, R = xp.linalg.qr(B)
-            A = A @ R.T
-        half_sweep(problem, obs.by_row._replace(weight=w), A, B, a, b, problem.row_ridge)
-        w = _majorant(problem, problem.residual(A, B, a, b), kept)
-        if not problem.lam:
-            A, R = xp.linalg.qr(A)
-            B = B @ R.T
-        by_col = obs.by_col._replace(weight=w[obs.by_col.perm])
-        half_sweep(problem, by_col, B, A, b, a, problem.col_ridge)
-        x = problem.balance(A, B, a, b)
-        state = A, B, a, b = *problem.balanced(x), a, b
-        r = problem.residual(A, B, a, b)
+        swept = _sweep(problem, point, kept)
+        before, r = r, problem.residual(*swept)
+        last, fun = fun, problem.data_term(*swept[:2], r) + problem.penalty(*swept)
+        if mixing.mixed and fun > last + 4.0 * np.finfo(problem.dtype).eps * abs(last):
+            point, r, fun = state, before, last
+            mixing.reject()
+            continue
+        state = swept
         change = _rms(problem, r - before)
-        grad = _gradient(problem, x, r) if scale.frozen else np.nan
+        grad = _gradient(problem, state, r, scale)
         over = watch.record(
             lambda state=state: state,
-            fun=problem.data_term(A, B, r) + problem.penalty(A, B, a, b),
-            relres=problem.relres(problem.misfit(A, B, r)),
+            fun=fun,
+            relres=problem.relres(problem.misfit(*state[:2], r)),
             grad=grad,
-            exact=_exactness(problem, x.s.size, r, change),
+            exact=_exactness(problem, state, r, change),
+            passes=8,
         )
         if over or grad <= enough or change <= 4.0 * np.finfo(problem.dtype).eps:
             break
+        if scale.frozen:
+            point = _mixed(problem, mixing, point, state)
+        else:
+            watch.problem = problem = replace(problem, delta=scale.update(_median(problem, r)))
+            point, fun = state, np.inf
     return state
+
+
+def _sweep(problem, state, kept):
+    """Minimise over rows and columns in turn, with weights that majorise the loss before each."""
+    xp, obs = problem.xp, problem.obs
+    A, B, a, b = (F.copy() for F in state)
+    w = _majorant(problem, problem.residual(A, B, a, b), kept)
+    if not problem.lam:
+        B, R = xp.linalg.qr(B)
+        A = A @ R.T
+    half_sweep(problem, obs.by_row._replace(weight=w), A, B, a, b, problem.row_ridge)
+    w = _majorant(problem, problem.residual(A, B, a, b), kept)
+    if not problem.lam:
+        A, R = xp.linalg.qr(A)
+        B = B @ R.T
+    by_col = obs.by_col._replace(weight=w[obs.by_col.perm])
+    half_sweep(problem, by_col, B, A, b, a, problem.col_ridge)
+    return *problem.balanced(problem.balance(A, B, a, b)), a, b
+
+
+def _mixed(problem, mixing, point, state):
+    """Return a state ahead of the last one."""
+    xp, (A, B, a, b) = problem.xp, state
+    # Balanced factors are determined up to a rotation.
+    left, _, right = xp.linalg.svd(A.T @ point[0] + B.T @ point[1])
+    turn = left @ right
+    before, image = (
+        xp.concatenate([part.ravel() for part in s]) for s in (point, (A @ turn, B @ turn, a, b))
+    )
+    ahead, parts, first = mixing(before, image), [], 0
+    for part in state:
+        parts.append(ahead[first : first + part.size].reshape(part.shape))
+        first += part.size
+    return tuple(parts)
 
 
 class Scale:
@@ -174,25 +212,27 @@ def _short_of_inliers(problem, state):
     return (per_row[obs.rows] <= k) | (per_col[obs.cols] <= k)
 
 
-def _exactness(problem, rank, r, change):
+def _exactness(problem, state, r, change):
     """Return what shows an exact fit: a vanishing median residual, which proves one if os > 2.
 
     Half of the residuals vanish before rows with many outliers are found, so that what the last
     sweep changed counts too.
     """
-    m, n = problem.shape
-    if problem.size <= 2 * rank * (m + n - rank):
+    (m, n), k = problem.shape, state[0].shape[1]
+    if problem.size <= 2 * k * (m + n - k):
         return np.inf
     return max(_median(problem, r), change)
 
 
-def _gradient(problem, x, r):
+def _gradient(problem, state, r, scale):
     """Return the projected gradient of the objective, relative to that of all entries."""
+    if not scale.frozen:
+        return np.nan
     psi = r * _losses.weight(problem.xp, problem.loss, r, problem.delta)
     w = problem.obs.by_row.weight
     size = _rms(problem, w * psi if w.size else psi) * np.sqrt(problem.size)
     # Where nothing is left to pull, the ridge's pull is relative to the values.
-    return relative_gradient(problem, x, psi) * problem.norm / (size or 1.0)
+    return relative_gradient(problem, problem.balance(*state), psi) * problem.norm / (size or 1.0)
 
 
 def _data_term(problem, state):

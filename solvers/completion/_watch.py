@@ -23,21 +23,22 @@ class Watch:
 
     Attributes
     ----------
+    tol : float
+        Where stages end unless they say otherwise; the driver may change it.
     ended : Status or None
         Why the present stage has ended. The run may go on with another stage, unless
         ``run.status`` is set.
     reached : float
         Smallest judged value so far: relative residual or gradient where nothing is penalised,
         relative gradient elsewhere.
-    goal : float
-        Where stages end that have no tolerance of their own.
     rank_curve : dict of str to array, or None
         Ranks that were tried and their errors, if the run had to find one.
     """
 
     def __init__(self, problem, run, out, options):
         self.problem, self.run, self.rank_curve = problem, run, None
-        self._out, self._options, self.goal = out, options, options.tol
+        self._out, self._options, self.tol = out, options, options.tol
+        self._sound, self._early = None, False
         self._best, self._kept, self._best_nit = math.inf, None, 0
         self.ended, self.reason, self.reached = None, None, math.inf
         self._fun, self._exact, self._inner, self._passes = None, math.inf, 0, 0
@@ -66,11 +67,14 @@ class Watch:
         """
         self.run.stage(stage)
         self.ended, self.reason, self._fun = None, None, None
-        self._tol = self.goal if tol is None else tol
+        self._tol = self.tol if tol is None else tol
         self._last = math.inf if maxiter is None else self.run.nit + maxiter
 
     def done(self, relres, grad):
         """Tell whether what a stage starts from is good enough to end it at once."""
+        if self.run.nit == 0:
+            # Nothing is on its way yet: this is the caller's start.
+            self._exact = relres
         value = self._judged(relres, grad)
         self.reached = min(self.reached, value)
         if value <= self._tol:
@@ -115,6 +119,7 @@ class Watch:
             self.ended = Status.CONVERGED
         elif problem.holdout is not None and self._worse(series["rmse_val"], state):
             reason = f"The held-out error had not fallen for {options.patience} iterations."
+            self._early = True
             self._end(Status.CALLBACK, reason)
         elif judge and 0 < options.gtol >= grad:
             self._end(Status.STALLED, "The gradient fell below `gtol`, which ended the run.")
@@ -123,11 +128,18 @@ class Watch:
         elif run.nit >= self._last:
             self.ended = Status.MAXITER
         self._fun, self._exact = fun, exact
+        if math.isfinite(relres) and math.isfinite(fun):
+            # Engines go on with their own arrays, in place.
+            self._sound = tuple(part.copy() for part in state())
         return self.ended is not None
 
     def best(self, answer):
-        """Return `answer`, or the iterate with the smallest held-out error if one was kept."""
-        return answer if self._kept is None else self._kept
+        """Return `answer`, or the best iterate if the held-out error ended the run."""
+        return self._kept if self._early else answer
+
+    def sound(self, start):
+        """Return the last recorded iterate without NaN or infinities, else `start`."""
+        return self.problem.balance(*(start if self._sound is None else self._sound))
 
     def _judged(self, exact, grad):
         if self.problem.lam > 0 and self.problem.loss == "squared":

@@ -191,9 +191,9 @@ def test_a_warm_start_at_the_solution_ends_at_once():
 @pytest.mark.parametrize(
     ("options", "name"),
     [
-        ({"loss": "huber"}, "loss"),
+        ({"loss": "huber"}, "method"),
         ({"implicit": True, "lam": 1.0}, "implicit"),
-        ({"nonnegative": True}, "nonnegative"),
+        ({"nonnegative": True}, "method"),
     ],
 )
 def test_other_problems_are_refused_by_name(options, name):

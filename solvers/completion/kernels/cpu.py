@@ -12,30 +12,74 @@ from numba import prange
 
 from ..._core import threads
 from ..._core.kernels.jit import REDUCE, kernel
+from .strips import cuts
 
 
-def group(keys, groups):
-    """Return where each group of equal keys starts, and the stable order that sorts them."""
-    place = np.int32 if keys.size <= np.iinfo(np.int32).max else np.int64
-    ptr, order = np.zeros(groups + 1, np.int64), np.empty(keys.size, place)
-    strips = threads.strips(keys.size)
-    counts = np.zeros((strips, groups), np.int64)
+def arrange(rows, cols, vals, weights, m):
+    """Sort entries by row, then by column; equal places keep their order.
+
+    Returns
+    -------
+    ptr : array of int64, shape (m + 1,)
+        Where each row's entries start.
+    order : array of int32 or int64, shape (N,)
+        Where each entry stood.
+    idx, val, weight : array
+        Columns, values and weights (perhaps none), sorted.
+    """
+    place = np.int32 if rows.size <= np.iinfo(np.int32).max else np.int64
+    ptr, order = np.zeros(m + 1, np.int64), np.empty(rows.size, place)
+    idx, val, weight = (np.empty_like(x) for x in (cols, vals, weights))
+    strips = threads.strips(rows.size)
+    starts = np.zeros((strips, m), np.int64)
     with threads.guard():
-        _count(keys, counts)
-        # A strip's entries of a group stand behind those of the strips before it.
-        total = counts.sum(axis=0)
-        np.cumsum(total, out=ptr[1:])
-        starts = np.cumsum(counts, axis=0) - counts + ptr[:-1]
-        _place(keys, starts, order)
-    return ptr, order
+        _count(np.linspace(0, rows.size, strips + 1).astype(np.int64), rows, starts)
+        _accumulate(starts, ptr)
+        _place(rows, starts, order)
+        _sort_rows(cuts(ptr, 16), ptr, order, cols, vals, weights, idx, val, weight)
+    return ptr, order, idx, val, weight
+
+
+def transpose(ptr, idx, val, weight, n):
+    """Return entries that are sorted by row sorted by column; rows ascend in each column.
+
+    Returns
+    -------
+    col_ptr : array of int64, shape (n + 1,)
+        Where each column's entries start.
+    row_of, col_val, col_weight : array
+        Rows, values and weights (perhaps none) of the entries.
+    perm : array of int32 or int64, shape (N,)
+        Where each entry stands by row.
+    """
+    place = np.int32 if idx.size <= np.iinfo(np.int32).max else np.int64
+    col_ptr, perm = np.zeros(n + 1, np.int64), np.empty(idx.size, place)
+    row_of, col_val, col_weight = (np.empty_like(x) for x in (idx, val, weight))
+    strips = threads.strips(idx.size)
+    # Strips of whole rows; each knows where its entries of a column go.
+    where = np.searchsorted(ptr, np.linspace(0, idx.size, strips + 1))
+    where[-1] = ptr.size - 1
+    starts = np.zeros((strips, n), np.int64)
+    with threads.guard():
+        _count(ptr[where], idx, starts)
+        _accumulate(starts, col_ptr)
+        _scatter(where, ptr, idx, val, weight, starts, row_of, col_val, col_weight, perm)
+    return col_ptr, row_of, col_val, col_weight, perm
 
 
 @kernel(parallel=True)
-def _count(keys, counts):
-    strips = counts.shape[0]
-    for t in prange(strips):
-        for p in range(keys.size * t // strips, keys.size * (t + 1) // strips):
+def _count(ends, keys, counts):
+    for t in prange(counts.shape[0]):
+        for p in range(ends[t], ends[t + 1]):
             counts[t, keys[p]] += 1
+
+
+def _accumulate(counts, ptr):
+    """Set `ptr` to where each group starts, and each strip's counts to where its part does."""
+    np.cumsum(counts.sum(axis=0), out=ptr[1:])
+    before = ptr[:-1].copy()
+    for row in counts:
+        row[:], before = before, before + row
 
 
 @kernel(parallel=True)
@@ -45,6 +89,72 @@ def _place(keys, starts, order):
         for p in range(keys.size * t // strips, keys.size * (t + 1) // strips):
             order[starts[t, keys[p]]] = p
             starts[t, keys[p]] += 1
+
+
+@kernel(parallel=True)
+def _sort_rows(cuts, ptr, order, cols, vals, weights, idx, val, weight):
+    for t in prange(cuts.size - 1):
+        longest = 0
+        for i in range(cuts[t], cuts[t + 1]):
+            longest = max(longest, ptr[i + 1] - ptr[i])
+        # A column and the place in the row, in one number.
+        keys, places = np.empty((2, longest), np.int64), np.empty(longest, order.dtype)
+        for i in range(cuts[t], cuts[t + 1]):
+            first, size, ascending = ptr[i], ptr[i + 1] - ptr[i], True
+            for p in range(size):
+                keys[0, p] = (np.int64(cols[order[first + p]]) << 32) | p
+                ascending = ascending and (p == 0 or keys[0, p - 1] < keys[0, p])
+            if not ascending:
+                places[:size] = order[first : first + size]
+                side = _merge_sort(keys, size)
+                for p in range(size):
+                    keys[0, p] = keys[side, p]
+                    order[first + p] = places[keys[0, p] & 0xFFFFFFFF]
+            for p in range(size):
+                place = order[first + p]
+                idx[first + p] = keys[0, p] >> 32
+                val[first + p] = vals[place]
+                if weights.size > 0:
+                    weight[first + p] = weights[place]
+
+
+@kernel()
+def _merge_sort(keys, size):
+    """Sort the first row of `keys`, with the second to work in; return the row of the result."""
+    source, run = 0, 16
+    for start in range(0, size, run):
+        for p in range(start + 1, min(start + run, size)):
+            key, q = keys[0, p], p
+            while q > start and keys[0, q - 1] > key:
+                keys[0, q] = keys[0, q - 1]
+                q -= 1
+            keys[0, q] = key
+    while run < size:
+        a, b = keys[source], keys[1 - source]
+        for start in range(0, size, 2 * run):
+            middle, end = min(start + run, size), min(start + 2 * run, size)
+            left, right = start, middle
+            for p in range(start, end):
+                if right == end or (left < middle and a[left] < a[right]):
+                    b[p] = a[left]
+                    left += 1
+                else:
+                    b[p] = a[right]
+                    right += 1
+        source, run = 1 - source, 2 * run
+    return source
+
+
+@kernel(parallel=True)
+def _scatter(where, ptr, idx, val, weight, starts, row_of, col_val, col_weight, perm):
+    for t in prange(where.size - 1):
+        for i in range(where[t], where[t + 1]):
+            for p in range(ptr[i], ptr[i + 1]):
+                place = starts[t, idx[p]]
+                starts[t, idx[p]] += 1
+                perm[place], row_of[place], col_val[place] = p, i, val[p]
+                if weight.size > 0:
+                    col_weight[place] = weight[p]
 
 
 def residual(ptr, idx, val, A, B, a, b, out):
@@ -84,15 +194,3 @@ def _times(cuts, ptr, idx, val, B, out):
                 j, value = idx[p], val[p]
                 for q in range(k):
                     out[i, q] += value * B[j, q]
-
-
-def cuts(ptr, work):
-    """Return where to cut the rows into strips, for so many operations for each entry."""
-    strips = threads.strips((ptr[-1] + ptr.size) * work)
-    if strips == 1:
-        return np.array([0, ptr.size - 1])
-    # A row and its entries stand for their share of the work.
-    done = ptr + np.arange(ptr.size)
-    # Many small strips: threads that the system holds up leave theirs to the others.
-    goals = np.linspace(0, done[-1], 8 * strips + 1)
-    return np.searchsorted(done, goals)

@@ -8,15 +8,33 @@ _cuda = CudaSource(__file__)
 _BLOCK, _WARPS = 256, 8
 
 
-def group(keys, groups):
-    """Return where each group of equal keys starts, and the stable order that sorts them."""
+def arrange(rows, cols, vals, weights, m):
+    """Sort entries by row, then by column; see `cpu.arrange`."""
     xp = get_backend("cupy").xp
-    place = np.int32 if keys.size <= np.iinfo(np.int32).max else np.int64
+    # CuPy's sort is stable.
+    order = xp.argsort(rows.astype(np.int64) << 32 | cols.astype(np.int64))
+    ptr = _starts(xp, rows, m)
+    weight = weights[order] if weights.size else weights
+    return ptr, order.astype(_place(rows.size)), cols[order], vals[order], weight
+
+
+def transpose(ptr, idx, val, weight, n):
+    """Return entries that are sorted by row sorted by column; see `cpu.transpose`."""
+    xp = get_backend("cupy").xp
+    perm = xp.argsort(idx)
+    row_of = (xp.searchsorted(ptr, perm, side="right") - 1).astype(np.int32)
+    col_weight = weight[perm] if weight.size else weight
+    return _starts(xp, idx, n), row_of, val[perm], col_weight, perm.astype(_place(idx.size))
+
+
+def _starts(xp, keys, groups):
     ptr = xp.zeros(groups + 1, np.int64)
     ptr[1:] = xp.cumsum(xp.bincount(keys, minlength=groups))
-    # The place breaks ties: CuPy's sort need not be stable.
-    key = keys.astype(np.int64) * keys.size + xp.arange(keys.size)
-    return ptr, xp.argsort(key).astype(place)
+    return ptr
+
+
+def _place(size):
+    return np.int32 if size <= np.iinfo(np.int32).max else np.int64
 
 
 def residual(ptr, idx, val, A, B, a, b, out):

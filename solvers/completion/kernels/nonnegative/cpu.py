@@ -15,7 +15,6 @@ from numba import prange
 from ...._core import threads
 from ...._core.kernels.jit import REDUCE, kernel
 from ..cpu import cuts
-from ..rows.cpu import _system
 
 # Each turn is a cycle of coordinate steps and a step on the support. One or two do where few
 # unknowns change sides; where the support's system is singular it takes many cycles.
@@ -43,19 +42,43 @@ def _solve_rows(where, ptr, idx, val, weight, B, ridge, shared, A, squares):
     k = B.shape[1]
     for t in prange(where.size - 1):
         G, L = np.empty((k, k), A.dtype), np.empty((k, k), A.dtype)
-        diag, g, step = np.empty(k, A.dtype), np.empty(k, A.dtype), np.empty(k, A.dtype)
-        h, free = np.empty(k, A.dtype), np.empty(k, np.int64)
-        nothing = np.empty(0, A.dtype)
+        h, g, step = np.empty(k, A.dtype), np.empty(k, A.dtype), np.empty(k, A.dtype)
+        free = np.empty(k, np.int64)
         for i in range(where[t], where[t + 1]):
-            diag[:] = ridge[i]
-            x = A[i]
-            _system(ptr[i], ptr[i + 1], idx, val, weight, B, nothing, diag, shared, x, G, g)
-            squares[i] = _violation(G, x, g)
-            for q in range(k):
-                h[q] = -g[q]
-                for c in range(k):
-                    h[q] += G[q, c] * x[c]
-            _solve(G, h, x, g, L, step, free)
+            _system(ptr[i], ptr[i + 1], idx, val, weight, B, ridge[i], shared, G, h)
+            _gradient(G, h, A[i], g)
+            squares[i] = _violation(G, A[i], g)
+            _solve(G, h, A[i], g, L, step, free)
+
+
+@kernel(fastmath=REDUCE)
+def _system(first, last, idx, val, weight, B, ridge, shared, G, h):
+    """Set G and h so that the row minimises ``x^T G x / 2 - h^T x``."""
+    k = h.size
+    h[:] = 0.0
+    for q in range(k):
+        for c in range(q + 1):
+            G[q, c] = shared[q, c] if shared.size > 0 else 0.0
+        G[q, q] += ridge
+    for p in range(first, last):
+        v = B[idx[p]]
+        w = weight[p] if weight.size > 0 else v.dtype.type(1.0)
+        for q in range(k):
+            wv = w * v[q]
+            h[q] += val[p] * wv
+            for c in range(q + 1):
+                G[q, c] += wv * v[c]
+    for q in range(k):
+        for c in range(q):
+            G[c, q] = G[q, c]
+
+
+@kernel(fastmath=REDUCE)
+def _gradient(G, h, x, g):
+    for q in range(x.size):
+        g[q] = -h[q]
+        for c in range(x.size):
+            g[q] += G[q, c] * x[c]
 
 
 @kernel(fastmath=REDUCE)
@@ -144,7 +167,4 @@ def _finish(G, h, x, g, L, step, free):
         x[q] = max(x[q] + G.dtype.type(length) * step[r], G.dtype.type(0.0))
     if last >= 0:
         x[free[last]] = 0.0
-    for q in range(k):
-        g[q] = -h[q]
-        for c in range(k):
-            g[q] += G[q, c] * x[c]
+    _gradient(G, h, x, g)

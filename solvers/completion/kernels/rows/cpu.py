@@ -8,6 +8,9 @@ Row i of the entries asks for the minimiser over x of
 where p runs over the row's entries, j is the column of p, c is `offset` and S is `shared` (both
 may be empty), and D is ``ridge[i]``. With biases (`offset` not empty) the first column of B is
 constant, and that unknown's ridge is `lam_bias`.
+
+The rows of B that a row needs are gathered, times the roots of the weights, in a buffer that the
+cache holds, V; `target` has the values that belong to them. All else works on the buffer.
 """
 
 import numpy as np
@@ -16,6 +19,24 @@ from numba import prange
 from ...._core import threads
 from ...._core.kernels.jit import REDUCE, kernel
 from ..cpu import cuts
+from .tiles import (
+    BLOCK,
+    GROUP,
+    add_products,
+    apart,
+    normal_pass,
+    residual_pass,
+    set_products,
+    subtract_products,
+)
+
+# Numbers in the buffer: half a megabyte in double precision.
+_BUFFER = 1 << 16
+# Rows with fewer entries for each unknown are solved directly: conjugate gradients would take
+# too many steps.
+_FEW = 3
+# Float32 Gram matrices of more unknowns or entries than these are summed in float64.
+_WIDE, _LONG = 64, 1 << 14
 
 
 def solve_rows(ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad):
@@ -32,15 +53,15 @@ def solve_rows(ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, gra
         Steps of an inner solver; 0.
     """
     systems = ptr, idx, val, weight, B, offset, ridge, lam_bias, shared
-    return _solved(systems, A, grad, np.empty((0, 0), A.dtype), 0.0, 0)
+    return _solved(systems, A, grad, np.empty_like(grad), 0.0, 0)
 
 
 def cg_rows(ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, eta, steps):
     """Improve each ``A_i`` by conjugate gradients; as `solve_rows` otherwise.
 
-    A row stops when its gradient is `eta` times as long as with ``A_i = 0``, or after so many
-    `steps`. Rows with few entries are solved directly. `left` receives the gradients at the end.
-    Returns, beside the weighted square, the number of steps of all rows.
+    A row stops when its preconditioned gradient is `eta` times as long as its values, or after so
+    many `steps`. Rows with few entries are solved directly. `left` receives the gradients at the
+    end. Returns, beside the weighted square, the number of steps of all rows.
     """
     systems = ptr, idx, val, weight, B, offset, ridge, lam_bias, shared
     return _solved(systems, A, grad, left, eta, steps)
@@ -48,152 +69,275 @@ def cg_rows(ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, 
 
 def _solved(systems, A, grad, left, eta, steps):
     ptr, B = systems[0], systems[4]
-    squares, counts = np.zeros(A.shape[0]), np.zeros(A.shape[0], np.int64)
+    (m, k), dtype = A.shape, A.dtype
+    if k > _WIDE or np.diff(ptr).max() > _LONG:
+        dtype = np.dtype(np.float64)
+    squares, counts = np.zeros(m), np.zeros(m, np.int64)
+    # What preconditions a row, for one entry.
+    mean = np.square(B).mean(axis=0, dtype=np.float64)
+    where = cuts(ptr, k * (4 * steps or k))
     with threads.guard():
-        where = cuts(ptr, B.shape[1] * (4 * steps or B.shape[1]))
-        _solve_rows(where, *systems, A, grad, left, eta, steps, squares, counts)
+        _solve_rows(
+            where, ptr, (*systems[1:], mean), A, grad, left, float(eta), steps,
+            np.empty(0, dtype), squares, counts,
+        )  # fmt: skip
     return squares.sum(), int(counts.sum())
 
 
 @kernel(parallel=True)
-def _solve_rows(
-    where, ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, eta, steps,
-    squares, counts,
-):  # fmt: skip
-    k = B.shape[1]
+def _solve_rows(where, ptr, systems, A, grad, left, eta, steps, kind, squares, counts):
     for t in prange(where.size - 1):
-        G, diag = np.empty((k, k), A.dtype), np.empty(k, A.dtype)
-        work = np.empty((4, k), A.dtype)
-        for i in range(where[t], where[t + 1]):
-            diag[:] = ridge[i]
-            if offset.size > 0:
-                diag[0] = lam_bias
-            squares[i] = _system(
-                ptr[i], ptr[i + 1], idx, val, weight, B, offset, diag, shared, A[i], G, grad[i]
-            )
-            if steps > 0 and ptr[i + 1] - ptr[i] >= 3 * k:
-                counts[i] = _conjugate(G, A[i], grad[i], left[i], eta, steps, work)
-                continue
-            if not _correct(G, A[i], grad[i], work):
-                # The minimiser of smallest norm is what conjugate gradients reach from zero.
-                for q in range(k):
-                    total = -grad[i, q]
-                    for r in range(k):
-                        total += G[q, r] * A[i, r]
-                    work[3, q] = -total
-                A[i] = 0.0
-                _conjugate(G, A[i], work[3], work[3], 1e-15, 4 * k, work)
-            if steps > 0:
-                left[i] = 0.0
+        _solve_strip(
+            where[t], where[t + 1], ptr, systems, A, grad, left, eta, steps, kind, squares, counts
+        )
 
 
-@kernel(fastmath=REDUCE)
-def _system(first, last, idx, val, weight, B, offset, diag, shared, x, G, g):
-    """Set the Hessian G and the gradient g at x; return the weighted sum of squares."""
-    k = x.size
-    square = 0.0
-    for q in range(k):
-        for r in range(k):
-            G[q, r] = shared[q, r] if shared.size > 0 else 0.0
-        G[q, q] += diag[q]
-    for q in range(k):
-        g[q] = 0.0
-        for r in range(k):
-            g[q] += G[q, r] * x[r]
-    for p in range(first, last):
-        v = B[idx[p]]
-        w = weight[p] if weight.size > 0 else v.dtype.type(1.0)
-        r = -val[p]
+@kernel()
+def _solve_strip(first, last, ptr, systems, A, grad, left, eta, steps, kind, squares, counts):
+    """Solve the rows from `first` to `last`, in the precision of `kind`."""
+    apart()
+    idx, val, weight, B, offset, ridge, lam_bias, shared, mean = systems
+    k = B.shape[1]
+    width = -(-k // BLOCK) * BLOCK
+    room = max(_BUFFER // width // GROUP, 1) * GROUP
+    V, target = np.zeros((room, width), kind.dtype), np.zeros(room, kind.dtype)
+    G, S = np.zeros((width, width + BLOCK), kind.dtype), np.zeros((width, width), kind.dtype)
+    x, g, diag = (
+        np.zeros(width, kind.dtype),
+        np.zeros(width, kind.dtype),
+        np.zeros(width, kind.dtype),
+    )
+    metric, work = np.ones(width, kind.dtype), np.zeros((2, width), kind.dtype)
+    if shared.size > 0:
+        for q in range(k):
+            for r in range(k):
+                S[q, r] = shared[q, r]
+    for i in range(first, last):
+        for q in range(k):
+            x[q], diag[q] = A[i, q], ridge[i]
         if offset.size > 0:
-            r += offset[idx[p]]
+            diag[0] = lam_bias
+        entries = ptr[i], ptr[i + 1], idx, val, weight, B, offset
+        direct = steps == 0 or ptr[i + 1] - ptr[i] < _FEW * k
+        squares[i], scale, total = _system(entries, V, target, S, diag, x, g, G, direct)
         for q in range(k):
-            r += v[q] * x[q]
-        square += w * r * r
+            grad[i, q] = g[q]
+            metric[q] = diag[q] + S[q, q] + total * mean[q]
+        if direct and _factor(G, g, k, work):
+            _substitute(G, work, x, g)
+        elif direct:
+            # From zero, conjugate gradients reach the minimiser of smallest norm.
+            for q in range(k):
+                x[q], metric[q] = 0.0, 1.0
+            _system(entries, V, target, S, diag, x, g, G, direct)
+            _conjugate(entries, V, target, S, diag, metric, x, g, 0.0, 4 * k, work)
+        else:
+            goal = eta * eta * scale
+            counts[i] = _conjugate(entries, V, target, S, diag, metric, x, g, goal, steps, work)
         for q in range(k):
-            g[q] += w * r * v[q]
-            for c in range(k):
-                G[q, c] += w * v[q] * v[c]
-    return square
+            left[i, q], A[i, q] = g[q], x[q]
 
 
 @kernel(fastmath=REDUCE)
-def _correct(G, x, g, work):
-    """Subtract ``G^-1 g`` from x; tell whether G had full rank. G keeps its upper half."""
-    k = x.size
-    diag, y = work[0], work[1]
-    top = 0.0
-    for q in range(k):
-        diag[q] = G[q, q]
-        top = max(top, G[q, q])
-    floor = top * k * 4.0 * np.finfo(G.dtype).eps
-    full = True
-    for q in range(k):
-        for r in range(q):
-            total = G[r, q]
-            for c in range(r):
-                total -= G[q, c] * G[r, c]
-            G[q, r] = total / y[r]
-        total = diag[q]
-        for c in range(q):
-            total -= G[q, c] * G[q, c]
-        if not total > floor:
-            full = False
-            break
-        y[q] = np.sqrt(total)
-    if not full:
+def _gather(entries, start, V, target):
+    """Fill the buffer from entry `start` on.
+
+    Returns how many of its rows count, a multiple of `GROUP` (the last ones may be zero), the
+    sum of their squared values, and that of their weights.
+    """
+    apart()
+    first, last, idx, val, weight, B, offset = entries
+    k = B.shape[1]
+    rows = min(last - start, V.shape[0])
+    scale, total = 0.0, 0.0
+    for n in range(rows):
+        p = start + n
+        j = idx[p]
+        value = val[p] - offset[j] if offset.size > 0 else val[p]
+        if weight.size > 0:
+            root = np.sqrt(weight[p])
+            value *= root
+            total += weight[p]
+            for q in range(k):
+                V[n, q] = root * B[j, q]
+        else:
+            total += 1.0
+            for q in range(k):
+                V[n, q] = B[j, q]
+        target[n] = value
+        scale += value * value
+    end = -(-rows // GROUP) * GROUP
+    for n in range(rows, end):
+        target[n] = 0.0
         for q in range(k):
-            for r in range(q):
-                G[q, r] = G[r, q]
-        return False
-    d = work[2]
-    for q in range(k):
-        total = g[q]
-        for c in range(q):
-            total -= G[q, c] * d[c]
-        d[q] = total / y[q]
-    for q in range(k - 1, -1, -1):
-        total = d[q]
-        for c in range(q + 1, k):
-            total -= G[c, q] * d[c]
-        d[q] = total / y[q]
-        x[q] -= d[q]
+            V[n, q] = 0.0
+    return end, scale, total
+
+
+@kernel(fastmath=REDUCE)
+def _system(entries, V, target, S, diag, x, g, G, direct):
+    """Set the gradient g at x and, if wanted, the Hessian G.
+
+    Returns the sums of squared residuals, of squared values, and of weights.
+    """
+    apart()
+    width = x.size
+    for q in range(width):
+        g[q] = diag[q] * x[q]
+    _add_product(S, x, g)
+    if direct:
+        for q in range(width):
+            for r in range(width):
+                G[q, r] = S[q, r]
+            # Unknowns that only fill the last block up have a Hessian of their own.
+            G[q, q] += diag[q]
+    square, scale, total = 0.0, 0.0, 0.0
+    start, last = entries[0], entries[1]
+    while start < last:
+        rows, values, weights = _gather(entries, start, V, target)
+        square += residual_pass(V, rows, x, target, g)
+        scale, total = scale + values, total + weights
+        if direct:
+            for row in range(0, width, BLOCK):
+                add_products(V, 0, rows, row, row, width, G)
+        start += V.shape[0]
+    return square, scale, total
+
+
+@kernel(fastmath=REDUCE)
+def _add_product(S, x, out):
+    """Add ``S x`` for symmetric S; zero matrices cost nothing but a look."""
+    apart()
+    if S[0, 0] == 0.0:
+        return
+    for r in range(x.size):
+        y = x[r]
+        for q in range(x.size):
+            out[q] += S[r, q] * y
+
+
+@kernel(fastmath=REDUCE)
+def _factor(G, g, k, work):
+    """Factor ``G = U^T U``, and solve ``U^T y = g``; tell whether G has full rank.
+
+    U replaces G's upper half, but blocks on the diagonal are replaced by their inverses; y stands
+    in the column after G's.
+    """
+    apart()
+    width = G.shape[0]
+    size = work[0]
+    for q in range(width):
+        size[q] = G[q, q]
+        for c in range(width, width + BLOCK):
+            G[q, c] = 0.0
+        G[q, width] = g[q]
+    for row in range(0, width, BLOCK):
+        subtract_products(G, 0, row, row, row, width + BLOCK, G)
+        if not _invert(G, row, k, size):
+            return False
+        set_products(G, row, row + BLOCK, row, row + BLOCK, width + BLOCK, G)
+    return True
+
+
+@kernel()
+def _invert(G, row, k, size):
+    """Replace a block on the diagonal by the inverse of its factor U; tell whether it has one."""
+    apart()
+    floor = 8.0 * k * np.finfo(G.dtype).eps
+    end = row + BLOCK
+    for q in range(row, end):
+        if q >= k:
+            # An unknown that only fills the block up.
+            G[q, q], size[q] = 1.0, 1.0
+        for p in range(row, q):
+            y = G[p, q]
+            for c in range(q, end):
+                G[q, c] -= y * G[p, c]
+        if not G[q, q] > floor * size[q]:
+            return False
+        scale = 1.0 / np.sqrt(G[q, q])
+        for c in range(q, end):
+            G[q, c] *= scale
+    # From the last column on: a column of the inverse needs those of U before it.
+    for c in range(end - 1, row - 1, -1):
+        G[c, c] = 1.0 / G[c, c]
+        for q in range(c - 1, row - 1, -1):
+            total = G[q, c] * G[c, c]
+            for p in range(q + 1, c):
+                total += G[q, p] * G[p, c]
+            G[q, c] = -total / G[q, q]
+        for q in range(c + 1, end):
+            G[q, c] = 0.0
     return True
 
 
 @kernel(fastmath=REDUCE)
-def _conjugate(G, x, g, left, eta, steps, work):
-    """Take CG steps from x, where the gradient is g; return how many."""
-    k = x.size
-    r, p, Gp = work[0], work[1], work[2]
-    goal, rho = 0.0, 0.0
-    for q in range(k):
-        total = g[q]
-        for c in range(k):
-            total -= G[q, c] * x[c]
-        goal += total * total
-        r[q] = g[q]
-        p[q] = -r[q]
-        rho += r[q] * r[q]
-    goal *= eta * eta
+def _substitute(G, work, x, g):
+    """Subtract ``d = U^-1 y`` from x, which leaves no gradient."""
+    apart()
+    width = x.size
+    d = work[0]
+    for row in range(width - BLOCK, -1, -BLOCK):
+        end = row + BLOCK
+        for q in range(row, end):
+            total = G[q, width]
+            for c in range(end, width):
+                total -= G[q, c] * d[c]
+            G[q, width] = total
+        for q in range(row, end):
+            total = G.dtype.type(0.0)
+            for c in range(row, end):
+                total += G[q, c] * G[c, width]
+            d[q] = total
+            x[q] -= total
+            g[q] = 0.0
+
+
+@kernel(fastmath=REDUCE)
+def _conjugate(entries, V, target, S, diag, metric, x, g, goal, steps, work):
+    """Take preconditioned CG steps from x, where the gradient is g; return how many."""
+    apart()
+    p, product = work[0], work[1]
+    rho = 0.0
+    for q in range(x.size):
+        p[q] = -g[q] / metric[q]
+        rho -= g[q] * p[q]
+    # Past rounding, steps would follow noise.
+    goal = max(goal, rho * np.finfo(x.dtype).eps ** 2)
     step = 0
     while step < steps and rho > goal:
-        curvature = 0.0
-        for q in range(k):
-            total = G.dtype.type(0.0)
-            for c in range(k):
-                total += G[q, c] * p[c]
-            Gp[q] = total
-            curvature += total * p[q]
+        curvature = _product(entries, V, target, S, diag, p, product)
         if not curvature > 0.0:
             break
         alpha = rho / curvature
         before, rho = rho, 0.0
-        for q in range(k):
+        for q in range(x.size):
             x[q] += alpha * p[q]
-            r[q] += alpha * Gp[q]
-            rho += r[q] * r[q]
-        for q in range(k):
-            p[q] = rho / before * p[q] - r[q]
+            g[q] += alpha * product[q]
+            rho += g[q] * g[q] / metric[q]
+        for q in range(x.size):
+            p[q] = rho / before * p[q] - g[q] / metric[q]
         step += 1
-    left[:] = r
     return step
+
+
+@kernel(fastmath=REDUCE)
+def _product(entries, V, target, S, diag, p, out):
+    """Set `out` to the Hessian times p; return p times that."""
+    apart()
+    curvature = 0.0
+    for q in range(p.size):
+        out[q] = diag[q] * p[q]
+    _add_product(S, p, out)
+    for q in range(p.size):
+        curvature += out[q] * p[q]
+    start, last = entries[0], entries[1]
+    fits = last - start <= V.shape[0]
+    while start < last:
+        # What fits into the buffer is still there.
+        rows = -(-(last - start) // GROUP) * GROUP
+        if not fits:
+            rows, _, _ = _gather(entries, start, V, target)
+        curvature += normal_pass(V, rows, p, out)
+        start += V.shape[0]
+    return curvature

@@ -12,7 +12,6 @@ from numba import prange
 from ...._core import threads
 from ...._core.kernels.jit import REDUCE, kernel
 from ..cpu import cuts
-from ..rows.cpu import _conjugate, _correct, _system
 
 # Rows of a sketch for each unknown. The preconditioned H is within (k / s)^1/2 or so of the
 # identity: with s = 4 k conjugate gradients halve the error in each step, but steps of length one
@@ -23,6 +22,8 @@ _CONJUGATE, _UNIT = 4, 12
 _NNZ = 2
 # Unknowns that are minimised over at a time.
 _BLOCK = 32
+# What became of a row; 0: it was left as it is.
+_DONE, _GIVEN_UP = 1, 2
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -30,19 +31,35 @@ _HALF, _LOW = np.uint64(32), np.uint64(1)
 
 
 def sketch_rows(
-    ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, eta, unit, seed
+    ptr,
+    idx,
+    val,
+    weight,
+    B,
+    offset,
+    ridge,
+    lam_bias,
+    shared,
+    A,
+    grad,
+    left,
+    state,
+    eta,
+    unit,
+    seed,
 ):
     """Improve each ``A_i`` by least squares that a random sketch of its system preconditions.
 
-    A row stops when its preconditioned gradient is `eta` times as long as with ``A_i = 0``. Rows
-    with few entries for a sketch, and those that do not get there in time, are solved directly.
+    Rows with too few entries for a sketch, or whose sketch is singular, are left as they are.
 
     Parameters
     ----------
     ptr, ..., left : array or float
-        See `rows`.
+        See ``rows``.
+    state : array of int8, shape (m,)
+        Zeros; becomes 1 for a row that is solved, 2 for one that did not get there in time.
     eta : float
-        Relative tolerance.
+        A row is solved when its preconditioned gradient is `eta` times as long as with A_i = 0.
     unit : bool
         Whether to take the steps of length one that the theory has, not conjugate gradients.
     seed : int
@@ -57,13 +74,13 @@ def sketch_rows(
     k = B.shape[1]
     s = (_UNIT if unit else _CONJUGATE) * k
     eta = max(eta, _roundings(A))
-    most = 3 * math.ceil(math.log(1.0 / eta) / (0.5 * math.log(s / k)))
+    most = 3 * max(math.ceil(math.log(1.0 / eta) / (0.5 * math.log(s / k))), 1)
     squares, counts = np.zeros(A.shape[0]), np.zeros(A.shape[0], np.int64)
     with threads.guard():
         where = cuts(ptr, k * k)
         _sketch_rows(
-            where, ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, eta,
-            unit, np.uint64(seed), s, most, squares, counts,
+            where, ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, state,
+            eta, unit, np.uint64(seed), s, most, squares, counts,
         )  # fmt: skip
     return squares.sum(), int(counts.sum())
 
@@ -75,34 +92,32 @@ def _roundings(A):
 
 @kernel(parallel=True)
 def _sketch_rows(
-    where, ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, eta, unit,
-    seed, s, most, squares, counts,
+    where, ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, state, eta,
+    unit, seed, s, most, squares, counts,
 ):  # fmt: skip
     k = B.shape[1]
     for t in prange(where.size - 1):
         G, S = np.empty((k, k), A.dtype), np.empty((s, k), A.dtype)
-        diag, h, work = np.empty(k, A.dtype), np.empty(k, A.dtype), np.empty((4, k), A.dtype)
-        e = np.empty(0, A.dtype)
+        diag, h, work = np.empty(k, A.dtype), np.empty(k, A.dtype), np.empty((3, k), A.dtype)
+        nothing = np.empty(0, A.dtype)
         for i in range(where[t], where[t + 1]):
             first, last, x, g = ptr[i], ptr[i + 1], A[i], left[i]
             _diagonal(ridge[i], lam_bias, offset, diag)
+            # With more than half as many rows as the system a sketch saves nothing.
+            if last - first <= 2 * s:
+                continue
+            _sketch(first, last, idx, weight, B, seed, S)
+            _gram(S, diag, shared, G)
+            if not _cholesky(G):
+                continue
             squares[i] = _gradient(
-                first, last, idx, val, weight, B, offset, diag, shared, x, grad[i], h, e
+                first, last, idx, val, weight, B, offset, diag, shared, x, grad[i], h, nothing
             )
             g[:] = grad[i]
-            done = False
-            # With more than half as many rows as the system a sketch saves nothing.
-            if last - first > 2 * s:
-                _sketch(first, last, idx, weight, B, seed, S)
-                _gram(S, diag, shared, G)
-                if _cholesky(G):
-                    counts[i], done = _iterate(
-                        first, last, idx, weight, B, diag, shared, G, x, g, h, eta, unit, most,
-                        work,
-                    )  # fmt: skip
-            if not done:
-                _direct(first, last, idx, val, weight, B, offset, diag, shared, x, G, g, work)
-                g[:] = 0.0
+            counts[i], done = _iterate(
+                first, last, idx, weight, B, diag, shared, G, x, g, h, eta, unit, most, work
+            )
+            state[i] = _DONE if done else _GIVEN_UP
 
 
 @kernel(fastmath=REDUCE)
@@ -143,18 +158,21 @@ def _iterate(
 
 
 def subspace_rows(
-    ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, eta, steps
+    ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, state, eta, steps
 ):
     """Improve each ``A_i`` by minimising over some of its unknowns at a time, all in turn.
 
-    That is the block coordinate Newton method of iALS++ (Rendle et al., arXiv:2110.14044).
+    That is the block coordinate Newton method of iALS++ (Rendle et al., arXiv:2110.14044). Rows
+    with fewer entries than unknowns, or with a singular block, are left as they are.
 
     Parameters
     ----------
     ptr, ..., left : array or float
-        See `rows`.
+        See ``rows``.
+    state : array of int8, shape (m,)
+        Zeros; becomes 1 for the other rows.
     eta : float
-        A row stops when its gradient is `eta` times as long as with ``A_i = 0``,
+        A row stops when its gradient is `eta` times as long as with A_i = 0,
     steps : int
         or after so many rounds over its unknowns.
 
@@ -170,43 +188,40 @@ def subspace_rows(
     with threads.guard():
         where = cuts(ptr, B.shape[1] * _BLOCK)
         _subspace_rows(
-            where, ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, eta,
-            steps, longest, squares, counts,
+            where, ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, state,
+            eta, steps, longest, squares, counts,
         )  # fmt: skip
     return squares.sum(), int(counts.sum())
 
 
 @kernel(parallel=True)
 def _subspace_rows(
-    where, ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, eta, steps,
-    longest, squares, counts,
+    where, ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, state, eta,
+    steps, longest, squares, counts,
 ):  # fmt: skip
     k = B.shape[1]
     for t in prange(where.size - 1):
         # The Cholesky factors of all blocks on the diagonal, one below the other.
         L = np.empty((k, _BLOCK), A.dtype)
         diag, h = np.empty(k, A.dtype), np.empty(k, A.dtype)
-        e, G, work = np.empty(longest, A.dtype), np.empty((k, k), A.dtype), np.empty((4, k), A.dtype)
+        d, e = np.empty(_BLOCK, A.dtype), np.empty(longest, A.dtype)
         for i in range(where[t], where[t + 1]):
             first, last, x, g = ptr[i], ptr[i + 1], A[i], left[i]
             _diagonal(ridge[i], lam_bias, offset, diag)
+            # With fewer entries than unknowns nothing is saved, nor need the minimiser be unique.
+            if last - first < k or not _blocks(first, last, idx, weight, B, diag, shared, L):
+                continue
             squares[i] = _gradient(
                 first, last, idx, val, weight, B, offset, diag, shared, x, grad[i], h, e
             )
             g[:] = grad[i]
-            # With fewer entries than unknowns there is no saving, and no unique minimiser.
-            goal, full = eta * eta * (h @ h), last - first >= k
-            while full and counts[i] < steps and g @ g > goal:
-                if counts[i] == 0:
-                    full = _blocks(first, last, idx, weight, B, diag, shared, L)
-                if full:
-                    for q in range(0, k, _BLOCK):
-                        _descend(first, last, idx, weight, B, diag, shared, L, q, x, e, work[0])
-                    _gradient_of(first, last, idx, weight, B, diag, shared, x, e, g)
-                    counts[i] += 1
-            if not full:
-                _direct(first, last, idx, val, weight, B, offset, diag, shared, x, G, g, work)
-                g[:] = 0.0
+            goal = eta * eta * (h @ h)
+            while counts[i] < steps and g @ g > goal:
+                for q in range(0, k, _BLOCK):
+                    _descend(first, last, idx, weight, B, diag, shared, L, q, x, e, d)
+                _gradient_of(first, last, idx, weight, B, diag, shared, x, e, g)
+                counts[i] += 1
+            state[i] = _DONE
 
 
 @kernel(fastmath=REDUCE)
@@ -232,10 +247,10 @@ def _blocks(first, last, idx, weight, B, diag, shared, L):
 
 
 @kernel(fastmath=REDUCE)
-def _descend(first, last, idx, weight, B, diag, shared, L, q, x, e, work):
+def _descend(first, last, idx, weight, B, diag, shared, L, q, x, e, d):
     """Minimise over the block that begins with the unknown q; e is the residual and stays so."""
     size = min(_BLOCK, x.size - q)
-    d = work[:size]
+    d = d[:size]
     for a in range(size):
         d[a] = diag[q + a] * x[q + a]
         if shared.size > 0:
@@ -407,18 +422,3 @@ def _backward(L, x):
         x[q] /= L[q, q]
         for c in range(q):
             x[c] -= L[q, c] * x[q]
-
-
-@kernel()
-def _direct(first, last, idx, val, weight, B, offset, diag, shared, x, G, g, work):
-    """Minimise exactly; of many minimisers take the one of smallest norm."""
-    _system(first, last, idx, val, weight, B, offset, diag, shared, x, G, g)
-    if not _correct(G, x, g, work):
-        k = x.size
-        for q in range(k):
-            total = -g[q]
-            for r in range(k):
-                total += G[q, r] * x[r]
-            work[3, q] = -total
-        x[:] = 0.0
-        _conjugate(G, x, work[3], work[3], 1e-15, 4 * k, work)

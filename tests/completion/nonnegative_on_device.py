@@ -1,0 +1,16 @@
+"""Non-negative factors on CuPy arrays; runs where `cupy` is the stand-in."""
+
+import pytest
+
+from solvers._core.backend import get_backend
+from tests.completion.nonnegative_kernel_tests import NonnegativeKernelTests
+
+cupy_be = get_backend("cupy")
+
+
+@pytest.mark.parametrize("block", [32, 128])
+class TestCudaKernel(NonnegativeKernelTests):
+    @pytest.fixture
+    def be(self, device, block):
+        device.block = block
+        return cupy_be
