@@ -81,20 +81,18 @@ def test_estimates_are_offered_alone():
         assert found.rank_curve is None
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("length", [60, 300])
-def test_the_bethe_estimate_counts_negative_eigenvalues(seed, length):
+@pytest.mark.parametrize(("length", "seed"), [(60, 0), (60, 1), (160, 2)])
+def test_the_bethe_estimate_counts_negative_eigenvalues(length, seed):
+    # 160 + 250 is large enough for the sparse eigenvalue solver.
     rows, cols, vals, X = planted(length, 250, 3, 0.1, seed)
     vals = vals * 7.0
     x = vals / np.sqrt(np.mean(vals**2))
     beta = scipy.optimize.bisect(
         lambda b: (np.tanh(b * x) ** 2).sum() - np.sqrt(X.size), 1e-9, 100.0
     )
-    H = np.eye(sum(X.shape))
-    for i, j, t in zip(rows, length + cols, beta * x, strict=True):
-        H[i, i] += np.sinh(t) ** 2
-        H[j, j] += np.sinh(t) ** 2
-        H[i, j] = H[j, i] = -0.5 * np.sinh(2 * t)
+    T, S = np.zeros(X.shape), np.zeros(X.shape)
+    T[rows, cols], S[rows, cols] = 0.5 * np.sinh(2 * beta * x), np.sinh(beta * x) ** 2
+    H = np.block([[np.diag(1 + S.sum(axis=1)), -T], [-T.T, np.diag(1 + S.sum(axis=0))]])
     count = max((np.linalg.eigvalsh(H) < 0).sum(), 1)
     assert bethe_rank(rows, cols, vals, X.shape, np.random.default_rng(0)) == count
 

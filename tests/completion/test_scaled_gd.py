@@ -111,7 +111,7 @@ def test_ridge_weights_and_biases_reach_the_value_of_a_quasi_newton_method(weigh
             objective, rng.standard_normal((35 * k) + 35), args, "L-BFGS-B", jac=True,
             options={"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-10},
         ).fun
-        for _ in range(4)
+        for _ in range(2)
     )  # fmt: skip
     assert res.success
     assert res.fun == pytest.approx(best, rel=1e-6)
