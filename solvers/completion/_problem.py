@@ -144,6 +144,19 @@ class Completion:
         return float(np.sqrt(self.be.host(square))) or 1.0
 
     @cached_property
+    def slope(self):
+        """Norm of the data's gradient at zero, the unit of relative gradients; 1 if it is 0.
+
+        Where rows and columns count differently in the ridge, it is over the roots of that.
+        """
+        xp, side = self.xp, self.obs.by_row
+        data = side.val * side.weight if side.weight.size else side.val
+        if self.weighted:
+            d, e = self.row_scale[self.obs.rows], self.col_scale[self.obs.cols]
+            data = data / xp.sqrt(d * e)
+        return float(np.sqrt(self.be.host(xp.square(data, dtype=np.float64).sum()))) or 1.0
+
+    @cached_property
     def _offset(self):
         """What the weighted entries of implicit feedback lack to its objective."""
         if not self.implicit:
