@@ -12,7 +12,7 @@ import numpy as np
 
 from .._core.result import Status
 from . import _losses
-from ._als import half_sweep, relative_gradient
+from ._als import Inner, half_sweep, relative_gradient
 from ._mixing import Mixing
 from ._start import start
 
@@ -72,8 +72,10 @@ def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
     watch.problem = problem = replace(problem, delta=scale.update(_median(problem, r)))
     if watch.done(_exactness(problem, state, r, 0.0), _gradient(problem, state, r, scale)):
         return state
+    name = "direct" if options.inner == "auto" else options.inner
+    inner = Inner(name, options.tol_inner or 0.1, options.maxiter_inner or 8, options.rng)
     for _ in watch.run:
-        swept = _sweep(problem, point, kept)
+        swept, steps = _sweep(problem, point, kept, inner)
         before, r = r, problem.residual(*swept)
         last, fun = fun, problem.data_term(*swept[:2], r) + problem.penalty(*swept)
         if mixing.mixed and fun > last + 4.0 * np.finfo(problem.dtype).eps * abs(last):
@@ -89,10 +91,14 @@ def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
             relres=problem.relres(problem.misfit(*state[:2], r)),
             grad=grad,
             exact=_exactness(problem, state, r, change),
+            inner=steps,
             passes=8,
         )
         if over or grad <= enough or change <= 4.0 * np.finfo(problem.dtype).eps:
             break
+        if options.tol_inner is None:
+            # Errors of the inner solver must be a small part of the distance from the solution.
+            inner = inner._replace(eta=0.1 * min(1.0, change))
         if scale.frozen:
             point = _mixed(problem, mixing, point, state)
         else:
@@ -101,7 +107,7 @@ def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
     return state
 
 
-def _sweep(problem, state, kept):
+def _sweep(problem, state, kept, inner):
     """Minimise over rows and columns in turn, with weights that majorise the loss before each."""
     xp, obs = problem.xp, problem.obs
     A, B, a, b = (F.copy() for F in state)
@@ -109,14 +115,16 @@ def _sweep(problem, state, kept):
     if not problem.lam:
         B, R = xp.linalg.qr(B)
         A = A @ R.T
-    half_sweep(problem, obs.by_row._replace(weight=w), A, B, a, b, problem.row_ridge)
+    by_row = obs.by_row._replace(weight=w)
+    first = half_sweep(problem, by_row, A, B, a, b, problem.row_ridge, inner)
     w = _majorant(problem, problem.residual(A, B, a, b), kept)
     if not problem.lam:
         A, R = xp.linalg.qr(A)
         B = B @ R.T
     by_col = obs.by_col._replace(weight=w[obs.by_col.perm])
-    half_sweep(problem, by_col, B, A, b, a, problem.col_ridge)
-    return *problem.balanced(problem.balance(A, B, a, b)), a, b
+    second = half_sweep(problem, by_col, B, A, b, a, problem.col_ridge, inner)
+    A, B = problem.balanced(problem.balance(A, B, a, b))
+    return (A, B, a, b), first.steps + second.steps
 
 
 def _mixed(problem, mixing, point, state):

@@ -353,6 +353,11 @@ def test_methods_that_know_squares_only_say_so(method):
         alternating_minimization(np.eye(4), 1, loss="huber", method=method)
 
 
+def test_sample_splitting_is_for_squares_only():
+    with pytest.raises(ValueError, match=r"^`mode`.*loss"):
+        alternating_minimization(np.eye(4), 1, loss="huber", mode="theory")
+
+
 def test_an_unfinished_run_says_so():
     data, X, _ = planted(14, noise=0.1)
     with pytest.warns(solvers.ConvergenceWarning):
