@@ -47,7 +47,7 @@ ATTRIBUTES = "dtype itemsize nbytes ndim shape size strides"
 SPARSE = "csr_matrix vstack"
 SPARSE_ATTRIBUTES = "T col data dtype indices indptr nnz row shape"
 OPERATORS = """
-    abs add and eq floordiv ge gt iadd iand imul invert ior ipow isub itruediv le lt
+    abs add and eq floordiv ge gt iadd iand imul invert ior ipow isub itruediv le lshift lt
     matmul mod mul ne neg or pos pow radd rand rmatmul rmod rmul ror rpow rsub rtruediv sub
     truediv xor
 """
