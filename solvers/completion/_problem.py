@@ -253,9 +253,19 @@ class Completion:
 
     def holdout_rmse(self, A, B, a, b):
         """Return the root mean square error on the held-out entries, in the problem's unit."""
-        rows, cols, vals = self.holdout
-        error = entries(self.be, A, B, a, b, rows, cols) - vals
+        error = self._holdout_errors(A, B, a, b)
         return float(np.sqrt(self.be.host(self.xp.square(error).mean(dtype=np.float64))))
+
+    def holdout_error(self, A, B, a, b):
+        """Return what tells when to stop: that, or the median error where there are outliers."""
+        if self.loss == "squared":
+            return self.holdout_rmse(A, B, a, b)
+        error = self.xp.abs(self._holdout_errors(A, B, a, b))
+        return float(self.be.host(self.xp.median(error)))
+
+    def _holdout_errors(self, A, B, a, b):
+        rows, cols, vals = self.holdout
+        return entries(self.be, A, B, a, b, rows, cols) - vals
 
     def with_lam(self, lam):
         """Return the same problem with another ridge, for continuation."""
