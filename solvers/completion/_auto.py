@@ -3,7 +3,7 @@
 A matrix that is to have the entries exactly, or in the least-squares sense without a ridge, is
 looked for by reweighted least squares and found to full accuracy by Gauss-Newton steps; where
 there are many entries some sweeps of alternating minimisation bring these near enough. With a
-ridge, biases or implicit feedback alternating minimisation runs, and Gauss-Newton steps finish
+ridge, biases or implicit feedback alternating minimisation runs, and variable projection finishes
 what takes it long.
 """
 
@@ -11,13 +11,13 @@ from dataclasses import replace
 
 from .._core.result import Status
 from ._als import als
-from ._gauss_newton import gn
 from ._irls import find
+from ._varpro import varpro
 
 # Entries per degree of freedom from which alternating minimisation alone comes near a solution;
 # how near it has to come, and in how many sweeps.
 MANY, NEAR, SWEEPS = 4.0, 0.03, 12
-# Sweeps after which Gauss-Newton steps finish, and the largest tolerance for which they do.
+# Sweeps after which variable projection finishes, and the largest tolerance for which it does.
 LONG, FINE = 30, 1e-6
 
 
@@ -36,13 +36,19 @@ def sweep(problem, rank, watch, options):
 
 
 def alternate(problem, rank, watch, options):
-    """Alternate, and finish by Gauss-Newton steps what takes long."""
-    if options.tol > FINE:
-        return als(problem, rank, watch, options)
-    x = als(problem, rank, watch, options, maxiter=LONG)
-    if watch.ended is Status.CONVERGED or watch.run.status is not None:
-        return x
-    x = gn(problem, rank, watch, replace(options, x0=problem.start_of(x)))
-    if watch.ended is Status.CONVERGED or watch.run.status is not None:
-        return x
-    return als(problem, rank, watch, replace(options, x0=problem.start_of(x)))
+    """Alternate, and finish by variable projection what takes long; restart if need be."""
+    best, lowest, ended = None, float("inf"), None
+    for _ in range(options.n_init):
+        for engine, limit in ((als, LONG), (varpro, None), (als, None)):
+            x = engine(problem, rank, watch, options, maxiter=limit)
+            if watch.ended is Status.CONVERGED or watch.run.status is not None:
+                break
+            options = replace(options, x0=problem.start_of(x))
+        fun = problem.objective(*problem.start_of(x))
+        if best is None or fun < lowest:
+            best, lowest, ended = x, fun, (watch.ended, watch.reason)
+        if watch.ended is Status.CONVERGED or watch.run.status is not None:
+            break
+        options = replace(options, x0=None, init="random")
+    watch.ended, watch.reason = ended
+    return best

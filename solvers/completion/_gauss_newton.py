@@ -7,6 +7,7 @@ import numpy as np
 
 from .._core.linalg import pcg
 from .._core.result import Status
+from .._core.validation import check_memory
 from ._factors import Factors, svd_of_product
 from ._start import start
 
@@ -19,6 +20,8 @@ PATIENCE = 20
 # Singular values below this part of the first one have vanished; those that a ridge makes
 # vanish, below the tolerance, but at the most this.
 VANISHED, SHRUNK = 1e-10, 1e-6
+# Part of the free memory that the blocks of the preconditioner may take.
+SHARE = 0.1
 # A fit of so many times the size of the data has run off to infinity.
 OFF = 100.0
 
@@ -217,18 +220,14 @@ class Model:
         """Return the damped step's `LinearSolve`, and the decrease that the model promises."""
         be, xp, m = self.problem.be, self.problem.xp, self.problem.shape[0]
         g, (shift, ridge) = self._slope, self._damped(damping)
-        blocks = self._blocks(ridge)
-        out, z = xp.empty_like(g), xp.empty_like(g)
+        precond = self._precond(ridge)
+        out = xp.empty_like(g)
 
         def product(p):
             p = p.reshape(g.shape)
             self._curvature(p[:m], p[m:], out)
             out[...] += ridge * p
             return out.reshape(-1)
-
-        def precond(r):
-            self._tangent.block_times(blocks, r.reshape(g.shape), z)
-            return z.reshape(-1)
 
         return solve_damped(be, product, g.reshape(-1), precond, shift, eta, maxiter)
 
@@ -240,6 +239,34 @@ class Model:
         shift = damping * float(problem.be.host(mean))
         ridge = xp.full(self._slope.shape, shift, problem.dtype)
         return shift, ridge if self._ridge is None else ridge + self._ridge
+
+    def _precond(self, ridge):
+        """Return the map by each row's and each column's own part, or by the diagonal of those."""
+        z = self.problem.xp.empty_like(ridge)
+        try:
+            check_memory(ridge.nbytes * ridge.shape[1] / SHARE, "Blocks", be=self.problem.be)
+        except MemoryError:
+            diagonal = (self._diagonal() + ridge).reshape(-1)
+            return lambda r: r / diagonal
+        blocks = self._blocks(ridge)
+
+        def precond(r):
+            self._tangent.block_times(blocks, r.reshape(z.shape), z)
+            return z.reshape(-1)
+
+        return precond
+
+    def _diagonal(self):
+        """Return the diagonal of the model's curvature."""
+        problem, xp, m = self.problem, self.problem.xp, self.problem.shape[0]
+        U, V = self._U, self._V
+        out = xp.empty_like(self._slope)
+        for side, F, part in ((problem.obs.by_row, V, out[:m]), (problem.obs.by_col, U, out[m:])):
+            weight = side.weight if side.weight.size else xp.ones_like(side.val)
+            problem.kernels.times(side.ptr, side.idx, weight, F**2, part)
+            if problem.implicit:
+                part += (F**2).sum(axis=0)
+        return out
 
     def _blocks(self, ridge):
         """Return the inverse of each row's and each column's own part of the model."""
