@@ -69,6 +69,21 @@ class Problem:
             square += np.sum((pull.sum(axis=0) - self.lam_bias * b) ** 2) / m
         return np.sqrt(square) / np.linalg.norm(self.scaled(self.W * self.T, -0.5))
 
+    def kkt(self, A, B):
+        """How far a diagonal Newton step, cut off at zero, moves balanced non-negative factors."""
+        sizes = [np.sqrt(s @ F**2) for s, F in ((self.D, A), (self.E, B))]
+        A, B = A * np.sqrt(sizes[1] / sizes[0]), B * np.sqrt(sizes[0] / sizes[1])
+        pull = self.W * self.errors(A @ B.T)
+        moves = []
+        for F, G, pull_at, W, scale in (
+            (A, B, pull, self.W, self.D),
+            (B, A, pull.T, self.W.T, self.E),
+        ):
+            ridge = self.lam * scale[:, None]
+            step = (ridge * F - pull_at @ G) / (W @ G**2 + ridge)
+            moves.append(F - np.maximum(F - step, 0.0))
+        return np.linalg.norm(np.vstack(moves)) / np.linalg.norm(np.vstack([A, B]))
+
     def optimum(self, steps=5000):
         """X, a and b of the convex problem, by accelerated proximal gradient with restart."""
         m, n = self.T.shape

@@ -312,6 +312,16 @@ def test_nonnegative_factors_pass_where_no_entry_wants_to_move(rng, lam):
     assert signed.kind != "KKT residual"
 
 
+@given(seeds, st.sampled_from(["plain", "weights", "implicit", "frequency"]))
+def test_the_kkt_residual_is_that_of_a_step_in_each_entry(seed, model):
+    rng = np.random.default_rng(seed)
+    problem, M, options = pose(rng, model)
+    (U, s, V), *_ = candidate(rng, problem)
+    U, V = abs(U), abs(V)
+    found = completion.certify(M, U, s, V, nonnegative=True, **options)
+    assert found.value == pytest.approx(problem.kkt(U * s, V), rel=1e-9)
+
+
 def test_an_exact_nonnegative_fit_passes_by_its_residual(rng):
     A, B = rng.random((6, 2)), rng.random((5, 2))
     found = completion.certify(A @ B.T, A, [1.0, 1.0], B, nonnegative=True)
