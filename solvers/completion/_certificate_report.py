@@ -12,7 +12,7 @@ _VANISHED = 1e-10
 # Smallest eigenvalue, relative to the one to expect, from which a row counts as determined.
 _SINGULAR = 1e-10
 # Operations for Gram matrices and their eigenvalues; the rows with the fewest entries go first.
-_WORK = 3e8
+_WORK = 1e8
 # Operations for the eigenvalues of the normal equations of all directions at once.
 _DENSE_WORK = 1e8
 # Numbers in a batch of gathered rows.
@@ -65,7 +65,7 @@ def identify(case, U, s, V):
     U, s, V : array
         Singular value decomposition of the answer.
     """
-    be, xp, (m, n) = case.be, case.be.xp, case.shape
+    be, (m, n) = case.be, case.shape
     if case.implicit:
         # All places count: nothing is left open.
         nobody = np.empty(0, np.int64)
@@ -73,10 +73,9 @@ def identify(case, U, s, V):
     rank = int(be.host((s > _VANISHED * s[0]).sum()))
     U, V = U[:, :rank], V[:, :rank]
     labels = components(be, case.ptr, case.cols, n)
-    order = xp.argsort(case.cols, kind="stable")
-    starts = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(case.degrees[1])])
+    by_col = case.sparse(case.target).T.tocsr()
     rows = unidentified(be, case.ptr, case.cols, own_bases(be, V, labels[m:]))
-    cols = unidentified(be, starts, case.rows[order], own_bases(be, U, labels[:m]))
+    cols = unidentified(be, by_col.indptr, by_col.indices, own_bases(be, U, labels[:m]))
     return Identified(rows, cols, labels, smallest_curvature(be, case.rows, case.cols, U, V))
 
 
