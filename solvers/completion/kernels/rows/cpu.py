@@ -126,7 +126,10 @@ def _solve_strip(first, last, ptr, systems, A, grad, left, eta, steps, kind, squ
         for q in range(k):
             grad[i, q] = g[q]
             metric[q] = diag[q] + S[q, q] + total * mean[q]
-        if direct and _factor(G, g, k, work):
+        if ptr[i] == ptr[i + 1]:
+            for q in range(k):
+                x[q], g[q] = 0.0, 0.0
+        elif direct and _factor(G, g, k, work):
             _substitute(G, work, x, g)
         elif direct:
             # From zero, conjugate gradients reach the minimiser of smallest norm.
