@@ -9,6 +9,7 @@ for it (named ``on_device.py``, so that pytest does not collect them) run in a p
 own, which `run_with_standin` starts. In it, the fixture `device` gives the counts of one test.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -47,7 +48,7 @@ ATTRIBUTES = "dtype itemsize nbytes ndim shape size strides"
 SPARSE = "csr_matrix vstack"
 SPARSE_ATTRIBUTES = "T col data dtype indices indptr nnz row shape"
 OPERATORS = """
-    abs add and eq floordiv ge gt iadd iand imul invert ior ipow isub itruediv le lt
+    abs add and eq floordiv ge gt iadd iand imul invert ior ipow isub itruediv le lshift lt
     matmul mod mul ne neg or pos pow radd rand rmatmul rmod rmul ror rpow rsub rtruediv sub
     truediv xor
 """
@@ -419,6 +420,8 @@ def install():
         **{name: _forward(getattr(np, name), waits=True) for name in WAITING.split()},
         **{name: getattr(np, name) for name in CONSTANTS.split()},
     )
+    # CuPy knows no other sort than a stable one.
+    cupy.argsort = _forward(functools.partial(np.argsort, kind="stable"))
     cupy.array, cupy.asarray = _upload(np.array), _upload(np.asarray)
     cupy.empty, cupy.empty_like = _filled(np.empty), _filled(np.empty_like)
     of_scipy = {name: _forward(getattr(scipy.linalg, name)) for name in SCIPY_LINALG.split()}

@@ -3,8 +3,8 @@
 from .._core.validation import check_choice
 from ._als import als
 from ._altmin_paper import theory
-from ._auto import irls_then_gn
-from ._driver import complete, is_rank_sequence
+from ._auto import auto, irls_then_gn
+from ._driver import INNERS, complete, is_rank_sequence
 from ._gauss_newton import gn
 from ._lmafit import lmafit
 from ._nonnegative import nonnegative as nonnegative_engine
@@ -14,6 +14,7 @@ from ._scaled_gd import scaled_gradient_descent
 
 METHODS = ("auto", "altmin", "irls", "gn", "varpro", "scaled_gd", "lmafit")
 _ENGINES = {
+    "auto": auto,
     "gn": gn,
     "irls": irls_then_gn,
     "scaled_gd": scaled_gradient_descent,
@@ -257,21 +258,28 @@ def _pipeline(method, mode):
 
     def pipeline(problem, rank, watch, options):
         engine = _ENGINES.get(method, als)
-        if options.mode == "theory":
-            engine = theory
-        elif problem.loss != "squared" or problem.nonnegative:
-            _check_alternating(method, problem)
+        if problem.loss != "squared" or problem.nonnegative:
+            _check_alternating(method, problem, options)
             engine = nonnegative_engine if problem.nonnegative else robust
+        elif options.mode == "theory":
+            engine = theory
         return engine(problem, rank, watch, options)
 
     return pipeline
 
 
-def _check_alternating(method, problem):
-    """Refuse methods for least squares alone."""
-    if method not in ("auto", "altmin"):
-        what = "nonnegative=True" if problem.nonnegative else f"loss={problem.loss!r}"
-        raise ValueError(
-            f"`method` came as {method!r} with {what}; expected 'auto' or 'altmin' there: the "
-            "others fit by least squares, with factors of any sign"
-        )
+def _check_alternating(method, problem, options):
+    """Refuse what is for least squares with factors of any sign alone."""
+    what = "nonnegative=True" if problem.nonnegative else f"loss={problem.loss!r}"
+    inners = ("auto", "direct") if problem.nonnegative else INNERS
+    for name, value, expected in (
+        ("method", method, ("auto", "altmin")),
+        ("mode", options.mode, ("reuse",)),
+        ("inner", options.inner, inners),
+    ):
+        if value not in expected:
+            known = " or ".join(map(repr, expected))
+            raise ValueError(
+                f"`{name}` came as {value!r} with {what}; expected {known} there: the others fit "
+                "by least squares, with factors of any sign"
+            )

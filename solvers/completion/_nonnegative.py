@@ -14,7 +14,7 @@ def nonnegative(problem, rank, watch, options):
     """Minimise over factors A, B >= 0; return `Factors`."""
     by_row, by_col = problem.obs.by_row, problem.obs.by_col
     A, B, a, b = state = start(problem, rank, options)
-    A, swept, mixing, fun = A.copy(), None, Mixing(problem.be), np.inf
+    swept, mixing, fun = (A, B), Mixing(problem.be), np.inf
     watch.begin("nonnegative")
     for _ in watch.run:
         _half_sweep(problem, by_row, A, B, problem.row_ridge)
@@ -22,7 +22,7 @@ def nonnegative(problem, rank, watch, options):
         misfit = problem.misfit(A, B, problem.residual(A, B, a, b))
         before, fun = fun, misfit + problem.penalty(A, B, a, b)
         if mixing.mixed and fun > before + 4.0 * np.finfo(problem.dtype).eps * abs(before):
-            A, B, fun = *swept, before
+            (A, B), fun = swept, before
             mixing.reject()
             continue
         state, image = (A, B, a, b), B.copy()

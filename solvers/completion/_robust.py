@@ -12,7 +12,7 @@ import numpy as np
 
 from .._core.result import Status
 from . import _losses
-from ._als import half_sweep, relative_gradient
+from ._als import Inner, half_sweep, relative_gradient
 from ._mixing import Mixing
 from ._start import start
 
@@ -21,7 +21,7 @@ _DEVIATION = 1.4826
 # The noise has been found once the median residual keeps this much of what it was so many sweeps
 # before; not in the first sweeps, where a poor start may look like noise.
 _KEPT, _BACK, _FIRST = 0.8, 5, 15
-# Where scales end where there is no noise, relative to the values: just above rounding.
+# Where scales end if there is no noise, relative to typical values: just above rounding.
 _LEAST = 1e-12
 # How fast the scale of "l1" falls at most, and where it ends, relative to the noise: with less the
 # weights differ so much that sweeps hardly move (at 1e-3, by 1 % of the distance).
@@ -34,35 +34,41 @@ _ROUGH, _LEAST_REDESCENDING, _GROWTH = 1e-4, 1e-6, 1.1
 
 def robust(problem, rank, watch, options):
     """Minimise a robust loss; return `Factors`, and leave its scale in ``watch.problem``."""
-    state = start(problem, rank, options)
+    state, size = start(problem, rank, options), _typical_size(problem)
     if problem.loss in _losses.REDESCENDING:
-        state = _redescend(problem, state, watch, options)
+        state = _redescend(problem, state, watch, options, size)
     else:
         watch.begin(problem.loss)
-        state = _descend(problem, state, watch, options, Scale(problem.loss, problem.delta))
-    return problem.balance(*state)
+        state = _descend(problem, state, watch, options, Scale(problem.loss, problem.delta, size))
+    x = problem.balance(*state)
+    # A ridge that leaves nothing of a column takes for ever to make it zero.
+    least = np.finfo(problem.dtype).eps * problem.norm
+    return x._replace(s=problem.xp.where(x.s > least, x.s, 0.0).astype(problem.dtype))
 
 
-def _redescend(problem, state, watch, options):
+def _redescend(problem, state, watch, options, size):
     """Minimise a loss with many local minima, from a fit by Huber's."""
     ratio = _losses.EFFICIENT[problem.loss] / _losses.EFFICIENT["huber"]
     delta, convex = problem.delta, replace(problem, loss="huber")
-    scale = Scale("huber", delta and delta / ratio)
+    scale = Scale("huber", delta and delta / ratio, size)
     if options.x0 is None or delta is None:
         watch.begin("huber")
         state = _descend(convex, state, watch, options, scale, enough=_ROUGH)
-    delta = delta or max(ratio * scale.delta, _LEAST_REDESCENDING)
+    delta = delta or max(ratio * scale.delta, _LEAST_REDESCENDING * size)
     watch.problem = problem = replace(problem, delta=delta)
     if watch.ended is not None:
         return state
     watch.begin(problem.loss)
     convex = replace(convex, delta=scale.delta)
     kept = Kept(_short_of_inliers(problem, state), scale.delta)
-    after = _descend(problem, state, watch, options, Scale(problem.loss, delta), kept=kept)
-    if _data_term(convex, after) <= _GROWTH * _data_term(convex, state):
-        return after
-    watch.run.end(Status.STALLED, "The redescending loss lost inliers: this is the Huber fit.")
-    return state
+    scale = Scale(problem.loss, delta, size)
+    after = _descend(problem, state, watch, options, scale, kept=kept)
+    if _objective(convex, after) > _GROWTH * _objective(convex, state):
+        watch.run.end(Status.STALLED, "The redescending loss lost inliers: this is the Huber fit.")
+        return state
+    if watch.ended is None and problem.be.host(kept.where.any()):
+        watch.run.end(Status.STALLED, "Rows or columns with few inliers keep their Huber weights.")
+    return after
 
 
 def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
@@ -70,12 +76,14 @@ def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
     mixing, point, fun = Mixing(problem.be), state, np.inf
     r = problem.residual(*state)
     watch.problem = problem = replace(problem, delta=scale.update(_median(problem, r)))
-    if watch.done(_exactness(problem, state, r, 0.0), _gradient(problem, state, r, scale)):
+    if watch.done(_exactness(problem, state, r, 0.0, scale), _gradient(problem, state, r, scale)):
         return state
+    name = "direct" if options.inner == "auto" else options.inner
+    inner = Inner(name, options.tol_inner or 0.1, options.maxiter_inner or 8, options.rng)
     for _ in watch.run:
-        swept = _sweep(problem, point, kept)
+        swept, steps = _sweep(problem, point, kept, inner)
         before, r = r, problem.residual(*swept)
-        last, fun = fun, problem.data_term(*swept[:2], r) + problem.penalty(*swept)
+        last, fun = fun, _objective(problem, swept, r)
         if mixing.mixed and fun > last + 4.0 * np.finfo(problem.dtype).eps * abs(last):
             point, r, fun = state, before, last
             mixing.reject()
@@ -88,11 +96,15 @@ def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
             fun=fun,
             relres=problem.relres(problem.misfit(*state[:2], r)),
             grad=grad,
-            exact=_exactness(problem, state, r, change),
+            exact=_exactness(problem, state, r, change, scale),
+            inner=steps,
             passes=8,
         )
         if over or grad <= enough or change <= 4.0 * np.finfo(problem.dtype).eps:
             break
+        if options.tol_inner is None:
+            # Errors of the inner solver must be a small part of the distance from the solution.
+            inner = inner._replace(eta=0.1 * min(1.0, change))
         if scale.frozen:
             point = _mixed(problem, mixing, point, state)
         else:
@@ -101,7 +113,7 @@ def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
     return state
 
 
-def _sweep(problem, state, kept):
+def _sweep(problem, state, kept, inner):
     """Minimise over rows and columns in turn, with weights that majorise the loss before each."""
     xp, obs = problem.xp, problem.obs
     A, B, a, b = (F.copy() for F in state)
@@ -109,14 +121,16 @@ def _sweep(problem, state, kept):
     if not problem.lam:
         B, R = xp.linalg.qr(B)
         A = A @ R.T
-    half_sweep(problem, obs.by_row._replace(weight=w), A, B, a, b, problem.row_ridge)
+    by_row = obs.by_row._replace(weight=w)
+    first = half_sweep(problem, by_row, A, B, a, b, problem.row_ridge, inner)
     w = _majorant(problem, problem.residual(A, B, a, b), kept)
     if not problem.lam:
         A, R = xp.linalg.qr(A)
         B = B @ R.T
     by_col = obs.by_col._replace(weight=w[obs.by_col.perm])
-    half_sweep(problem, by_col, B, A, b, a, problem.col_ridge)
-    return *problem.balanced(problem.balance(A, B, a, b)), a, b
+    second = half_sweep(problem, by_col, B, A, b, a, problem.col_ridge, inner)
+    A, B = problem.balanced(problem.balance(A, B, a, b))
+    return (A, B, a, b), first.steps + second.steps
 
 
 def _mixed(problem, mixing, point, state):
@@ -143,6 +157,8 @@ class Scale:
     loss : {"huber", "l1", "welsch", "tukey"}
     delta : float or None
         A given scale; None to find one for "huber" or "l1".
+    size : float
+        Of typical values.
 
     Attributes
     ----------
@@ -150,10 +166,12 @@ class Scale:
         The present scale.
     frozen : bool
         Whether it is final.
+    size : float
+        As given.
     """
 
-    def __init__(self, loss, delta):
-        self.delta, self.frozen = delta, delta is not None
+    def __init__(self, loss, delta, size):
+        self.delta, self.frozen, self.size = delta, delta is not None, size
         self._loss, self._medians, self._end = loss, [], 1.0
 
     def update(self, median):
@@ -162,17 +180,17 @@ class Scale:
             return self.delta
         self._medians.append(median)
         noise = _DEVIATION * median
-        past = self._medians[-1 - _BACK :]
+        least, past = _LEAST * self.size, self._medians[-1 - _BACK :]
         found = len(self._medians) > _FIRST and median > _KEPT * past[0]
         if self._loss == "huber":
             self.frozen = found
             if not found:
-                self.delta = max(_losses.EFFICIENT["huber"] * noise, _LEAST)
+                self.delta = max(_losses.EFFICIENT["huber"] * noise, least)
             return self.delta
         if found:
             self._end = _SHARP
-        goal = max(self._end * noise, _LEAST)
-        self.delta = noise if self.delta is None else max(_COOLING * self.delta, goal)
+        goal = max(self._end * noise, least)
+        self.delta = goal if self.delta is None else max(_COOLING * self.delta, goal)
         self.frozen = self._end < 1.0 and self.delta <= goal
         return self.delta
 
@@ -201,18 +219,20 @@ def _majorant(problem, r, kept):
 
 
 def _short_of_inliers(problem, state):
-    """Tell which entries lie in a row or column where the loss sees at most k inliers."""
+    """Tell which entries lie in a row or column with outliers, but at most k inliers."""
     xp, obs, k = problem.xp, problem.obs, state[0].shape[1]
-    inside = xp.abs(problem.residual(*state)) < problem.delta
-    m, n = problem.shape
-    per_row, per_col = (
-        xp.bincount(index, weights=inside, minlength=size)
-        for index, size in ((obs.rows, m), (obs.cols, n))
-    )
-    return (per_row[obs.rows] <= k) | (per_col[obs.cols] <= k)
+    short = xp.zeros(problem.size, bool)
+    if problem.lam > 0:
+        return short  # a ridge determines all rows
+    inside = (xp.abs(problem.residual(*state)) < problem.delta).astype(np.float64)
+    for index, side in ((obs.rows, obs.by_row), (obs.cols, obs.by_col)):
+        total = xp.diff(side.ptr)
+        inliers = xp.bincount(index, weights=inside, minlength=total.size)
+        short |= ((inliers <= k) & (inliers < total))[index]
+    return short
 
 
-def _exactness(problem, state, r, change):
+def _exactness(problem, state, r, change, scale):
     """Return what shows an exact fit: a vanishing median residual, which proves one if os > 2.
 
     Half of the residuals vanish before rows with many outliers are found, so that what the last
@@ -221,7 +241,7 @@ def _exactness(problem, state, r, change):
     (m, n), k = problem.shape, state[0].shape[1]
     if problem.size <= 2 * k * (m + n - k):
         return np.inf
-    return max(_median(problem, r), change)
+    return max(_median(problem, r), change) / scale.size
 
 
 def _gradient(problem, state, r, scale):
@@ -235,9 +255,15 @@ def _gradient(problem, state, r, scale):
     return relative_gradient(problem, problem.balance(*state), psi) * problem.norm / (size or 1.0)
 
 
-def _data_term(problem, state):
-    A, B, a, b = state
-    return problem.data_term(A, B, problem.residual(A, B, a, b))
+def _objective(problem, state, r=None):
+    r = problem.residual(*state) if r is None else r
+    return problem.data_term(*state[:2], r) + problem.penalty(*state)
+
+
+def _typical_size(problem):
+    """Return the size of values that are no outliers, as if they were normal."""
+    # Where most values are zero that says nothing, and their root mean square has to do: 1.
+    return _DEVIATION * _median(problem, problem.obs.by_row.val) or 1.0
 
 
 def _median(problem, r):

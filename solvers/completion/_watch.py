@@ -117,7 +117,7 @@ class Watch:
             self.ended = run.status
         elif judge and value <= self._tol:
             self.ended = Status.CONVERGED
-        elif problem.holdout is not None and self._worse(series["rmse_val"], state):
+        elif problem.holdout is not None and self._worse(state):
             reason = f"The held-out error had not fallen for {options.patience} iterations."
             self._early = True
             self._end(Status.CALLBACK, reason)
@@ -132,6 +132,10 @@ class Watch:
             # Engines go on with their own arrays, in place.
             self._sound = tuple(part.copy() for part in state())
         return self.ended is not None
+
+    def leave(self, status, reason):
+        """End the stage, for a reason that an engine has found; the run may go on."""
+        self.ended, self.reason = status, reason
 
     def best(self, answer):
         """Return `answer`, or the best iterate if the held-out error ended the run."""
@@ -155,9 +159,10 @@ class Watch:
         before, ftol = self._fun, self._options.ftol
         return ftol > 0 and before is not None and abs(before - fun) < ftol * abs(before)
 
-    def _worse(self, rmse, state):
-        if rmse < self._best:
-            self._best, self._best_nit = rmse, self.run.nit
+    def _worse(self, state):
+        error = self.problem.holdout_error(*state())
+        if error < self._best:
+            self._best, self._best_nit = error, self.run.nit
             # Engines go on with their own arrays, balanced ones are new.
             self._kept = self.problem.balance(*state())
         return self.run.nit - self._best_nit >= self._options.patience

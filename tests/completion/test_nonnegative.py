@@ -212,6 +212,12 @@ def test_methods_without_signs_say_so(method):
         alternating_minimization(np.ones((4, 4)), 1, nonnegative=True, method=method)
 
 
+@pytest.mark.parametrize("inner", ["cg", "sketch", "subspace"])
+def test_inexact_rows_are_for_any_sign_only(inner):
+    with pytest.raises(ValueError, match=r"^`inner`.*nonnegative"):
+        alternating_minimization(np.ones((4, 4)), 1, nonnegative=True, inner=inner)
+
+
 # Anderson's mixing.
 
 

@@ -1,5 +1,7 @@
 """Robust losses: closed forms, planted outliers, and dense formulas for stationarity."""
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -38,9 +40,11 @@ def relerr(X, Y):
     return np.linalg.norm(X - Y) / np.linalg.norm(Y)
 
 
-def least_squares(data, X, rank, sweeps=60):
-    """The rank-k fit of least squares near X, row by row with `numpy.linalg.lstsq`."""
-    rows, cols, vals = data
+@functools.cache
+def least_squares(seed, share=0.1, rank=3, sweeps=25):
+    """The fit of least squares to inliers, from the matrix on, by `numpy.linalg.lstsq`."""
+    data, X, out = planted(seed, share=share, noise=0.1)
+    rows, cols, vals = (x[~out] for x in data)
     V = np.linalg.svd(X)[2][:rank].T
     for _ in range(sweeps):
         U = np.array(
@@ -100,7 +104,7 @@ def test_shares_of_inliers_run_from_one_to_zero(loss):
 
 
 def test_the_scale_follows_the_median_until_that_stops_falling():
-    scale = _robust.Scale("huber", None)
+    scale = _robust.Scale("huber", None, 1.0)
     medians = [0.7**t for t in range(30)] + [0.7**29] * 10
     found = [(scale.update(median), scale.frozen) for median in medians]
     for median, (delta, frozen) in zip(medians[:30], found, strict=False):
@@ -112,7 +116,7 @@ def test_the_scale_follows_the_median_until_that_stops_falling():
 
 
 def test_the_scale_is_not_frozen_by_a_slow_beginning():
-    scale = _robust.Scale("huber", None)
+    scale = _robust.Scale("huber", None, 1.0)
     frozen = []
     for _ in range(20):
         scale.update(1.0)
@@ -121,7 +125,7 @@ def test_the_scale_is_not_frozen_by_a_slow_beginning():
 
 
 def test_the_scale_of_l1_cools_and_ends_at_a_tenth_of_the_noise():
-    scale = _robust.Scale("l1", None)
+    scale = _robust.Scale("l1", None, 1.0)
     deltas = []
     for t in range(60):
         deltas.append(scale.update(max(0.1**t, 1e-2)))
@@ -133,7 +137,7 @@ def test_the_scale_of_l1_cools_and_ends_at_a_tenth_of_the_noise():
 
 
 def test_a_given_scale_is_kept():
-    scale = _robust.Scale("huber", 0.3)
+    scale = _robust.Scale("huber", 0.3, 1.0)
     assert [scale.update(median) for median in (5.0, 1e-9)] == [0.3, 0.3]
     assert scale.frozen
 
@@ -158,7 +162,7 @@ def test_exact_data_is_recovered_from_under_gross_outliers(loss, share, oversamp
 @each_loss
 def test_noisy_data_is_fitted_nearly_as_well_as_by_an_oracle_that_knows_the_outliers(loss):
     data, X, out = planted(4, noise=0.1)
-    inliers = least_squares(tuple(x[~out] for x in data), X, 3)
+    inliers = least_squares(4)
     res = alternating_minimization(data, 3, shape=X.shape, loss=loss, rng=0)
     # The price of not knowing: all of these are at least 60 % efficient for normal noise.
     assert relerr(dense(res), X) < 1.3 * relerr(inliers, X)
@@ -171,9 +175,26 @@ def test_noisy_data_is_fitted_nearly_as_well_as_by_an_oracle_that_knows_the_outl
 @each_loss
 def test_without_outliers_the_answer_is_that_of_least_squares_up_to_the_noise(loss):
     data, X, _ = planted(5, share=0.0, noise=0.1)
-    squares = least_squares(data, X, 3)
+    squares = least_squares(5, share=0.0)
     res = alternating_minimization(data, 3, shape=X.shape, loss=loss, rng=0)
     assert relerr(dense(res), squares) < 0.7 * relerr(squares, X)
+
+
+@each_loss
+def test_outliers_may_be_a_million_times_as_large_as_the_values(loss):
+    (rows, cols, vals), X, out = planted(18)
+    vals = vals + 1e6 * out * np.random.default_rng(0).standard_normal(vals.size)
+    res = alternating_minimization((rows, cols, vals), 3, shape=X.shape, loss=loss, rng=0)
+    assert res.success
+    assert relerr(dense(res), X) < 1e-6
+
+
+@each_loss
+def test_a_ridge_that_leaves_nothing_gives_zero(loss):
+    data, X, _ = planted(19, noise=0.1)
+    res = alternating_minimization(data, 3, shape=X.shape, loss=loss, lam=1e3, rng=0)
+    assert res.success
+    np.testing.assert_array_equal(dense(res), 0.0)
 
 
 # Stationarity and the objective.
@@ -282,13 +303,30 @@ def test_biases_are_fitted_under_outliers_too():
 
 @quiet
 @pytest.mark.parametrize("loss", ["welsch", "tukey"])
-def test_a_redescending_loss_with_a_scale_far_below_the_noise_loses_no_row(loss):
-    data, X, out = planted(11, noise=0.1)
-    inliers = least_squares(tuple(x[~out] for x in data), X, 3)
-    res = alternating_minimization(data, 3, shape=X.shape, loss=loss, delta=1e-4, rng=0)
-    # What is left is nearly the l1 fit, of 64 % efficiency. With this loss alone all entries but
-    # a few would count as outliers.
-    assert relerr(dense(res), X) < 2.0 * relerr(inliers, X)
+def test_a_redescending_loss_with_a_scale_far_below_the_noise_loses_no_row(loss, monkeypatch):
+    data, X, _ = planted(11, noise=0.1)
+    first = alternating_minimization(data, 3, shape=X.shape, loss="huber", rng=0)
+    options = {"shape": X.shape, "loss": loss, "delta": 1e-4, "x0": first, "maxiter": 60, "rng": 0}
+    res = alternating_minimization(data, 3, **options)
+    # Nearly the l1 fit: all rows are short of inliers.
+    assert relerr(dense(res), X) < 1.5 * relerr(dense(first), X)
+    monkeypatch.setattr(_robust, "_short_of_inliers", lambda p, s: np.zeros(p.size, bool))
+    monkeypatch.setattr(_robust, "_GROWTH", np.inf)
+    lost = alternating_minimization(data, 3, **options)
+    assert relerr(dense(lost), X) > 3.0 * relerr(dense(first), X)
+
+
+@quiet
+@pytest.mark.parametrize("loss", ["welsch", "tukey"])
+def test_a_redescending_fit_that_loses_inliers_is_not_taken(loss, monkeypatch):
+    data, X, _ = planted(11, noise=0.1)
+    monkeypatch.setattr(_robust, "_short_of_inliers", lambda p, s: np.zeros(p.size, bool))
+    first = alternating_minimization(data, 3, shape=X.shape, loss="huber", rng=0)
+    res = alternating_minimization(
+        data, 3, shape=X.shape, loss=loss, delta=1e-4, x0=first, maxiter=60, rng=0
+    )
+    assert "this is the Huber fit" in res.message
+    np.testing.assert_allclose(dense(res), dense(first), rtol=1e-9, atol=1e-9)
 
 
 def test_rows_and_columns_with_few_inliers_are_found():
@@ -351,6 +389,11 @@ def test_a_scale_of_the_wrong_kind_is_refused(delta):
 def test_methods_that_know_squares_only_say_so(method):
     with pytest.raises(ValueError, match=r"^`method`.*loss"):
         alternating_minimization(np.eye(4), 1, loss="huber", method=method)
+
+
+def test_sample_splitting_is_for_squares_only():
+    with pytest.raises(ValueError, match=r"^`mode`.*loss"):
+        alternating_minimization(np.eye(4), 1, loss="huber", mode="theory")
 
 
 def test_an_unfinished_run_says_so():
