@@ -67,11 +67,10 @@ def theory(problem, rank, watch, options):
 
 
 def _check(problem, count):
-    penalised = problem.lam > 0 or problem.biased or problem.implicit or problem.nonnegative
-    if penalised or problem.loss != "squared":
+    if problem.lam or problem.biased or problem.implicit:
         raise ValueError(
-            "`mode` came as 'theory'; expected 'reuse' with a penalty, biases, implicit feedback, "
-            "signs or another loss: the theory is about exact recovery"
+            "`mode` came as 'theory'; expected 'reuse' with a penalty, biases or implicit "
+            "feedback: the theory is about exact recovery"
         )
     if problem.size < count:
         raise ValueError(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from _cupy_standin import run_with_standin
 
+from solvers import ConvergenceWarning, completion
 from solvers._core import threads
 from solvers._core.backend import get_backend
 from solvers.completion.kernels.sketch import cpu
@@ -86,3 +87,38 @@ def test_several_strips_give_what_one_strip_gives(rng, monkeypatch):
             together = tests.solve(method, parts, A)
         for x, y in zip(alone, together, strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"lam": 0.5}, {"bias": True, "lam": 0.5},
+                                     {"implicit": True, "lam": 0.5}], ids=str)  # fmt: skip
+@pytest.mark.parametrize("inner", ["sketch", "subspace"])
+def test_whole_runs_reach_the_objective_of_the_direct_solver(rng, inner, options):
+    X = rng.standard_normal((90, 3)) @ rng.standard_normal((3, 80))
+    M = np.where(rng.random(X.shape) < 0.8, X + 0.1 * rng.standard_normal(X.shape), np.nan)
+    if "implicit" in options:
+        M = np.where(np.isnan(M), 0.0, np.round(np.abs(X)))
+    options = {"method": "altmin", "tol": 1e-7, "rng": 0, **options}
+    res = completion.alternating_minimization(M, 3, inner=inner, **options)
+    direct = completion.alternating_minimization(M, 3, inner="direct", **options)
+    assert res.success
+    assert res.n_inner > 0 == direct.n_inner
+    assert res.fun == pytest.approx(direct.fun, rel=1e-9)
+
+
+@pytest.mark.parametrize("inner", ["sketch", "subspace"])
+def test_limits_and_tolerances_of_row_solvers_take_effect(rng, inner):
+    X = rng.standard_normal((90, 40)) @ rng.standard_normal((40, 80))
+    M = np.where(rng.random(X.shape) < 0.95, X, np.nan)
+    if inner == "sketch":
+        X = rng.standard_normal((90, 3)) @ rng.standard_normal((3, 80))
+        M = np.where(rng.random(X.shape) < 0.9, X + 0.1 * rng.standard_normal(X.shape), np.nan)
+    options = {"method": "altmin", "inner": inner, "tol": 1e-30, "maxiter": 3, "rng": 0}
+    rank = 3 if inner == "sketch" else 40
+
+    def steps(**given):
+        with pytest.warns(ConvergenceWarning):
+            return completion.alternating_minimization(M, rank, **options, **given).n_inner
+
+    rows = 3 * sum(M.shape)
+    assert 0 < steps(maxiter_inner=1) <= rows
+    assert steps(tol_inner=1e-2) < steps(tol_inner=1e-6)
