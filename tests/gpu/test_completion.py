@@ -1,4 +1,4 @@
-"""Completion on a real device: base kernels, the door and results, against the same on the host."""
+"""Completion on a real device: kernels, the door and results, against the same on the host."""
 
 import numpy as np
 import pytest
