@@ -9,6 +9,7 @@ for it (named ``on_device.py``, so that pytest does not collect them) run in a p
 own, which `run_with_standin` starts. In it, the fixture `device` gives the counts of one test.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -419,6 +420,8 @@ def install():
         **{name: _forward(getattr(np, name), waits=True) for name in WAITING.split()},
         **{name: getattr(np, name) for name in CONSTANTS.split()},
     )
+    # CuPy knows no other sort than a stable one.
+    cupy.argsort = _forward(functools.partial(np.argsort, kind="stable"))
     cupy.array, cupy.asarray = _upload(np.array), _upload(np.asarray)
     cupy.empty, cupy.empty_like = _filled(np.empty), _filled(np.empty_like)
     of_scipy = {name: _forward(getattr(scipy.linalg, name)) for name in SCIPY_LINALG.split()}

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import paper_ot
 from benchmarks.common import marginal_error, plan_from_potentials, seconds_if_certified
-from benchmarks.peers import common
+from benchmarks.peers import common, completion, completion_implicit, completion_ratings
 from solvers import datasets
 
 
@@ -73,6 +73,50 @@ def test_an_exception_of_a_peer_is_reported_not_raised():
     tuned = common.tune(Broken(), 1e-6, seconds=1.0)
     assert not tuned.certified
     assert tuned.note == "RuntimeError: singular"
+
+
+class Settling:
+    """Halves an error at each iteration, down to a floor; every iteration costs the same."""
+
+    def __init__(self, first=1, floor=0.0, nap=0.0):
+        self.first, self.floor, self.nap = first, floor, nap
+        self.counts = []
+
+    def prepare(self, count):
+        """Nothing to compile."""
+
+    def run(self, _, count):
+        time.sleep(self.nap * count)
+        self.counts.append(count)
+        return max(0.5**count, self.floor)
+
+    def error(self, answer):
+        return answer
+
+
+@pytest.mark.parametrize("first", [1, 7, 10, 60])
+def test_the_number_of_iterations_is_the_smallest_that_will_do(first):
+    tuned = common.tune_count(Settling(first), 1e-3, seconds=10.0)
+    assert tuned.certified
+    # Ten halvings make less than a thousandth; one more is a tenth.
+    assert 10 <= tuned.cap <= 11
+    assert tuned.attempt.error == 0.5**tuned.cap
+
+
+def test_a_contender_that_settles_above_the_tolerance_is_not_run_for_ever():
+    contender = Settling(floor=3e-5)
+    tuned = common.tune_count(contender, 1e-6, seconds=10.0)
+    assert not tuned.certified
+    assert tuned.note == "stopped"
+    assert tuned.attempt.error == 3e-5
+    assert max(contender.counts) < 200
+
+
+def test_iterations_that_would_take_too_long_are_not_begun():
+    contender = Settling(nap=0.01)
+    tuned = common.tune_count(contender, 1e-30, seconds=0.2)
+    assert tuned.note == "time"
+    assert 10 < max(contender.counts) <= 20
 
 
 def test_rounds_run_forwards_and_backwards_and_slow_runs_leave():
@@ -187,3 +231,55 @@ def test_the_experiments_are_those_of_the_paper():
     first, second = (cases[f"densities, W{k}"].problem for k in (1, 2))
     np.testing.assert_allclose(first.C**2, second.C, atol=1e-15)
     assert all(case.problem.C.max() == pytest.approx(1.0, rel=1e-4) for case in cases.values())
+
+
+# Completion -------------------------------------------------------------------------------------
+def test_the_error_of_a_planted_matrix_is_that_of_all_its_entries():
+    problem = completion.Planted(*datasets.planted_matrix(30, 40, 3, 3.0, cond=5.0, rng=0))
+    rng = np.random.default_rng(0)
+    U, V = rng.standard_normal((30, 3)), rng.standard_normal((40, 3))
+    s = np.array([2.0, 1.0, 0.5])
+    X, Y = (U * s) @ V.T, problem.L @ problem.R.T
+    everywhere = np.linalg.norm(X - Y) / np.linalg.norm(Y)
+    known = np.linalg.norm((X - Y)[problem.rows, problem.cols]) / np.linalg.norm(problem.vals)
+    assert problem.error(U, s, V) == pytest.approx(max(everywhere, known))
+    assert problem.error(problem.L, np.ones(3), problem.R) < 1e-14
+    assert problem.error(np.nan * U, s, V) == np.inf
+
+
+@pytest.mark.parametrize("method", ["ConjugateGradient", "TrustRegions"])
+def test_pymanopt_is_given_derivatives_of_its_cost(method):
+    pymanopt = pytest.importorskip("pymanopt")
+    problem = completion.Planted(*datasets.planted_matrix(30, 40, 3, 3.0, cond=5.0, rng=0))
+    there = completion.Pymanopt(problem, method).there
+    point = there.manifold.random_point()
+    direction = there.manifold.random_tangent_vector(point)
+    slope = there.manifold.inner_product(point, there.riemannian_gradient(point), direction)
+
+    def cost(t):
+        return there.cost(there.manifold.retraction(point, t * direction))
+
+    assert slope == pytest.approx((cost(1e-6) - cost(-1e-6)) / 2e-6, rel=1e-5)
+    del pymanopt
+
+
+def test_the_objective_of_ratings_is_evaluated_as_it_is_written():
+    known = datasets.ratings_like(30, 20, 100, rng=0)
+    rng = np.random.default_rng(0)
+    A, B = rng.standard_normal((30, 2)), rng.standard_normal((20, 2))
+    value = completion_ratings.Ratings(known, known, 2, 3.0, False).fit(A, B)
+    written = 1.5 * (np.sum(A**2) + np.sum(B**2))
+    for i, j, rating in zip(*known.coords, known.data, strict=True):
+        written += 0.5 * (known.data.mean() + A[i] @ B[j] - rating) ** 2
+    assert value == pytest.approx(written)
+
+
+def test_the_objective_of_implicit_feedback_is_evaluated_as_it_is_written():
+    known = datasets.listening_counts(30, 25, 100, rng=0)
+    rng = np.random.default_rng(0)
+    A, B = rng.standard_normal((30, 2)), rng.standard_normal((25, 2))
+    value = completion_implicit.Counts(known, 2, lam=3.0, alpha=0.7).fit(A, B)
+    R = known.toarray()
+    written = 0.5 * np.sum((1 + 0.7 * R) * ((R > 0) - A @ B.T) ** 2)
+    written += 1.5 * (np.sum(A**2) + np.sum(B**2))
+    assert value == pytest.approx(written)

@@ -175,6 +175,45 @@ def tune(contender, tol, seconds, *, attempts=5):
     return best
 
 
+def tune_count(contender, tol, seconds):
+    """Find the fewest iterations of `contender` whose answer is certified at `tol`.
+
+    For solvers whose work is set by a number of iterations, all of them alike: `contender` has
+    `first`, a guess; `run(None, count)`, timed; `error(answer)`, not timed. To within a tenth. A
+    run is not begun when the last one says that it would take longer than `seconds`, or when
+    more iterations have twice changed nothing.
+    """
+    low, high, count, best, settled = 0, None, contender.first, None, 0
+    while True:
+        try:
+            contender.prepare(count)
+            with without_collector():
+                answer, wall, cores = clocked(contender.run, None, count)
+        except Exception as problem:  # a peer may fail in any way, and the table shows how
+            note = f"{type(problem).__name__}: {problem}"
+            return best or Tuned(Attempt(0.0, 1.0, math.inf, 0), 0.0, count, False, note)
+        attempt = Attempt(wall, cores, contender.error(answer), count)
+        del answer
+        certified = attempt.error <= tol
+        better = best is None or attempt.error < 0.97 * best.attempt.error
+        settled = 0 if better else settled + 1
+        if certified or not (best and best.certified):
+            note = "" if certified else "time"
+            best = Tuned(attempt, 0.0, count, certified, note)
+        if not best.certified and (settled == 2 or not math.isfinite(attempt.error)):
+            return best._replace(note="stopped")
+        low, high = (low, count) if certified else (count, high)
+        if high is None:
+            affordable = math.floor(seconds / wall * count)
+            count = min(max(count + 1, math.ceil(1.6 * count)), affordable)
+            if count <= low:
+                return best
+        elif high - low <= max(1, 0.1 * high):
+            return best
+        else:
+            count = (low + high) // 2
+
+
 def interleave(runs, *, repeat, budget):
     """Time `runs` (name -> callable) in turn, forwards and backwards, `repeat` times.
 
@@ -191,10 +230,11 @@ def interleave(runs, *, repeat, budget):
     return times
 
 
-def run_cell(contenders, data, tol, *, seconds, repeat=5):
+def run_cell(contenders, data, tol, *, seconds, repeat=5, tuner=tune):
     """Tune and time contenders; return name -> entry of the store.
 
     `contenders` (name -> class) are made from `data`; one that is not installed is left out.
+    `tuner` is `tune` or `tune_count`.
     """
     entries, runs = {}, {}
     for name, make in contenders.items():
@@ -202,7 +242,7 @@ def run_cell(contenders, data, tol, *, seconds, repeat=5):
             contender = make(*data)
         except ImportError:
             continue
-        attempt, threshold, cap, certified, note = tune(contender, tol, seconds)
+        attempt, threshold, cap, certified, note = tuner(contender, tol, seconds)
         entries[name] = {
             "certified": certified,
             "seconds": attempt.seconds,

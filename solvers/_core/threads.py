@@ -113,6 +113,20 @@ def limit(n_threads):
         numba.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def serial_blas():
+    """Run a block with one thread in BLAS, the kernels' as they are.
+
+    For many products with narrow matrices: they gain nothing from threads, and wait for them for
+    as long as other programs keep the processors busy (10 ms in place of 0.1).
+    """
+    _blas.enter(1)
+    try:
+        yield
+    finally:
+        _blas.leave(1)
+
+
 def _cap():
     return min(_variable("SOLVERS_NUM_THREADS"), _variable("OMP_NUM_THREADS"), _quota())
 

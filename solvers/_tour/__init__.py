@@ -8,4 +8,5 @@ guide's; it loads a stop's module only when it goes there.
 # Name of the stop, which is that of its family, and what is solved there.
 STOPS = {
     "ot": "colour transfer between two photographs",
+    "completion": "a photograph with 70 % of its pixels missing",
 }

@@ -10,12 +10,35 @@ References
    minimization in nearly linear time. ICLR 2024. arXiv:2302.11068.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._core.result import Status
+from ._gauge import (
+    Slope,
+    balancing,
+    gradient_unit,
+    projected_gradient,
+    root_scales,
+    slope,
+)
 from ._large_rows import block_by_block, sketched
+from ._mixing import Mixing
 from ._start import start
+
+# Most steps of an inner solver, and the rank from which "auto" takes conjugate gradients.
+_STEPS, _MANY = 20, 64
+# Changes that are mixed.
+_WINDOW = 5
+# Singular values below this part of the largest are zero.
+_ZERO = 1e-10
+# Sweeps before columns may be dropped: new ones begin small, in no particular direction.
+_TURNED = 10
+# Growth of the largest singular value that tells a run without bound, and sweeps without a smaller
+# objective or gradient that tell the rounding level.
+_BLOWN_UP, _PATIENCE, _BETTER = 1e3, 20, 0.99
 
 
 class Inner(NamedTuple):
@@ -49,39 +72,187 @@ class Half(NamedTuple):
 
 
 def als(problem, rank, watch, options, *, tol=None, maxiter=None):
-    """Run alternating minimisation; return `Factors`."""
-    xp, obs = problem.xp, problem.obs
-    A, B, a, b = start(problem, rank, options)
-    watch.begin("altmin", tol=tol, maxiter=maxiter)
-    x = problem.balance(A, B, a, b)
-    inner = Inner("direct" if options.inner == "auto" else options.inner, 0.1, 8, options.rng)
+    """Run alternating minimisation; return `Factors`.
+
+    The best rows for given columns, and the best columns for these, are the image of the columns
+    under a map; its fixed point is sought, under a ridge by Anderson's mixing. The stage ends as
+    NUMERICAL where the factors grow without bound, and as STALLED at the rounding level.
+    """
+    xp, (by_row, by_col) = problem.xp, (problem.obs.by_row, problem.obs.by_col)
+    A, B, a, b = state = _without_dead_columns(xp, *start(problem, rank, options))
+    watch.begin("altmin", tol=options.tol if tol is None else tol, maxiter=maxiter)
+    unit, curvature = gradient_unit(problem), _curvature(problem)
+    mixing, course = Mixing(problem.be, _window(problem, B)), Course(problem.dtype)
+    (grad, misfit), swept = _judged(problem, unit, *state), state
+    if options.x0 is not None and watch.done(problem.relres(misfit), grad):
+        return _full(problem, state, rank)
     for _ in watch.run:
+        inner = choose_inner(options, B.shape[1], problem.dtype, problem.relres(misfit), grad)
+        # The best rows for these columns.
         if not problem.lam:
-            B, R = xp.linalg.qr(B)
-            A = A @ R.T
-        first = half_sweep(problem, obs.by_row, A, B, a, b, problem.row_ridge, inner)
-        if not problem.lam:
-            A, R = xp.linalg.qr(A)
-            B = B @ R.T
-        second = half_sweep(problem, obs.by_col, B, A, b, a, problem.col_ridge, inner)
-        x = problem.balance(A, B, a, b)
-        A, B = problem.balanced(x)
-        r = problem.residual(A, B, a, b)
-        misfit = problem.misfit(A, B, r)
-        state = (A, B, a, b)
-        grad = relative_gradient(problem, x, r)
-        # Errors of the inner solver must be a small part of the distance from the solution.
-        inner = inner._replace(eta=0.1 * min(1.0, problem.relres(misfit), grad))
+            B, A = _orthonormal(problem, B, A)
+        first = half_sweep(problem, by_row, A, B, a, b, problem.row_ridge, inner)
+        left = _columns(problem, first.left) - problem.row_ridge[:, None] * A
+        # The best columns for these rows, where it turns out how good the pair is.
+        if problem.lam:
+            T, S = balancing(problem, A, B)
+            A, B, left = A @ T, B @ S, left @ S
+        else:
+            A, B, left = _orthonormal(problem, A, B, left)
+        image, shift = B.copy(), b.copy()
+        second = half_sweep(problem, by_col, image, A, shift, a, problem.col_ridge, inner)
+        misfit = problem.misfit_of(second.square, A, B)
+        fun = misfit + problem.penalty(A, B, a, b)
+        if mixing.mixed and not fun <= course.fun * (1.0 + course.rounding):
+            A, B, a, b = swept
+            mixing.reject()
+            continue
+        right = _columns(problem, second.grad) - problem.col_ridge[:, None] * B
+        at = Slope(left, right, first.left[:, 0], second.grad[:, 0])
+        norm, core, found = projected_gradient(problem, A, B, at)
+        grad, state = norm / unit, (A, B, a, b)
         if watch.record(
             lambda state=state: state,
-            fun=misfit + problem.penalty(A, B, a, b),
+            fun=fun,
             relres=problem.relres(misfit),
             grad=grad,
             inner=first.steps + second.steps,
-            passes=4,
-        ):
+            passes=2 + (first.steps + second.steps) // sum(problem.shape),
+        ) or course.ended(watch, fun, grad, found.s):
             break
-    return x
+        swept = A, image, a, shift
+        smaller = _shrunk(problem, A, B, core, found, curvature) if course.settled else None
+        if smaller is not None:
+            A, B = smaller
+            mixing.forget()
+            continue
+        mixed = mixing(with_bias(problem, b, B), with_bias(problem, shift, image))
+        A, B, b = A.copy(), _columns(problem, mixed), mixed[:, 0] if problem.biased else b
+    return _full(problem, state, rank)
+
+
+def choose_inner(options, rank, dtype, relres, grad):
+    """Return how rows are to be solved, where so much is left of residual and gradient.
+
+    Errors of an inner solver must be a small part of the distance from the solution.
+    """
+    name, steps = options.inner, options.maxiter_inner or _STEPS
+    if name == "auto":
+        name = "cg" if rank >= _MANY else "direct"
+    eta = 0.1 * min(1.0, relres, grad) if options.tol_inner is None else options.tol_inner
+    return Inner(name, max(eta, 50.0 * float(np.finfo(dtype).eps)), steps, options.rng)
+
+
+class Course:
+    """Tells from the objective, gradient and singular values how a run goes.
+
+    Attributes
+    ----------
+    fun : float
+        The objective at the last point.
+    rounding : float
+        By how much it may rise, in relative terms.
+    """
+
+    def __init__(self, dtype):
+        self.fun, self.rounding = math.inf, 8.0 * float(np.finfo(dtype).eps)
+        self._sweeps, self._idle, self._best, self._first = 0, 0, math.inf, None
+
+    @property
+    def settled(self):
+        """Whether columns have had time to turn to where they are needed."""
+        return self._sweeps >= _TURNED
+
+    def ended(self, watch, fun, grad, s):
+        """Tell whether nothing good is to be expected, and say so to the watch."""
+        self._sweeps += 1
+        top = float(watch.problem.be.host(s[:1].sum()))
+        self._first = top if self._first is None else self._first
+        better = fun < self.fun * (1.0 - self.rounding) or grad < _BETTER * self._best
+        self._idle = 0 if better else self._idle + 1
+        self.fun, self._best = fun, min(self._best, grad)
+        if self._first > 0 and top > _BLOWN_UP * self._first:
+            reason = (
+                "The factors grew without bound: too few entries for alternating minimisation."
+            )
+            watch.leave(Status.NUMERICAL, reason)
+        elif self._idle >= _PATIENCE:
+            watch.leave(Status.STALLED, "The objective had stopped falling.")
+        return watch.ended is not None
+
+
+def _without_dead_columns(xp, A, B, a, b):
+    """Return copies of a start, without the columns that are zero in A or B."""
+    alive = xp.flatnonzero((A != 0).any(axis=0) & (B != 0).any(axis=0))
+    alive = alive if alive.size else xp.zeros(1, alive.dtype)
+    return A[:, alive], B[:, alive], a.copy(), b.copy()
+
+
+def _full(problem, state, rank):
+    """Return `Factors` of so many columns, the last ones with singular value 0 if need be."""
+    xp, (A, B, a, b) = problem.xp, state
+    A, B = (
+        xp.concatenate([F, xp.zeros((len(F), rank - F.shape[1]), F.dtype)], axis=1) for F in (A, B)
+    )
+    return problem.balance(A, B, a, b)
+
+
+def _judged(problem, unit, A, B, a, b):
+    """Return the relative gradient and the misfit of a pair."""
+    r = problem.residual(A, B, a, b)
+    norm, _, _ = projected_gradient(problem, A, B, slope(problem, A, B, a, b, r))
+    return norm / unit, problem.misfit(A, B, r)
+
+
+def _orthonormal(problem, B, *partners):
+    """Return an orthonormal B, and its partners such that their products with it stay.
+
+    The Gram matrices of rows are near multiples of the identity then.
+    """
+    Q, R = problem.xp.linalg.qr(B)
+    return Q, *(A @ R.T for A in partners)
+
+
+def _columns(problem, x):
+    return x[:, 1:] if problem.biased else x
+
+
+def _window(problem, B):
+    """Return how many changes to mix: such that they take no more memory than the entries."""
+    return min(_WINDOW, 3 * problem.size // B.size) if problem.lam else 0
+
+
+def _curvature(problem):
+    """Return a bound on the second derivatives of the misfit, in the scale of the ridge."""
+    xp, w = problem.xp, problem.obs.by_row.weight
+    top = w.max() if w.size else 1.0
+    if problem.weighted:
+        d, e = root_scales(problem)
+        top = top / xp.square(d.min() * e.min())
+        if problem.implicit:
+            top = top + 1.0 / xp.square(d.min() * e.min())
+    elif problem.implicit:
+        top = top + 1.0
+    return float(problem.be.host(top))
+
+
+def _shrunk(problem, A, B, core, found, curvature):
+    """Return the pair with fewer columns that one proximal step leads to, or None.
+
+    Under a ridge, singular values that are zero in the end go there only by degrees. A step of
+    the proximal gradient method, within the spaces of A and B, makes them zero; as it is short
+    enough, the objective does not rise.
+    """
+    if not problem.lam:
+        return None
+    xp, (P, Q, s) = problem.xp, found
+    u, t, vt = xp.linalg.svd(xp.diag(s) - core / curvature)
+    t = xp.maximum(t - problem.lam / curvature, 0.0)
+    r = max(int(problem.be.host((t > _ZERO * t[:1]).sum())), 1)
+    if r >= B.shape[1]:
+        return None
+    root = xp.sqrt(t[:r])
+    return A @ (P @ (u[:, :r] * root)), B @ (Q @ (vt[:r].T * root))
 
 
 def half_sweep(problem, side, A, B, a, b, ridge, inner=Inner()):  # noqa: B008
@@ -148,19 +319,7 @@ ROW_SOLVERS = {
 
 
 def relative_gradient(problem, x, r):
-    """Return the relative norm of the projected gradient of `Factors`, with residual `r`.
-
-    It does not depend on the gauge, counts the columns whose singular value is not zero to
-    rounding, and adds the gradient of biases.
-    """
-    xp, obs, times = problem.xp, problem.obs, problem.kernels.times
-    by_row, by_col = obs.by_row, obs.by_col
-    r = r * by_row.weight if by_row.weight.size else r
-    left, right = xp.empty_like(x.U), xp.empty_like(x.V)
-    times(by_row.ptr, by_row.idx, r, x.V, left)
-    times(by_col.ptr, by_col.idx, r[by_col.perm], x.U, right)
-    core = x.U.T @ left + problem.lam * xp.eye(x.s.size, dtype=x.U.dtype)
-    left += problem.lam * x.U
-    right += problem.lam * x.V
-    square = (left**2).sum() + (right**2).sum() - (core**2).sum()
-    return float(np.sqrt(max(problem.be.host(square), 0.0)) / problem.norm)
+    """Return the norm of the projected gradient of `Factors`, with residual `r`, over `norm`."""
+    A, B = problem.balanced(x)
+    at = slope(problem, A, B, x.row_bias, x.col_bias, r)
+    return projected_gradient(problem, A, B, at)[0] / problem.norm

@@ -3,7 +3,7 @@
 from .._core.validation import check_choice
 from ._als import als
 from ._altmin_paper import theory
-from ._auto import irls_then_gn
+from ._auto import auto, irls_then_gn
 from ._driver import INNERS, complete, is_rank_sequence
 from ._gauss_newton import gn
 from ._lmafit import lmafit
@@ -14,6 +14,7 @@ from ._scaled_gd import scaled_gradient_descent
 
 METHODS = ("auto", "altmin", "irls", "gn", "varpro", "scaled_gd", "lmafit")
 _ENGINES = {
+    "auto": auto,
     "gn": gn,
     "irls": irls_then_gn,
     "scaled_gd": scaled_gradient_descent,

@@ -27,8 +27,8 @@ from ._start import start
 # How well rows are solved, relative to the relative residual. Their error enters the distance
 # after a half sweep, which is at best a fraction of the distance before.
 _PART, _ROUGHEST = 0.1, 0.1
-# Steps of inner solvers that are not the paper's.
-_STEPS = 8
+# Most steps of inner solvers that are not the paper's.
+_STEPS = {"cg": 20, "subspace": 20}
 
 
 def theory(problem, rank, watch, options):
@@ -41,7 +41,7 @@ def theory(problem, rank, watch, options):
     A, B, a, b = start(replace(problem, obs=next(samples)), rank, replace(options, clip=clip))
     x = problem.balance(A, B, a, b)
     name = "unit sketch" if options.inner == "auto" else options.inner
-    inner = Inner(name, _ROUGHEST, options.maxiter_inner or _STEPS, options.rng)
+    inner = Inner(name, _ROUGHEST, options.maxiter_inner or _STEPS.get(name, 0), options.rng)
     watch.begin("altmin", maxiter=sweeps)
     for _ in watch.run:
         A, B = _orthonormal(problem, A, B)

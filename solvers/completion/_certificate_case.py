@@ -31,7 +31,10 @@ class Case:
     ptr, rows, cols : array
         Where each row starts, and where each entry is.
     target : array, shape (N,)
-        What the matrix should be there: values less the mean, or 0 and 1 for implicit feedback.
+        What the matrix should be there: values less the mean, divided by `unit`, or 0 and 1 for
+        implicit feedback.
+    unit : float
+        A power of two about as large as the values, so that no square overflows or vanishes.
     weight : array, shape (N,), or 1.0
         Weights of the entries, above 0; for implicit feedback, their confidence above 1.
     implicit : bool
@@ -44,6 +47,7 @@ class Case:
     rows: Any
     cols: Any
     target: Any
+    unit: float
     weight: Any
     implicit: bool
 
@@ -67,8 +71,6 @@ def open_case(entered, *, duplicates, without=None, mu=0.0, implicit=False, alph
     be, xp = entered.io.be, entered.io.xp
     vals, weight = entered.vals.astype(np.float64), entered.weights
     keep = xp.ones(vals.size, bool) if weight is None else weight > 0
-    if implicit:
-        keep &= vals != 0
     if without is not None:
         keep[xp.asarray(without)] = False
     kept = xp.flatnonzero(keep)
@@ -82,14 +84,21 @@ def open_case(entered, *, duplicates, without=None, mu=0.0, implicit=False, alph
     key, kept = key[order], kept[order]
     weight = xp.ones(kept.size) if weight is None else weight[kept].astype(np.float64)
     key, vals, weight = _merged(be, key, vals[kept], weight, n, duplicates)
+    target, unit = vals - mu, 1.0
+    if implicit:
+        # What was never consumed is no observation.
+        events = xp.flatnonzero(vals)
+        key, vals = key[events], vals[events]
+        target, weight = (vals > 0).astype(np.float64), alpha * abs(vals)
+    else:
+        top = be.host(abs(target).max())
+        unit = np.ldexp(1.0, np.frexp(top)[1]) if top else 1.0
+        target = target / unit
+        if entered.weights is None and duplicates != "mean":
+            weight = 1.0
     rows, cols = key // n, (key % n).astype(np.int32)
     ptr = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(xp.bincount(rows, minlength=m))])
-    target = vals - mu
-    if implicit:
-        target, weight = (vals > 0).astype(np.float64), alpha * abs(vals)
-    elif entered.weights is None and duplicates != "mean":
-        weight = 1.0
-    return Case(be, (m, n), ptr, rows.astype(np.int32), cols, target, weight, implicit)
+    return Case(be, (m, n), ptr, rows.astype(np.int32), cols, target, unit, weight, implicit)
 
 
 def _merged(be, key, vals, weight, n, duplicates):
@@ -199,7 +208,10 @@ def relative_error(U, s, V, L, R):
     io = Ingest(dtype=np.float64, U=U, s=s, V=V, L=L, R=R)
     xp = io.xp
     with io.device:
-        left, right = xp.hstack([io["U"] * io["s"], -io["L"]]), xp.hstack([io["V"], io["R"]])
+        left, right = (
+            xp.concatenate([io["U"] * io["s"], -io["L"]], axis=1),
+            xp.concatenate([io["V"], io["R"]], axis=1),
+        )
         error, size = (
             xp.linalg.norm(xp.linalg.qr(A, mode="r") @ xp.linalg.qr(B, mode="r").T)
             for A, B in ((left, right), (io["L"], io["R"]))

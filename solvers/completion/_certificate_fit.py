@@ -9,6 +9,20 @@ import numpy as np
 from ._certificate_case import Slope, svd_of_product
 from ._certificate_gap import Duality
 
+# Scales of losses relative to the median error, where none is given: those of 95 % efficiency
+# for normal noise, and for the smoothed absolute value a small one.
+_MEDIAN = 1.4826
+_EFFICIENT = {
+    "huber": 1.345 * _MEDIAN,
+    "l1": 1e-3 * _MEDIAN,
+    "welsch": 2.985 * _MEDIAN,
+    "tukey": 4.685 * _MEDIAN,
+}
+# And the least one, relative to the largest value.
+_LEAST = 1e-12
+# Beyond some error these feel nothing at all.
+REDESCENDING = ("welsch", "tukey")
+
 
 @dataclass(frozen=True)
 class Model:
@@ -24,7 +38,7 @@ class Model:
         How much each row and column counts in the ridge; None if all count 1.
     loss : str
     delta : float or None
-        Scale of a robust loss.
+        Scale of a robust loss; None to take it from the errors.
     """
 
     lam: float
@@ -47,6 +61,8 @@ class Fit:
 
     Attributes
     ----------
+    delta : float or None
+        Scale of a robust loss.
     error : array, shape (N,)
         Target minus estimate at the observed places.
     pull : array, shape (N,)
@@ -71,7 +87,11 @@ class Fit:
         if answer.row_bias.size:
             estimate += answer.row_bias[case.rows] + answer.col_bias[case.cols]
         self.error = case.target - estimate
-        self.pull = case.weight * influence(xp, self.error, model.loss, model.delta)
+        self.delta = model.delta
+        if model.delta is None and model.loss != "squared":
+            median = be.host(xp.median(abs(self.error)))
+            self.delta = max(_EFFICIENT[model.loss] * median, _LEAST)
+        self.pull = case.weight * influence(xp, self.error, model.loss, self.delta)
         start = case.weight * case.target
         if case.implicit:
             self.pull += case.target
@@ -137,10 +157,15 @@ class Fit:
         )
         return median / (size or 1.0)
 
-    def oversampling(self):
-        """Return the number of entries for each degree of freedom."""
+    def inliers(self):
+        """Return which part of the errors is within the scale of a robust loss."""
+        return self.case.be.host((abs(self.error) <= self.delta).mean())
+
+    @property
+    def freedom(self):
+        """Degrees of freedom of a matrix of this rank."""
         (m, n), k = self.case.shape, self.s.size
-        return self.error.size / (k * (m + n - k))
+        return k * (m + n - k)
 
     def growth(self):
         """Return the size of the estimate's entries relative to that of their targets."""
@@ -149,6 +174,20 @@ class Fit:
         mean = xp.square(self.own[1]).sum() / (float(m) * n)
         mean, size = case.be.host(mean, xp.square(case.target).mean())
         return float(np.sqrt(mean / (size or 1.0)))
+
+    @cached_property
+    def loose(self):
+        """Sum of squares of an estimate for implicit feedback where there is no ridge.
+
+        These places, in rows and columns without entries, should be zero, and bear no dual.
+        """
+        case, xp, model = self.case, self.case.be.xp, self.model
+        if not case.implicit or model.rows is None:
+            return 0.0
+        U, s, V = self.own
+        bound = [F[scale > 0] for F, scale in ((U * s, model.rows), (V, model.cols))]
+        left, right = (F.T @ F for F in bound)
+        return max(case.be.host(xp.square(s).sum() - (left * right).sum()), 0.0)
 
     def biases(self):
         """Return each bias vector with what its rows or columns pull at it."""
@@ -172,7 +211,8 @@ class Fit:
             self.model.lam_bias,
             self.s,
             xp.einsum("ml,ml->l", self.U, self.left),
-            self.square,
+            self.square - self.loose,
+            self.loose,
             float(case.be.host(along)),
             self.biases(),
         )

@@ -28,6 +28,8 @@ _SMALL, _EXACT = 200, 2000
 _COUPLED = 0.02
 # Random columns of the block, most steps, and most numbers of the basis.
 _WIDTH, _STEPS, _BASIS = 8, 30, 1 << 27
+# Numbers in a block of rows of the matrix, stored densely.
+_BLOCK = 1 << 22
 # How likely a bound from random columns may be wrong.
 _RISK = 1e-12
 
@@ -44,8 +46,12 @@ class Duality:
         Singular values of X.
     aligned : array, shape (k,)
         ``u_l . (W o G) v_l`` for its singular vectors.
-    square, along : float
-        ``<W o G, G>`` and ``<W o G, T>``.
+    square : float
+        ``<W o G, G>``.
+    loose : float
+        The same for places that no Y may touch, which `square` leaves out.
+    along : float
+        ``<W o G, T>``.
     biases : list of (array, array)
         Row biases with the row sums of ``W o G``, and columns likewise; empty without biases.
 
@@ -54,14 +60,14 @@ class Duality:
     primal : float
     """
 
-    def __init__(self, be, lam, lam_bias, s, aligned, square, along, biases):
-        self._lam, self._lam_bias, self._square, self._along = lam, lam_bias, square, along
+    def __init__(self, be, lam, lam_bias, s, aligned, square, loose, along, biases):
+        self._lam, self._square, self._loose, self._along = lam, square, loose, along
         self._s, self._aligned = (np.atleast_1d(x) for x in be.host(s, aligned))
         # |lam b - c y|^2 for each bias vector b with pull y, as a polynomial in c.
         terms = [be.host(b @ b, b @ y, y @ y) for b, y in biases]
         self._bias = [(lam_bias * bb / 2, by, yy / (2 * lam_bias)) for bb, by, yy in terms]
         size = sum(bb for bb, _, _ in self._bias)
-        self.primal = square / 2 + lam * float(self._s.sum()) + size
+        self.primal = (square + loose) / 2 + lam * float(self._s.sum()) + size
 
     def gap(self, norm):
         """Return primal minus dual value for the best `c` that this spectral norm allows."""
@@ -72,7 +78,7 @@ class Duality:
         # All terms are non-negative: primal and dual are never subtracted.
         idle = self._s @ np.maximum(self._lam - c * self._aligned, 0.0)
         bias = sum(max(bb - c * by + c * c * yy, 0.0) for bb, by, yy in self._bias)
-        total = (1 - c) ** 2 * self._square / 2 + float(idle) + bias
+        total = ((1 - c) ** 2 * self._square + self._loose) / 2 + float(idle) + bias
         return total + _ROUNDING * self.primal
 
     def settled(self, ends, tol, sharp):
@@ -138,15 +144,13 @@ def _exact_bounds(slope):
 def spectral_norm(slope):
     """Return the spectral norm of a `Slope`, to rounding, from the Gram matrix of a side."""
     be, xp = slope.be, slope.be.xp
-    m, n = slope.shape
-    S, L, K = slope.S, slope.L, slope.K
-    if m > n:
-        S, L, K = S.T, K, L
-    gram = (S @ S.T).toarray()
-    if L is not None:
-        cross = (S @ K) @ L.T
-        gram += L @ (K.T @ K) @ L.T - cross - cross.T
-    top = be.host(xp.linalg.eigvalsh(gram)[-1])
+    times, back = slope.times, slope.transposed_times
+    small, large = slope.shape
+    if small > large:
+        times, back, small, large = back, times, large, small
+    unit, width = xp.eye(small), max(_BLOCK // large, 8)
+    blocks = [times(back(unit[:, k : k + width])) for k in range(0, small, width)]
+    top = be.host(xp.linalg.eigvalsh(xp.concatenate(blocks, axis=1))[-1])
     return float(np.sqrt(max(top, 0.0)) * (1 + 64 * _EPS))
 
 

@@ -9,7 +9,7 @@ from .._core.arrays import to_numpy
 # Smallest eigenvalue, relative to the one to expect, from which a row counts as determined.
 _SINGULAR = 1e-10
 # Operations for Gram matrices and their eigenvalues; the rows with the fewest entries go first.
-_WORK = 2e9
+_WORK = 3e8
 # Numbers in a batch of gathered rows.
 _BATCH = 1 << 22
 

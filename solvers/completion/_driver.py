@@ -3,6 +3,7 @@
 import math
 import numbers
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +37,8 @@ from ._watch import Watch
 INNERS = ("auto", "direct", "cg", "sketch", "subspace")
 # How often engines that met their goal are sent on because the certificate does not hold yet.
 _RETRIES = 3
+# Factors with at most so many columns are too narrow for the threads of BLAS.
+_NARROW = 64
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,8 @@ def _run(pipeline, problem, rank, watch, options):
     """Return the engines' answer; if they break down, the last that is sound."""
     be, xp = problem.be, problem.xp
     try:
-        x = watch.best(pipeline(problem, rank, watch, options))
+        with threads.serial_blas() if rank <= _NARROW else nullcontext():
+            x = watch.best(pipeline(problem, rank, watch, options))
         sound = all(be.host(*(xp.isfinite(part).all() for part in x)))
     except np.linalg.LinAlgError:
         sound = False

@@ -34,8 +34,10 @@ def lmafit(problem, rank, watch, options, *, tol=None, maxiter=None):
     U, V, a, b = start(problem, rank, options)
     r = problem.residual(U, V, a, b)
     fun, passes = problem.misfit(U, V, r), 0
-    omega = increment = 1.0
+    omega, increment, lowest = 1.0, 1.0, (np.inf, np.inf)
     watch.begin("lmafit", tol=tol, maxiter=maxiter)
+    if watch.done(problem.relres(fun), np.nan):
+        return problem.balance(U, V, a, b)
     for nit in watch.run:
         fill = -omega * share * r
         U_new = xp.linalg.qr(U @ (V.T @ V) + _product(problem, obs.by_row, fill, V))[0]
@@ -43,10 +45,8 @@ def lmafit(problem, rank, watch, options, *, tol=None, maxiter=None):
         r_new = problem.residual(U_new, V_new, a, b)
         fun_new = problem.misfit(U_new, V_new, r_new)
         fall = np.sqrt(fun_new / fun) if fun > 0.0 else 1.0
-        rejected = fall >= 1.0
-        if rejected and omega == 1.0:
-            # A step that is not over-relaxed can only rise by rounding.
-            break
+        # A step that is not over-relaxed can rise by rounding only.
+        rejected = fall >= 1.0 and omega > 1.0
         grad, passes = np.nan, 3
         if rejected:
             increment, omega = _CUT * max(omega - 1.0, increment), 1.0
@@ -55,7 +55,7 @@ def lmafit(problem, rank, watch, options, *, tol=None, maxiter=None):
             if fall > _SLOW:
                 increment = max(increment, _GROWTH * (omega - 1.0))
                 omega += increment
-        if nit % _LOOK == 0:
+        if nit % _LOOK == _LOOK - 1:
             x = Point(U, V, a, b)
             grad, passes = relative_gradient(problem, x, gradient(problem, x, r)), 5
         if watch.record(
@@ -67,6 +67,10 @@ def lmafit(problem, rank, watch, options, *, tol=None, maxiter=None):
             judge=not rejected,
         ):
             break
+        if not np.isnan(grad):
+            if fun >= lowest[0] and grad >= lowest[1]:
+                break
+            lowest = min(fun, lowest[0]), min(grad, lowest[1])
     return problem.balance(U, V, a, b)
 
 

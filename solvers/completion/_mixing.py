@@ -20,6 +20,8 @@ class Mixing:
     Parameters
     ----------
     be : Backend
+    window : int, default 6
+        Most changes that are mixed; with 0 the next point is the image.
 
     Attributes
     ----------
@@ -32,17 +34,23 @@ class Mixing:
        Numerical Analysis 49 (2011), 1715-1735.
     """
 
-    def __init__(self, be):
-        self._be = be
-        self._last, self._steps, self._stride, self.mixed = None, [], None, False
+    def __init__(self, be, window=_WINDOW):
+        self._be, self._window, self._stride = be, window, None
+        self.forget()
+
+    def forget(self):
+        """Begin anew, where points are no longer what they were."""
+        self._last, self._steps, self.mixed = None, [], False
 
     def reject(self):
         """Begin anew, in the other of the two ways."""
-        self._last, self._steps, self.mixed = None, [], False
+        self.forget()
         self._stride = None if self._stride else 1.0
 
     def __call__(self, x, image):
         """Return the next point, from the present one and its image; all are arrays."""
+        if not self._window:
+            return image.copy()
         if self._stride is None:
             return self._fixed_point(x, image)
         ahead = image + self._stride * (image - x)
@@ -55,7 +63,8 @@ class Mixing:
         self.mixed = last is not None
         if last is None:
             return image.copy()
-        self._steps = [*self._steps[1 - _WINDOW :], (change - last[1], image - last[0])]
+        self._steps = [*self._steps, (change - last[1], image - last[0])]
+        self._steps = self._steps[-self._window :]
         F = xp.stack([f for f, _ in self._steps])
         gram, right = self._be.host(F @ F.T, F @ change)
         weights = np.linalg.lstsq(gram, right, rcond=_ROUNDING)[0]

@@ -240,16 +240,17 @@ def _from_sparse(name, M, shape, weights, dtype):
     if getattr(M, "ndim", 2) != 2:
         raise ValueError(f"`{name}` came {M.ndim}-D; expected a matrix")
     _agree(name, M.shape, shape)
-    coo = M.tocoo(copy=False)
+    invalid = f"`{name}` holds indices outside its shape {M.shape}; expected a valid matrix"
+    try:
+        coo = M.tocoo(copy=False)
+    except ValueError as error:
+        raise ValueError(invalid) from error
     io = _ingest(name, coo.data, weights, dtype)
     m, n = coo.shape
-    # SciPy builds matrices without looking at their indices.
     with io.device:
+        # Sparse matrices do not look at indices that are assigned to them.
         if coo.data.size and not (_within(io.be, coo.row, m) and _within(io.be, coo.col, n)):
-            raise ValueError(
-                f"`{name}` holds indices outside its shape {coo.shape}; expected a valid "
-                "sparse matrix"
-            )
+            raise ValueError(invalid)
         vals = io[name].reshape(-1)
         _check_finite(io.be, vals, f"{name}.data")
         return _entries(io, coo.row, coo.col, vals, _entry_weights(io, vals), coo.shape)

@@ -144,6 +144,19 @@ class Completion:
         return float(np.sqrt(self.be.host(square))) or 1.0
 
     @cached_property
+    def slope(self):
+        """Norm of the data's gradient at zero, the unit of relative gradients; 1 if it is 0.
+
+        Where rows and columns count differently in the ridge, it is over the roots of that.
+        """
+        xp, side = self.xp, self.obs.by_row
+        data = side.val * side.weight if side.weight.size else side.val
+        if self.weighted:
+            d, e = self.row_scale[self.obs.rows], self.col_scale[self.obs.cols]
+            data = data / xp.sqrt(d * e)
+        return float(np.sqrt(self.be.host(xp.square(data, dtype=np.float64).sum()))) or 1.0
+
+    @cached_property
     def _offset(self):
         """What the weighted entries of implicit feedback lack to its objective."""
         if not self.implicit:
@@ -161,7 +174,12 @@ class Completion:
 
     def misfit(self, A, B, r):
         """Return half the weighted sum of squares, from the residual `r`."""
-        total = 0.5 * self.be.host(_sum_of_squares(self.xp, r, self.obs.by_row.weight))
+        square = self.be.host(_sum_of_squares(self.xp, r, self.obs.by_row.weight))
+        return self.misfit_of(square, A, B)
+
+    def misfit_of(self, square, A, B):
+        """Return half the weighted sum of squares, from that of the observed entries."""
+        total = 0.5 * square
         if self.implicit:
             total += 0.5 * self.be.host(((A.T @ A) * (B.T @ B)).sum()) + self._offset
         return float(total)

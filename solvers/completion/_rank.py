@@ -194,9 +194,10 @@ def of_unknown_rank(ranks, pipeline):
             fit = scaled_gradient_descent if convex and not problem.implicit else pipeline
             trials = Trials(problem, fit, options.rng, lambda: watch.run.late)
             estimates = (1,) if problem.implicit else estimate(problem, options.rng).values()
-            rank = trials.choose(ranks and check_ranks(ranks, largest), max(estimates))
+            given = None if ranks is None else check_ranks(ranks, largest)
+            rank = trials.choose(given, max(estimates))
             watch.rank_curve = trials.curve()
-            known.append((rank, trials.found[rank].point))
+            known.append((rank, trials.point(rank)))
         rank, point = known[0]
         if options.x0 is not None:
             A, B, a, b = options.x0
@@ -238,7 +239,8 @@ class Trials:
 
     def choose(self, ranks, estimate):
         """Return the best of these ranks, or of all, beginning at an estimate."""
-        self._split(max(ranks) if ranks else 2 * estimate)
+        if not self._split(max(ranks) if ranks else 2 * estimate):
+            return min(ranks) if ranks else estimate
         if ranks:
             for rank in ranks:
                 if not self._late() or not self.found:
@@ -253,9 +255,15 @@ class Trials:
             self._walk(range(first - 1, 0, -1))
         return self._least()
 
+    def point(self, rank):
+        """Return the fit of a rank, or None."""
+        return self.found[rank].point if rank in self.found else None
+
     def curve(self):
-        """Return the errors by rank, in the data's unit."""
+        """Return the errors by rank, in the data's unit, or None if nothing was tried."""
         ranks = sorted(self.found)
+        if not ranks:
+            return None
         errors = [self.problem.scale * np.sqrt(self.found[rank].mean) for rank in ranks]
         return {"rank": np.array(ranks), "rmse": np.array(errors)}
 
@@ -310,23 +318,27 @@ class Trials:
         return Trial(mean, spread / np.sqrt(square.size), point)
 
     def _split(self, largest):
-        """Keep entries apart, by weights of zero."""
+        """Keep entries apart, by weights of zero; tell whether there are any to spare."""
         problem, obs = self.problem, self.problem.obs
         xp, side = problem.xp, problem.obs.by_row
         rows, cols = (problem.be.host(x) for x in (obs.rows, obs.cols))
-        apart = xp.asarray(kept_apart(rows, cols, obs.shape, largest + 1, self._rng))
+        chosen = kept_apart(rows, cols, obs.shape, largest + 1, self._rng)
+        if not chosen.size:
+            return False
+        apart = xp.asarray(chosen)
         weight = side.weight if side.weight.size else xp.ones_like(side.val)
         self._apart = obs.rows[apart], obs.cols[apart], side.val[apart], weight[apart]
         weight = weight.copy()
         weight[apart] = 0.0
         self._train = replace(problem, obs=obs.with_values(side.val, weight), holdout=None)
         self._search = Search(self._train, self._rng)
+        return True
 
 
 def kept_apart(rows, cols, shape, least, rng):
     """Return places of entries to keep apart: a few of each row and column that has more.
 
-    Rows and columns keep `least` entries, or, if that leaves no choice, fewer.
+    Rows and columns keep `least` entries, or, if that leaves no choice, fewer; but one.
     """
     size = rows.size
     share = min(max(_SHARE, _FEW / size), 0.5)
@@ -340,7 +352,7 @@ def kept_apart(rows, cols, shape, least, rng):
             allowed = np.minimum(wanted if keys is rows else counts, np.maximum(counts - least, 0))
             chosen = chosen[_place_in_group(keys[chosen]) < allowed[keys[chosen]]]
         if chosen.size or least <= 1:
-            return np.sort(chosen) if chosen.size else order[:1]
+            return np.sort(chosen)
         least //= 2
 
 

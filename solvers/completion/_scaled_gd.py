@@ -199,6 +199,9 @@ def scaled_gradient_descent(problem, rank, watch, options, *, tol=None, maxiter=
     slope = gradient(problem, x, r)
     longest = _longest_row(problem) if options.clip == "row" else None
     watch.begin("scaled_gd", tol=tol, maxiter=maxiter)
+    relres = problem.relres(problem.misfit(x.A, x.B, r))
+    if watch.done(relres, relative_gradient(problem, x, slope)):
+        return problem.balance(*x)
     before = direction = None
     lowest = np.inf, np.inf
     for nit in watch.run:
@@ -311,9 +314,7 @@ def best_step(coefficients):
 def check_least_squares(problem, method, ridge=True):
     """Refuse the problems that a method for least squares, with a ridge or not, cannot solve."""
     wrong = {
-        "loss": problem.loss != "squared",
         "implicit": problem.implicit,
-        "nonnegative": problem.nonnegative,
         "bias": problem.biased and not ridge,
         "lam": problem.lam and not ridge,
     }
@@ -361,7 +362,7 @@ def relative_gradient(problem, x, at_x):
     if ga.size:
         m, n = problem.shape
         square = square + xp.square(ga).sum() / n + xp.square(gb).sum() / m
-    return float(np.sqrt(max(problem.be.host(square), 0.0)) / problem.norm)
+    return float(np.sqrt(max(problem.be.host(square), 0.0)) / problem.slope)
 
 
 def _with_biases(xp, x, moving=False):

@@ -195,7 +195,7 @@ def nuclear(problem, rank, watch, options, *, engine=scaled_gradient_descent):
     """
     finest = _PART * options.tol
     accuracy = max(_ROUGH, finest)
-    size = problem.lam / problem.norm
+    size = problem.lam / problem.slope
     search = Search(problem, options.rng)
     point = _beginning(problem, search, rank, options)
     while True:

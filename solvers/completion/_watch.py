@@ -133,6 +133,10 @@ class Watch:
             self._sound = tuple(part.copy() for part in state())
         return self.ended is not None
 
+    def leave(self, status, reason):
+        """End the stage, for a reason that an engine has found; the run may go on."""
+        self.ended, self.reason = status, reason
+
     def best(self, answer):
         """Return `answer`, or the best iterate if the held-out error ended the run."""
         return self._kept if self._early else answer

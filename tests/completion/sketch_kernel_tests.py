@@ -76,9 +76,10 @@ class SketchKernelTests:
     def _be(self, be):
         self.be = be
 
-    def solve(self, method, parts, A, eta=1e-12, steps=400, seed=3):
+    def solve(self, method, parts, A, eta=1e-12, steps=None, seed=3):
         """Run a row solver; return what it wrote and what it returned, on the host."""
         xp = self.be.xp
+        steps = steps if steps is not None else 400 if method == "subspace" else 0
         inner = SimpleNamespace(name=method, eta=eta, steps=steps, rng=np.random.default_rng(seed))
         parts = tuple(xp.array(x) if isinstance(x, np.ndarray) else x for x in parts)
         x, grad = xp.array(A), xp.full(A.shape, np.nan, A.dtype)
@@ -115,9 +116,9 @@ class SketchKernelTests:
 
     @each_method
     def test_a_gradient_that_is_left_is_the_one_at_the_answer(self, rng, method):
-        k = 12 if method != "subspace" else 40
+        k, steps = (40, 2) if method == "subspace" else (12, 0)
         parts, A = systems(rng, [30 * k, 40 * k], k, "all of it", noise=1.0)
-        x, _, left, _, _ = self.solve(method, parts, A, eta=1e-3, steps=2)
+        x, _, left, _, _ = self.solve(method, parts, A, eta=1e-3, steps=steps)
         _, grad, _ = expected(parts, x)
         start = np.linalg.norm(expected(parts, np.zeros_like(A))[1])
         np.testing.assert_allclose(left, grad, atol=1e-10 * start)
@@ -141,6 +142,16 @@ class SketchKernelTests:
         solved, *_ = expected(parts, A)
         for x in (first[0], other[0]):
             np.testing.assert_allclose(x, solved, atol=1e-3 * abs(solved).max())
+
+    @pytest.mark.parametrize("method", ["sketch", "unit sketch"])
+    def test_rows_that_take_too_many_steps_are_solved_directly(self, rng, method):
+        parts, A = systems(rng, [90, 150], 3, "weights")
+        solved, grad, _ = expected(parts, A)
+        x, before, left, _, count = self.solve(method, parts, A, steps=1)
+        np.testing.assert_allclose(x, solved, atol=1e-12)
+        np.testing.assert_allclose(before, grad, atol=1e-10 * abs(grad).max())
+        assert count == 2
+        assert not left.any()
 
     @each_method
     def test_equal_unknowns_leave_the_row_to_the_direct_solver(self, rng, method):

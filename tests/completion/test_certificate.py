@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from _cupy_standin import run_with_standin
 from hypothesis import given
 from hypothesis import strategies as st
 
+import solvers
 from solvers import completion
 from tests.completion.oracles import Problem, factors, influence, nonnegative_als, ridge_als
 
@@ -18,6 +22,8 @@ def pose(rng, model, strength=0.3):
     T = rng.normal(size=(m, 2)) @ rng.normal(size=(2, n)) + 0.3 * rng.normal(size=(m, n))
     seen = rng.random((m, n)) < 0.7
     seen[0, 0] = True
+    if rng.random() < 0.3:
+        seen[1], seen[:, 2] = False, False
     W, D, E, lam_bias, options = seen * 1.0, np.ones(m), np.ones(n), None, {}
     M = np.where(seen, T, np.nan)
     if model == "weights":
@@ -36,6 +42,8 @@ def pose(rng, model, strength=0.3):
         T, W = (M > 0) * 1.0, 1.0 + 2.0 * abs(M)
         options.update(implicit=True, alpha=2.0)
         if model == "frequency":
+            M[~seen] = 0.0
+            T, W = (M > 0) * 1.0, 1.0 + 2.0 * abs(M)
             degrees = (M != 0).sum(axis=1), (M != 0).sum(axis=0)
             D, E = ((d + 0.5 * size) ** 0.8 for d, size in zip(degrees, (n, m), strict=True))
             options.update(nu=0.8, alpha0=0.5)
@@ -146,6 +154,23 @@ def test_nothing_is_the_optimum_from_the_largest_ridge_on():
     assert completion.certify(M, *nothing, **{**options, "lam": 1.0001 * lam}).holds
     found = completion.certify(M, *nothing, **{**options, "lam": 0.99 * lam}, tol=1e-5)
     assert not found.holds
+
+
+def test_feedback_without_a_ridge_on_empty_rows_bears_no_dual_there(rng):
+    R = rng.poisson(1.0, size=(7, 6)).astype(float)
+    R[2] = R[:, 3] = 0.0
+    degrees = [(R != 0).sum(axis=axis) for axis in (1, 0)]
+    T, W = (R > 0) * 1.0, 1.0 + R
+    problem = Problem(T, W, *(d**0.5 for d in degrees), 0.5)
+    A, B = rng.normal(size=(7, 2)), rng.normal(size=(6, 2))
+    options = {"implicit": True, "lam": 0.5, "nu": 0.5, "alpha0": 0.0, "certificate": "gap"}
+    found = completion.certify(sp.csr_matrix(R), A, [1, 1], B, **options)
+    assert found.details["primal"] == pytest.approx(problem.primal(A @ B.T), rel=1e-12)
+    A[2] = B[3] = 0.0
+    optimum = problem.primal(A @ B.T)
+    expected = completion.certify(sp.csr_matrix(R), A, [1, 1], B, **options)
+    assert found.details["dual"] == pytest.approx(expected.details["dual"], rel=1e-12)
+    assert expected.details["dual"] <= optimum
 
 
 @pytest.mark.parametrize("model", ["plain", "weights", "weighted_lambda", "frequency"])
@@ -290,6 +315,10 @@ def test_a_robust_fit_passes_by_its_median_or_its_slope(rng, loss):
     expected = np.linalg.norm(tangent) / np.linalg.norm(psi)
     assert found.kind == GRADIENT
     assert found.details["grad_norm"] == pytest.approx(expected, rel=1e-5)
+    noise = 1.4826 * np.median(abs(error))
+    factor = {"huber": 1.345, "l1": 1e-3, "welsch": 2.985, "tukey": 4.685}[loss]
+    known = completion.certify(spoiled, moved, np.ones(2), R, loss=loss, delta=factor * noise)
+    same(completion.certify(spoiled, moved, np.ones(2), R, loss=loss), known)
     # With hardly more entries than unknowns half of them can be met by anybody.
     few = np.full(M.shape, np.nan)
     few[0], few[:, 0] = M[0], M[:, 0]
@@ -310,6 +339,15 @@ def test_a_robust_fit_under_a_ridge_is_stationary_where_its_slope_meets_the_ridg
     assert found.kind == GRADIENT
     assert not completion.certify(M, 1.001 * L, [1.0], R, **options).holds
     assert not completion.certify(M, L, [1.0], R, **{**options, "lam": 3.01}).holds
+
+
+@pytest.mark.parametrize("loss", ["welsch", "tukey"])
+def test_what_is_out_of_reach_of_every_entry_does_not_pass(rng, loss):
+    M, far = rng.normal(size=(8, 7)), np.full((8, 1), 1e3)
+    found = completion.certify(M, far, [1.0], np.ones((7, 1)), loss=loss, delta=1.0)
+    assert found.details["grad_norm"] == 0.0
+    assert found.details["inliers"] == 0.0
+    assert not found.holds
 
 
 # What must change nothing ---------------------------------------------------------------------
@@ -362,7 +400,7 @@ def test_the_unit_of_the_values_changes_only_what_is_in_it(seed, model):
     rng = np.random.default_rng(seed)
     robust = model == "huber"
     problem, M, options = pose(rng, "plain" if robust else model)
-    c = 10.0 ** rng.uniform(-50, 50)
+    c = 10.0 ** rng.uniform(-140, 140)
     (U, s, V), a, b = candidate(rng, problem)
     scaled = {**options, "lam": c * options["lam"], "mu": c * options.get("mu", 0.0)}
     if robust:
@@ -606,7 +644,6 @@ def test_what_cannot_be_judged_is_refused_by_name(name, value, error):
         ("loss", {"nonnegative": True, "loss": "huber", "delta": 1.0}),
         ("row_bias", {"nonnegative": True, "row_bias": np.ones(3)}),
         ("nu", {"weighted_lambda": True, "nu": 0.5}),
-        ("delta", {"loss": "l1"}),
         ("certificate", {"certificate": ("gap",)}),
         ("certificate", {"certificate": "gap", "lam": 1.0, "loss": "huber", "delta": 1.0}),
         ("certificate", {"certificate": ["gap"], "lam": 1.0, "nonnegative": True}),
@@ -640,3 +677,39 @@ def test_nothing_of_the_callers_is_modified(rng):
 def test_a_solver_is_not_asked_for_a_gap_that_does_not_exist():
     with pytest.raises(ValueError, match=r"^`certificate` came as \('gap',\) with lam=0"):
         completion.alternating_minimization(np.eye(3), 1, certificate=("gap",))
+
+
+def test_values_whose_squares_overflow_are_judged_all_the_same(rng):
+    M, L, R, _ = exact_problem(rng)
+    for c in (1e-200, 1e200):
+        found = completion.certify(c * M, L, np.full(2, c), R, tol=1e-12)
+        assert found.holds
+        found = completion.certify(c * M, L, np.full(2, 1.1 * c), R, tol=1e-12)
+        assert found.details["relres"] == pytest.approx(0.1)
+        assert found.details["rmse"] == pytest.approx(
+            c * completion.certify(M, L, np.full(2, 1.1), R).details["rmse"]
+        )
+
+
+def test_the_judge_works_on_the_stand_in():
+    run_with_standin(Path(__file__).parent / "certificate_on_device.py")
+
+
+@pytest.mark.parametrize(
+    ("lam", "rank", "said"),
+    [
+        (0.0, 1, "stationary for rank 1, which proves no recovery: the relative residual is 0."),
+        (0.3, 1, "stationary for rank 1, not shown to be global: the relative duality gap is 0."),
+        (0.3, 7, "relative duality gap"),
+    ],
+)
+def test_the_message_says_what_the_certificate_proves(rng, lam, rank, said):
+    M = np.where(rng.random((8, 7)) < 0.8, rng.normal(size=(8, 7)) + 3.0, np.nan)
+    res = completion.alternating_minimization(M, rank, lam=lam, tol=1e-7, maxiter=2000, rng=0)
+    assert res.success
+    assert said in res.message
+    assert res.components.tolist() == [0] * 15
+    assert res.grad_norm <= 1e-5
+    assert (res.duality_gap is None) == (lam == 0.0)
+    with pytest.warns(solvers.ConvergenceWarning, match=r"The relative (residual|duality gap) is"):
+        completion.alternating_minimization(M, rank, lam=lam, tol=1e-12, maxiter=1, rng=0)

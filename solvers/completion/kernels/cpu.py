@@ -14,6 +14,8 @@ from ..._core import threads
 from ..._core.kernels.jit import REDUCE, kernel
 from .strips import cuts
 
+_LARGEST_PLACE = 2**31 - 1
+
 
 def arrange(rows, cols, vals, weights, m):
     """Sort entries by row, then by column; equal places keep their order.
@@ -27,8 +29,7 @@ def arrange(rows, cols, vals, weights, m):
     idx, val, weight : array
         Columns, values and weights (perhaps none), sorted.
     """
-    place = np.int32 if rows.size <= np.iinfo(np.int32).max else np.int64
-    ptr, order = np.zeros(m + 1, np.int64), np.empty(rows.size, place)
+    ptr, order = np.zeros(m + 1, np.int64), np.empty(rows.size, _place_type(rows.size))
     idx, val, weight = (np.empty_like(x) for x in (cols, vals, weights))
     strips = threads.strips(rows.size)
     starts = np.zeros((strips, m), np.int64)
@@ -52,8 +53,7 @@ def transpose(ptr, idx, val, weight, n):
     perm : array of int32 or int64, shape (N,)
         Where each entry stands by row.
     """
-    place = np.int32 if idx.size <= np.iinfo(np.int32).max else np.int64
-    col_ptr, perm = np.zeros(n + 1, np.int64), np.empty(idx.size, place)
+    col_ptr, perm = np.zeros(n + 1, np.int64), np.empty(idx.size, _place_type(idx.size))
     row_of, col_val, col_weight = (np.empty_like(x) for x in (idx, val, weight))
     strips = threads.strips(idx.size)
     # Strips of whole rows; each knows where its entries of a column go.
@@ -65,6 +65,10 @@ def transpose(ptr, idx, val, weight, n):
         _accumulate(starts, col_ptr)
         _scatter(where, ptr, idx, val, weight, starts, row_of, col_val, col_weight, perm)
     return col_ptr, row_of, col_val, col_weight, perm
+
+
+def _place_type(size):
+    return np.int32 if size <= _LARGEST_PLACE else np.int64
 
 
 @kernel(parallel=True)

@@ -12,7 +12,7 @@ def arrange(rows, cols, vals, weights, m):
     """Sort entries by row, then by column; see `cpu.arrange`."""
     xp = get_backend("cupy").xp
     # CuPy's sort is stable.
-    order = xp.argsort(rows.astype(np.int64) << 32 | cols.astype(np.int64))
+    order = xp.argsort(rows.astype(np.int64) * 2**32 + cols)
     ptr = _starts(xp, rows, m)
     weight = weights[order] if weights.size else weights
     return ptr, order.astype(_place(rows.size)), cols[order], vals[order], weight

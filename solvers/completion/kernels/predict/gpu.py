@@ -1,5 +1,7 @@
 """Launchers of the CUDA twins of `cpu.py`: the same functions, for CuPy arrays."""
 
+import numpy as np
+
 from ...._core.backend import CudaSource, blocks, get_backend
 
 _cuda = CudaSource(__file__)
@@ -17,8 +19,11 @@ def best(scores, cols, out):
 
     Of equal scores the one in the smaller column is better.
     """
-    xp, k = get_backend("cupy").xp, cols.shape[1]
+    xp = get_backend("cupy").xp
     # CuPy's partition is a full sort, and its sort is stable.
-    order = xp.argsort(-scores, axis=1)[:, :k]
-    out[:] = xp.take_along_axis(scores, order, axis=1)
-    cols[:] = xp.where(out > -xp.inf, order, -1)
+    order = xp.argsort(-scores, axis=1)[:, : cols.shape[1]]
+    found = xp.take_along_axis(scores, order, axis=1)
+    out.fill(-np.inf)
+    cols.fill(-1)
+    out[:, : order.shape[1]] = found
+    cols[:, : order.shape[1]] = xp.where(found > -np.inf, order, -1)

@@ -1,7 +1,7 @@
 """Numba kernels that solve row systems of many unknowns: by sketches, and block by block.
 
 The systems are those of the kernels in ``rows``: `ptr` ... `shared` mean the same, and so do what
-`grad` and `left` receive and what is returned. H is a row's Hessian, g its gradient.
+`grad` and `left` receive and what is returned. So does V, a buffer with the entries of a row.
 """
 
 import math
@@ -12,16 +12,14 @@ from numba import prange
 from ...._core import threads
 from ...._core.kernels.jit import REDUCE, kernel
 from ..cpu import cuts
+from ..rows.cpu import _BUFFER, _LONG, _WIDE, _factor, _gather, _product, _system
+from ..rows.tiles import BLOCK, GROUP, add_products, apart
 
-# Rows of a sketch for each unknown. The preconditioned H is within (k / s)^1/2 or so of the
-# identity: with s = 4 k conjugate gradients halve the error in each step, but steps of length one
-# would not converge (measured; they need about 12 k).
-_CONJUGATE, _UNIT = 4, 12
 # Entries in each column of a sketch. Two keep its quality where rows of B differ much in length:
 # of 4.0, 4.7 and 6.0 steps with one entry, for k = 20, 50, 100, they leave 3.5, 3.8 and 4.2.
 _NNZ = 2
 # Unknowns that are minimised over at a time.
-_BLOCK = 32
+_SUBSPACE = 32
 # What became of a row; 0: it was left as it is.
 _DONE, _GIVEN_UP = 1, 2
 
@@ -30,36 +28,25 @@ _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _HALF, _LOW = np.uint64(32), np.uint64(1)
 
 
-def sketch_rows(
-    ptr,
-    idx,
-    val,
-    weight,
-    B,
-    offset,
-    ridge,
-    lam_bias,
-    shared,
-    A,
-    grad,
-    left,
-    state,
-    eta,
-    unit,
-    seed,
-):
+def sketch_rows(systems, A, grad, left, state, eta, s, most, unit, seed):
     """Improve each ``A_i`` by least squares that a random sketch of its system preconditions.
 
-    Rows with too few entries for a sketch, or whose sketch is singular, are left as they are.
+    Rows with at most 2 s entries, or whose sketch is singular, are left as they are.
 
     Parameters
     ----------
-    ptr, ..., left : array or float
+    systems : tuple
+        Arguments `ptr` to `shared` of the kernels in ``rows``.
+    A, grad, left : array, shape (m, k)
         See ``rows``.
     state : array of int8, shape (m,)
         Zeros; becomes 1 for a row that is solved, 2 for one that did not get there in time.
     eta : float
-        A row is solved when its preconditioned gradient is `eta` times as long as with A_i = 0.
+        A row is solved when its preconditioned gradient is `eta` times as long as its values.
+    s : int
+        Rows of a sketch.
+    most : int
+        Most steps for a row.
     unit : bool
         Whether to take the steps of length one that the theory has, not conjugate gradients.
     seed : int
@@ -68,277 +55,106 @@ def sketch_rows(
     Returns
     -------
     square : float
+        Weighted sum of squared residuals at the A that came in, of the rows that are improved.
     steps : int
         Steps of all rows.
     """
-    k = B.shape[1]
-    s = (_UNIT if unit else _CONJUGATE) * k
-    eta = max(eta, _roundings(A))
-    most = 3 * max(math.ceil(math.log(1.0 / eta) / (0.5 * math.log(s / k))), 1)
-    squares, counts = np.zeros(A.shape[0]), np.zeros(A.shape[0], np.int64)
+    ptr, *rest = systems
+    where, squares, counts = _prepared(ptr, A, A.shape[1])
+    kind = _kind(A, ptr)
     with threads.guard():
-        where = cuts(ptr, k * k)
         _sketch_rows(
-            where, ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, state,
-            eta, unit, np.uint64(seed), s, most, squares, counts,
+            where, ptr, tuple(rest), A, grad, left, state, eta, s, most, unit, np.uint64(seed),
+            kind, squares, counts,
         )  # fmt: skip
     return squares.sum(), int(counts.sum())
 
 
-def _roundings(A):
-    """Return the smallest relative tolerance that rounding errors let a row reach."""
-    return 64.0 * float(np.finfo(A.dtype).eps)
+def _prepared(ptr, A, work):
+    """Return strips of rows for so many operations per unknown and entry, and two counters."""
+    m, k = A.shape
+    return cuts(ptr, k * work), np.zeros(m), np.zeros(m, np.int64)
+
+
+def _kind(A, ptr):
+    """Return an empty array of the type in which rows are solved."""
+    wide = A.shape[1] > _WIDE or np.diff(ptr).max() > _LONG
+    return np.empty(0, np.float64 if wide else A.dtype)
 
 
 @kernel(parallel=True)
 def _sketch_rows(
-    where, ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, state, eta,
-    unit, seed, s, most, squares, counts,
-):  # fmt: skip
-    k = B.shape[1]
+    where, ptr, systems, A, grad, left, state, eta, s, most, unit, seed, kind, squares, counts
+):
     for t in prange(where.size - 1):
-        G, S = np.empty((k, k), A.dtype), np.empty((s, k), A.dtype)
-        diag, h, work = np.empty(k, A.dtype), np.empty(k, A.dtype), np.empty((3, k), A.dtype)
-        nothing = np.empty(0, A.dtype)
-        for i in range(where[t], where[t + 1]):
-            first, last, x, g = ptr[i], ptr[i + 1], A[i], left[i]
-            _diagonal(ridge[i], lam_bias, offset, diag)
-            # With more than half as many rows as the system a sketch saves nothing.
-            if last - first <= 2 * s:
-                continue
-            _sketch(first, last, idx, weight, B, seed, S)
-            _gram(S, diag, shared, G)
-            if not _cholesky(G):
-                continue
-            squares[i] = _gradient(
-                first, last, idx, val, weight, B, offset, diag, shared, x, grad[i], h, nothing
-            )
-            g[:] = grad[i]
+        _sketch_strip(
+            where[t], where[t + 1], ptr, systems, A, grad, left, state, eta, s, most, unit, seed,
+            kind, squares, counts,
+        )  # fmt: skip
+
+
+@kernel()
+def _sketch_strip(
+    first, last, ptr, systems, A, grad, left, state, eta, s, most, unit, seed, kind, squares,
+    counts,
+):  # fmt: skip
+    """Solve the rows from `first` to `last`, in the precision of `kind`."""
+    apart()
+    idx, val, weight, B, offset, ridge, lam_bias, shared = systems
+    k = B.shape[1]
+    width = -(-k // BLOCK) * BLOCK
+    room = max(_BUFFER // width // GROUP, 1) * GROUP
+    V, target = np.zeros((room, width), kind.dtype), np.zeros(room, kind.dtype)
+    S, G = np.zeros((s, width), kind.dtype), np.zeros((width, width + BLOCK), kind.dtype)
+    P, work = np.zeros((width, width), kind.dtype), np.zeros((6, width), kind.dtype)
+    x, g, diag = work[0], work[1], work[2]
+    if shared.size > 0:
+        P[:k, :k] = shared
+    for i in range(first, last):
+        # With more than half as many rows as the system a sketch saves nothing.
+        if ptr[i + 1] - ptr[i] <= 2 * s:
+            continue
+        x[:k], diag[:k] = A[i], ridge[i]
+        if offset.size > 0:
+            diag[0] = lam_bias
+        entries = ptr[i], ptr[i + 1], idx, val, weight, B, offset
+        square, scale, _ = _system(entries, V, target, P, diag, x, g, G, False)
+        grad[i] = g[:k]
+        _sketch(entries, V, target, seed, S)
+        for q in range(width):
+            G[q, :width] = P[q]
+            G[q, q] += diag[q]
+        for row in range(0, width, BLOCK):
+            add_products(S, 0, s, row, row, width, G)
+        if _factor(G, g, k, work[3:]):
+            squares[i] = square
             counts[i], done = _iterate(
-                first, last, idx, weight, B, diag, shared, G, x, g, h, eta, unit, most, work
+                entries, V, target, P, diag, G, x, g, eta * eta * scale, unit, most, work[3:]
             )
             state[i] = _DONE if done else _GIVEN_UP
+            A[i], left[i] = x[:k], g[:k]
 
 
 @kernel(fastmath=REDUCE)
-def _iterate(
-    first, last, idx, weight, B, diag, shared, L, x, g, h, eta, unit, most, work
-):  # fmt: skip
-    """Descend with ``L L^T`` for a preconditioner; return the steps, and whether g got small.
-
-    g is the gradient at x and stays so; h is minus the gradient at zero, and is overwritten.
-    """
-    k = x.size
-    y, p, Hp = work[0], work[1], work[2]
-    _forward(L, h)
-    goal = eta * eta * (h @ h)
-    y[:] = g
-    _forward(L, y)
-    rho = y @ y
-    p[:] = 0.0
-    step, before = 0, 1.0
-    while rho > goal:
-        if step == most:
-            return step, False
-        _backward(L, y)
-        # Directions that are not made conjugate to those before are the gradients themselves.
-        keep = 0.0 if unit or step == 0 else rho / before
-        for q in range(k):
-            p[q] = keep * p[q] - y[q]
-        _hessian(first, last, idx, weight, B, diag, shared, p, Hp)
-        alpha = 1.0 if unit else rho / (p @ Hp)
-        for q in range(k):
-            x[q] += alpha * p[q]
-            g[q] += alpha * Hp[q]
-        y[:] = g
-        _forward(L, y)
-        before, rho = rho, y @ y
-        step += 1
-    return step, True
-
-
-def subspace_rows(
-    ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, state, eta, steps
-):
-    """Improve each ``A_i`` by minimising over some of its unknowns at a time, all in turn.
-
-    That is the block coordinate Newton method of iALS++ (Rendle et al., arXiv:2110.14044). Rows
-    with fewer entries than unknowns, or with a singular block, are left as they are.
-
-    Parameters
-    ----------
-    ptr, ..., left : array or float
-        See ``rows``.
-    state : array of int8, shape (m,)
-        Zeros; becomes 1 for the other rows.
-    eta : float
-        A row stops when its gradient is `eta` times as long as with A_i = 0,
-    steps : int
-        or after so many rounds over its unknowns.
-
-    Returns
-    -------
-    square : float
-    steps : int
-        Rounds of all rows.
-    """
-    eta = max(eta, _roundings(A))
-    squares, counts = np.zeros(A.shape[0]), np.zeros(A.shape[0], np.int64)
-    longest = int(np.diff(ptr).max(initial=0))
-    with threads.guard():
-        where = cuts(ptr, B.shape[1] * _BLOCK)
-        _subspace_rows(
-            where, ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, state,
-            eta, steps, longest, squares, counts,
-        )  # fmt: skip
-    return squares.sum(), int(counts.sum())
-
-
-@kernel(parallel=True)
-def _subspace_rows(
-    where, ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, state, eta,
-    steps, longest, squares, counts,
-):  # fmt: skip
-    k = B.shape[1]
-    for t in prange(where.size - 1):
-        # The Cholesky factors of all blocks on the diagonal, one below the other.
-        L = np.empty((k, _BLOCK), A.dtype)
-        diag, h = np.empty(k, A.dtype), np.empty(k, A.dtype)
-        d, e = np.empty(_BLOCK, A.dtype), np.empty(longest, A.dtype)
-        for i in range(where[t], where[t + 1]):
-            first, last, x, g = ptr[i], ptr[i + 1], A[i], left[i]
-            _diagonal(ridge[i], lam_bias, offset, diag)
-            # With fewer entries than unknowns nothing is saved, nor need the minimiser be unique.
-            if last - first < k or not _blocks(first, last, idx, weight, B, diag, shared, L):
-                continue
-            squares[i] = _gradient(
-                first, last, idx, val, weight, B, offset, diag, shared, x, grad[i], h, e
-            )
-            g[:] = grad[i]
-            goal = eta * eta * (h @ h)
-            while counts[i] < steps and g @ g > goal:
-                for q in range(0, k, _BLOCK):
-                    _descend(first, last, idx, weight, B, diag, shared, L, q, x, e, d)
-                _gradient_of(first, last, idx, weight, B, diag, shared, x, e, g)
-                counts[i] += 1
-            state[i] = _DONE
-
-
-@kernel(fastmath=REDUCE)
-def _blocks(first, last, idx, weight, B, diag, shared, L):
-    """Factorise the blocks on the Hessian's diagonal; tell whether all have full rank."""
-    k = diag.size
-    for q in range(0, k, _BLOCK):
-        size = min(_BLOCK, k - q)
-        G = L[q : q + size, :size]
-        for a in range(size):
-            for b in range(a + 1):
-                G[a, b] = shared[q + a, q + b] if shared.size > 0 else 0.0
-            G[a, a] += diag[q + a]
-        for p in range(first, last):
-            v = B[idx[p], q : q + size]
-            for a in range(size):
-                c = weight[p] * v[a] if weight.size > 0 else v[a]
-                for b in range(a + 1):
-                    G[a, b] += c * v[b]
-        if not _cholesky(G):
-            return False
-    return True
-
-
-@kernel(fastmath=REDUCE)
-def _descend(first, last, idx, weight, B, diag, shared, L, q, x, e, d):
-    """Minimise over the block that begins with the unknown q; e is the residual and stays so."""
-    size = min(_BLOCK, x.size - q)
-    d = d[:size]
-    for a in range(size):
-        d[a] = diag[q + a] * x[q + a]
-        if shared.size > 0:
-            d[a] += shared[q + a] @ x
-    for p in range(first, last):
-        v = B[idx[p], q : q + size]
-        r = weight[p] * e[p - first] if weight.size > 0 else e[p - first]
-        for a in range(size):
-            d[a] += r * v[a]
-    _forward(L[q : q + size], d)
-    _backward(L[q : q + size], d)
-    x[q : q + size] -= d
-    for p in range(first, last):
-        e[p - first] -= B[idx[p], q : q + size] @ d
-
-
-@kernel(fastmath=REDUCE)
-def _gradient_of(first, last, idx, weight, B, diag, shared, x, e, g):
-    """Set g to the gradient at x, where the residual is e."""
-    _penalty_times(diag, shared, x, g)
-    for p in range(first, last):
-        v = B[idx[p]]
-        r = weight[p] * e[p - first] if weight.size > 0 else e[p - first]
-        for q in range(x.size):
-            g[q] += r * v[q]
-
-
-@kernel(inline=True)
-def _diagonal(ridge, lam_bias, offset, diag):
-    diag[:] = ridge
-    if offset.size > 0:
-        diag[0] = lam_bias
-
-
-@kernel(fastmath=REDUCE)
-def _gradient(first, last, idx, val, weight, B, offset, diag, shared, x, g, h, e):
-    """Set g and h, minus the gradient at zero, and e, the residual, if it has room.
-
-    Returns the weighted sum of squares.
-    """
-    k = x.size
-    _penalty_times(diag, shared, x, g)
-    h[:] = 0.0
-    square = 0.0
-    for p in range(first, last):
-        v = B[idx[p]]
-        target = val[p]
-        if offset.size > 0:
-            target -= offset[idx[p]]
-        r = -target
-        for q in range(k):
-            r += v[q] * x[q]
-        w = weight[p] if weight.size > 0 else v.dtype.type(1.0)
-        square += w * r * r
-        if e.size > 0:
-            e[p - first] = r
-        r *= w
-        target *= w
-        for q in range(k):
-            g[q] += r * v[q]
-            h[q] += target * v[q]
-    return square
-
-
-@kernel(fastmath=REDUCE)
-def _hessian(first, last, idx, weight, B, diag, shared, x, out):
-    """Set out to the product of the Hessian and x."""
-    k = x.size
-    _penalty_times(diag, shared, x, out)
-    for p in range(first, last):
-        v = B[idx[p]]
-        r = v.dtype.type(0.0)
-        for q in range(k):
-            r += v[q] * x[q]
-        if weight.size > 0:
-            r *= weight[p]
-        for q in range(k):
-            out[q] += r * v[q]
-
-
-@kernel(fastmath=REDUCE)
-def _penalty_times(diag, shared, x, out):
-    for q in range(x.size):
-        total = diag[q] * x[q]
-        if shared.size > 0:
-            for r in range(x.size):
-                total += shared[q, r] * x[r]
-        out[q] = total
+def _sketch(entries, V, target, seed, S):
+    """Set S to a sparse random sign matrix times the row's system, weights included."""
+    apart()
+    start, last = entries[0], entries[1]
+    fits = last - start <= V.shape[0]
+    part, size = S.shape[0] // _NNZ, V.dtype.type(math.sqrt(1.0 / _NNZ))
+    S[:] = 0.0
+    while start < last:
+        if not fits:
+            _gather(entries, start, V, target)
+        for n in range(min(last - start, V.shape[0])):
+            for c in range(_NNZ):
+                bits = _bits(seed, _NNZ * (start + n) + c)
+                # The upper half of the bits, as a fraction, says which row; the lowest the sign.
+                row = c * part + np.int64(((bits >> _HALF) * np.uint64(part)) >> _HALF)
+                f = size if bits & _LOW else -size
+                for q in range(V.shape[1]):
+                    S[row, q] += f * V[n, q]
+        start += V.shape[0]
 
 
 @kernel(inline=True)
@@ -351,74 +167,250 @@ def _bits(seed, counter):
 
 
 @kernel(fastmath=REDUCE)
-def _sketch(first, last, idx, weight, B, seed, S):
-    """Set S to a sparse random sign matrix times the row's system, weights included."""
-    S[:] = 0.0
-    part = S.shape[0] // _NNZ
-    for p in range(first, last):
-        v = B[idx[p]]
-        size = v.dtype.type(math.sqrt((weight[p] if weight.size > 0 else 1.0) / _NNZ))
-        for c in range(_NNZ):
-            bits = _bits(seed, _NNZ * p + c)
-            # The upper half of the bits, as a fraction, says which row; the lowest the sign.
-            row = S[c * part + np.int64(((bits >> _HALF) * np.uint64(part)) >> _HALF)]
-            f = size if bits & _LOW else -size
-            for q in range(v.size):
-                row[q] += f * v[q]
+def _iterate(entries, V, target, P, diag, U, x, g, goal, unit, most, work):
+    """Descend with ``U^T U`` for a preconditioner; return the steps, and whether g got small.
+
+    g is the gradient at x and stays so.
+    """
+    apart()
+    y, p, product = work[0], work[1], work[2]
+    for q in range(x.size):
+        y[q], p[q] = g[q], 0.0
+    rho = _forward(U, y)
+    step, before = 0, 1.0
+    while rho > goal:
+        if step == most:
+            return step, False
+        _backward(U, y)
+        # Directions that are not made conjugate to those before are the gradients themselves.
+        keep = 0.0 if unit or step == 0 else rho / before
+        for q in range(x.size):
+            p[q] = keep * p[q] - y[q]
+        curvature = _product(entries, V, target, P, diag, p, product)
+        alpha = 1.0 if unit else rho / curvature
+        for q in range(x.size):
+            x[q] += alpha * p[q]
+            g[q] += alpha * product[q]
+            y[q] = g[q]
+        before, rho = rho, _forward(U, y)
+        step += 1
+    return step, True
 
 
 @kernel(fastmath=REDUCE)
-def _gram(S, diag, shared, G):
-    """Set the lower half of G to ``S^T S`` and what is added to it."""
+def _forward(U, x):
+    """Solve with the transpose of U, in place; return the square of the solution.
+
+    Blocks on the diagonal of U are the inverses of what they were, see `rows.cpu._factor`.
+    """
+    apart()
+    square = 0.0
+    for row in range(0, x.size, BLOCK):
+        end = row + BLOCK
+        for q in range(end - 1, row - 1, -1):
+            total = U.dtype.type(0.0)
+            for c in range(row, q + 1):
+                total += U[c, q] * x[c]
+            x[q] = total
+            square += total * total
+        for q in range(row, end):
+            for c in range(end, x.size):
+                x[c] -= U[q, c] * x[q]
+    return square
+
+
+@kernel(fastmath=REDUCE)
+def _backward(U, x):
+    """Solve with U, in place."""
+    apart()
+    for row in range(x.size - BLOCK, -1, -BLOCK):
+        end = row + BLOCK
+        for q in range(row, end):
+            total = x[q]
+            for c in range(end, x.size):
+                total -= U[q, c] * x[c]
+            x[q] = total
+        for q in range(row, end):
+            total = U.dtype.type(0.0)
+            for c in range(q, end):
+                total += U[q, c] * x[c]
+            x[q] = total
+
+
+def subspace_rows(systems, A, grad, left, state, eta, most):
+    """Improve each ``A_i`` by minimising over some of its unknowns at a time, all in turn.
+
+    That is the block coordinate Newton method of iALS++ (Rendle et al., arXiv:2110.14044). Rows
+    with fewer entries than unknowns, or with a singular block, are left as they are.
+
+    Parameters
+    ----------
+    systems, A, grad, left, state
+        See `sketch_rows`; rows that are improved count as solved.
+    eta : float
+        A row stops when its preconditioned gradient is `eta` times as long as its values,
+    most : int
+        or after so many rounds over its unknowns.
+
+    Returns
+    -------
+    square : float
+        As for `sketch_rows`.
+    steps : int
+        Rounds of all rows.
+    """
+    ptr, *rest = systems
+    where, squares, counts = _prepared(ptr, A, _SUBSPACE)
+    longest, kind = int(np.diff(ptr).max()), _kind(A, ptr)
+    with threads.guard():
+        _subspace_rows(
+            where, ptr, tuple(rest), A, grad, left, state, eta, most, longest, kind, squares,
+            counts,
+        )  # fmt: skip
+    return squares.sum(), int(counts.sum())
+
+
+@kernel(parallel=True)
+def _subspace_rows(
+    where, ptr, systems, A, grad, left, state, eta, most, longest, kind, squares, counts
+):
+    for t in prange(where.size - 1):
+        _subspace_strip(
+            where[t], where[t + 1], ptr, systems, A, grad, left, state, eta, most, longest, kind,
+            squares, counts,
+        )  # fmt: skip
+
+
+@kernel()
+def _subspace_strip(
+    first, last, ptr, systems, A, grad, left, state, eta, most, longest, kind, squares, counts
+):
+    """Improve the rows from `first` to `last`, in the precision of `kind`."""
+    apart()
+    idx, val, weight, B, offset, ridge, lam_bias, shared = systems
+    k = B.shape[1]
+    # The blocks on the Hessian's diagonal, factored, and the part of the entries that one needs.
+    L = np.zeros((-(-k // _SUBSPACE), _SUBSPACE, _SUBSPACE + BLOCK), kind.dtype)
+    V = np.zeros((_BUFFER // _SUBSPACE, _SUBSPACE), kind.dtype)
+    work, d = np.zeros((3, k), kind.dtype), np.zeros((2, _SUBSPACE), kind.dtype)
+    e = np.zeros(longest, kind.dtype)
+    x, g, diag = work[0], work[1], work[2]
+    for i in range(first, last):
+        x[:], diag[:] = A[i], ridge[i]
+        if offset.size > 0:
+            diag[0] = lam_bias
+        entries = ptr[i], ptr[i + 1], idx, val, weight, B, offset
+        # With fewer entries than unknowns nothing is saved, nor need the minimiser be unique.
+        if ptr[i + 1] - ptr[i] < k or not _factor_blocks(entries, diag, shared, V, L, d):
+            continue
+        squares[i], scale = _residual(entries, x, e)
+        _gradient(entries, diag, shared, x, e, g)
+        grad[i] = g
+        # The gradient of a block is judged by what its own Hessian makes of it.
+        while counts[i] < most:
+            size = 0.0
+            for b in range(L.shape[0]):
+                size += _descend(entries, diag, shared, L[b], b * _SUBSPACE, x, e, d[0])
+            counts[i] += 1
+            if size <= eta * eta * scale:
+                break
+        _gradient(entries, diag, shared, x, e, g)
+        state[i] = _DONE
+        A[i], left[i] = x, g
+
+
+@kernel(fastmath=REDUCE)
+def _factor_blocks(entries, diag, shared, V, L, work):
+    """Factor the blocks on the Hessian's diagonal; tell whether all have full rank."""
+    apart()
+    start, last, idx, _, weight, B, _ = entries
     k = diag.size
-    for q in range(k):
-        for r in range(q + 1):
-            G[q, r] = shared[q, r] if shared.size > 0 else 0.0
-        G[q, q] += diag[q]
-    # Four rows at a time: G is read and written a fourth as often. Sketches have 4 k rows.
-    for p in range(0, S.shape[0], 4):
-        for q in range(k):
-            a, b, c, d = S[p, q], S[p + 1, q], S[p + 2, q], S[p + 3, q]
-            for r in range(q + 1):
-                G[q, r] += a * S[p, r] + b * S[p + 1, r] + c * S[p + 2, r] + d * S[p + 3, r]
-
-
-@kernel(fastmath=REDUCE)
-def _cholesky(G):
-    """Factorise the lower half of G in place; tell whether it has full rank to rounding."""
-    k = G.shape[0]
-    top = 0.0
-    for q in range(k):
-        top = max(top, G[q, q])
-    floor = top * k * 4.0 * np.finfo(G.dtype).eps
-    for q in range(k):
-        for r in range(q + 1):
-            total = G[q, r]
-            for c in range(r):
-                total -= G[q, c] * G[r, c]
-            if r < q:
-                G[q, r] = total / G[r, r]
-            elif total > floor:
-                G[q, q] = math.sqrt(total)
-            else:
-                return False
+    for b in range(L.shape[0]):
+        q, G = b * _SUBSPACE, L[b]
+        size = min(_SUBSPACE, k - q)
+        G[:] = 0.0
+        for r in range(size):
+            for c in range(size):
+                G[r, c] = shared[q + r, q + c] if shared.size > 0 else 0.0
+            G[r, r] += diag[q + r]
+        V[:] = 0.0
+        for chunk in range(start, last, V.shape[0]):
+            rows = min(last - chunk, V.shape[0])
+            for n in range(rows):
+                j = idx[chunk + n]
+                root = math.sqrt(weight[chunk + n]) if weight.size > 0 else 1.0
+                for r in range(size):
+                    V[n, r] = root * B[j, q + r]
+            for row in range(0, _SUBSPACE, BLOCK):
+                add_products(V, 0, rows, row, row, _SUBSPACE, G)
+        work[1, :] = 0.0
+        if not _factor(G, work[1], size, work):
+            return False
     return True
 
 
 @kernel(fastmath=REDUCE)
-def _forward(L, x):
-    """Solve with L, in place."""
-    for q in range(x.size):
-        total = x[q]
-        for c in range(q):
-            total -= L[q, c] * x[c]
-        x[q] = total / L[q, q]
+def _residual(entries, x, e):
+    """Set e to the residual at x; return the weighted sums of its squares and of the values'."""
+    apart()
+    first, last, idx, val, weight, B, offset = entries
+    square, scale = 0.0, 0.0
+    for p in range(first, last):
+        v, w = B[idx[p]], weight[p] if weight.size > 0 else val.dtype.type(1.0)
+        target = val[p] - offset[idx[p]] if offset.size > 0 else val[p]
+        r = -e.dtype.type(target)
+        for q in range(x.size):
+            r += v[q] * x[q]
+        e[p - first] = r
+        square += w * r * r
+        scale += w * target * target
+    return square, scale
 
 
 @kernel(fastmath=REDUCE)
-def _backward(L, x):
-    """Solve with the transpose of L, in place."""
-    for q in range(x.size - 1, -1, -1):
-        x[q] /= L[q, q]
-        for c in range(q):
-            x[c] -= L[q, c] * x[q]
+def _gradient(entries, diag, shared, x, e, g):
+    """Set g to the gradient at x, where the residual is e."""
+    apart()
+    first, last, idx, _, weight, B, _ = entries
+    for q in range(x.size):
+        g[q] = diag[q] * x[q]
+        if shared.size > 0:
+            for r in range(x.size):
+                g[q] += shared[q, r] * x[r]
+    for p in range(first, last):
+        v, r = B[idx[p]], weight[p] * e[p - first] if weight.size > 0 else e[p - first]
+        for q in range(x.size):
+            g[q] += r * v[q]
+
+
+@kernel(fastmath=REDUCE)
+def _descend(entries, diag, shared, U, q, x, e, d):
+    """Minimise over the block that begins with the unknown q; e is the residual and stays so.
+
+    Returns the square of the block's gradient, preconditioned by its Hessian.
+    """
+    apart()
+    first, last, idx, _, weight, B, _ = entries
+    size = min(_SUBSPACE, x.size - q)
+    for r in range(d.size):
+        d[r] = diag[q + r] * x[q + r] if r < size else 0.0
+    if shared.size > 0:
+        for r in range(size):
+            for c in range(x.size):
+                d[r] += shared[q + r, c] * x[c]
+    for p in range(first, last):
+        v = B[idx[p], q : q + size]
+        f = weight[p] * e[p - first] if weight.size > 0 else e[p - first]
+        for r in range(size):
+            d[r] += f * v[r]
+    square = _forward(U, d)
+    _backward(U, d)
+    for r in range(size):
+        x[q + r] -= d[r]
+    for p in range(first, last):
+        v = B[idx[p], q : q + size]
+        change = e.dtype.type(0.0)
+        for r in range(size):
+            change += v[r] * d[r]
+        e[p - first] -= change
+    return square

@@ -3,7 +3,7 @@
 #include "common.cuh"
 
 // Unknowns that are minimised over at a time: one for each lane of a warp.
-constexpr int BLOCK = 32;
+constexpr int SUBSPACE = 32;
 // Entries in each column of a sketch.
 constexpr int NNZ = 2;
 
@@ -67,28 +67,21 @@ __device__ void combine(const System<T>& row, const T* x, const T* e, T* out) {
   __syncthreads();
 }
 
-// Set g to the gradient at x, h to minus the one at zero and e to the residual; return the
-// weighted sum of squares.
+// The weighted sums of squares of the residual e, and of the values.
 template <class T>
-__device__ double gradient(const System<T>& row, const T* x, T* g, T* h, T* e) {
-  products(row, x, true, e);
-  double square = 0;
-  for (long long p = row.first + threadIdx.x; p < row.last; p += blockDim.x) {
-    const double r = e[p - row.first];
-    square += row.w(p) * r * r;
-  }
-  square = block_sum(square);
-  combine(row, x, e, g);
-  for (long long q = threadIdx.x; q < row.k; q += blockDim.x) {
-    T total = 0;
-    for (long long p = row.first; p < row.last; ++p) {
-      total += row.w(p) * row.target(p) * row.row(p)[q];
+struct Squares {
+  double misfit = 0, scale = 0;
+
+  __device__ Squares(const System<T>& row, const T* e) {
+    for (long long p = row.first + threadIdx.x; p < row.last; p += blockDim.x) {
+      const double r = e[p - row.first], target = row.target(p);
+      misfit += row.w(p) * r * r;
+      scale += row.w(p) * target * target;
     }
-    h[q] = total;
+    misfit = block_sum(misfit);
+    scale = block_sum(scale);
   }
-  __syncthreads();
-  return square;
-}
+};
 
 template <class T>
 __device__ T dot(const T* x, const T* y, long long k) {
@@ -180,12 +173,12 @@ __global__ void sketch_rows(const long long* __restrict__ ptr, const int* __rest
                             const T* __restrict__ B, const T* __restrict__ offset,
                             const T* __restrict__ ridge, T lam_bias, const T* __restrict__ shared,
                             T* __restrict__ A, T* __restrict__ grad, T* __restrict__ left,
-                            signed char* __restrict__ state, T eta, bool unit,
-                            unsigned long long seed, long long s, long long most, bool weighted,
+                            signed char* __restrict__ state, T eta, long long s,
+                            long long most, bool unit, unsigned long long seed, bool weighted,
                             bool biased, bool dense, T* __restrict__ room, long long longest,
                             double* __restrict__ squares, long long* __restrict__ counts,
                             long long m, long long k) {
-  T *y = dyn_shared<T>(), *p = y + k, *h = p + k;
+  T *y = dyn_shared<T>(), *p = y + k;
   T* S = room + blockIdx.x * (s * k + k * k + longest);
   T *G = S + s * k, *e = G + k * k;
   for (long long i = blockIdx.x; i < m; i += gridDim.x) {
@@ -203,14 +196,15 @@ __global__ void sketch_rows(const long long* __restrict__ ptr, const int* __rest
       G[t] = total;
     }
     if (!cholesky(G, k, k)) continue;
-    const double square = gradient(row, x, g, h, e);
+    products(row, x, true, e);
+    const Squares<T> squared(row, e);
+    combine(row, x, e, g);
     for (long long q = threadIdx.x; q < k; q += blockDim.x) {
       grad[i * k + q] = y[q] = g[q];
       p[q] = 0;
     }
-    forward(G, h, k, k);
     forward(G, y, k, k);
-    const T goal = eta * eta * dot(h, h, k);
+    const double goal = double(eta) * eta * squared.scale;
     T rho = dot(y, y, k), before = 1;
     long long step = 0;
     for (; rho > goal && step < most; ++step) {
@@ -231,18 +225,19 @@ __global__ void sketch_rows(const long long* __restrict__ ptr, const int* __rest
       rho = dot(y, y, k);
     }
     if (threadIdx.x == 0) {
-      squares[i] = square;
+      squares[i] = squared.misfit;
       counts[i] = step;
       state[i] = rho > goal ? 2 : 1;
     }
   }
 }
 
-// Minimise over the block that begins with the unknown q; e is the residual and stays so.
+// Minimise over the block that begins with the unknown q; e is the residual and stays so. Returns
+// the square of the block's gradient, preconditioned by its Hessian.
 template <class T>
-__device__ void descend(const System<T>& row, const T* L, long long q, T* x, T* e, T* d) {
-  __shared__ T part[32][BLOCK];
-  const long long size = vmin<long long>(BLOCK, row.k - q);
+__device__ T descend(const System<T>& row, const T* L, long long q, T* x, T* e, T* d) {
+  __shared__ T part[32][SUBSPACE];
+  const long long size = vmin<long long>(SUBSPACE, row.k - q);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   T total = 0;
   if (lane < size) {
@@ -257,8 +252,9 @@ __device__ void descend(const System<T>& row, const T* L, long long q, T* x, T* 
     for (int other = 0; other < warps; ++other) total += part[other][lane];
     d[lane] = total;
   }
-  forward(L + q * BLOCK, d, size, BLOCK);
-  backward(L + q * BLOCK, d, size, BLOCK);
+  forward(L + q * SUBSPACE, d, size, SUBSPACE);
+  const T square = dot(d, d, size);
+  backward(L + q * SUBSPACE, d, size, SUBSPACE);
   if (threadIdx.x < size) x[q + threadIdx.x] -= d[threadIdx.x];
   for (long long p = row.first + threadIdx.x; p < row.last; p += blockDim.x) {
     const T* v = row.row(p) + q;
@@ -267,14 +263,15 @@ __device__ void descend(const System<T>& row, const T* L, long long q, T* x, T* 
     e[p - row.first] -= change;
   }
   __syncthreads();
+  return square;
 }
 
 // Factorise the blocks on the Hessian's diagonal; tell whether all have full rank.
 template <class T>
 __device__ bool diagonal_blocks(const System<T>& row, T* L) {
-  for (long long q = 0; q < row.k; q += BLOCK) {
-    const long long size = vmin<long long>(BLOCK, row.k - q);
-    T* G = L + q * BLOCK;
+  for (long long q = 0; q < row.k; q += SUBSPACE) {
+    const long long size = vmin<long long>(SUBSPACE, row.k - q);
+    T* G = L + q * SUBSPACE;
     for (long long t = threadIdx.x; t < size * size; t += blockDim.x) {
       const long long a = t / size, b = t % size;
       if (b > a) continue;
@@ -283,9 +280,9 @@ __device__ bool diagonal_blocks(const System<T>& row, T* L) {
         const T* v = row.row(p) + q;
         total += row.w(p) * v[a] * v[b];
       }
-      G[a * BLOCK + b] = total;
+      G[a * SUBSPACE + b] = total;
     }
-    if (!cholesky(G, size, BLOCK)) return false;
+    if (!cholesky(G, size, SUBSPACE)) return false;
   }
   return true;
 }
@@ -297,13 +294,13 @@ __global__ void subspace_rows(const long long* __restrict__ ptr, const int* __re
                               const T* __restrict__ ridge, T lam_bias,
                               const T* __restrict__ shared, T* __restrict__ A,
                               T* __restrict__ grad, T* __restrict__ left,
-                              signed char* __restrict__ state, T eta, long long steps,
+                              signed char* __restrict__ state, T eta, long long most,
                               bool weighted, bool biased, bool dense, T* __restrict__ room,
                               long long longest, double* __restrict__ squares,
                               long long* __restrict__ counts, long long m, long long k) {
-  T *h = dyn_shared<T>(), *d = h + k;
-  T* L = room + blockIdx.x * (k * BLOCK + longest);
-  T* e = L + k * BLOCK;
+  T* d = dyn_shared<T>();
+  T* L = room + blockIdx.x * (k * SUBSPACE + longest);
+  T* e = L + k * SUBSPACE;
   for (long long i = blockIdx.x; i < m; i += gridDim.x) {
     // With fewer entries than unknowns nothing is saved, nor need the minimiser be unique.
     if (ptr[i + 1] - ptr[i] < k) continue;
@@ -314,16 +311,21 @@ __global__ void subspace_rows(const long long* __restrict__ ptr, const int* __re
       __syncthreads();  // some threads still read the pivot
       continue;
     }
-    const double square = gradient(row, x, g, h, e);
+    products(row, x, true, e);
+    const Squares<T> squared(row, e);
+    combine(row, x, e, g);
     for (long long q = threadIdx.x; q < k; q += blockDim.x) grad[i * k + q] = g[q];
-    const T goal = eta * eta * dot(h, h, k);
+    __syncthreads();
+    const double goal = double(eta) * eta * squared.scale;
     long long step = 0;
-    for (; step < steps && dot(g, g, k) > goal; ++step) {
-      for (long long q = 0; q < k; q += BLOCK) descend(row, L, q, x, e, d);
-      combine(row, x, e, g);
+    double size = lim<double>::inf();
+    for (; step < most && size > goal; ++step) {
+      size = 0;
+      for (long long q = 0; q < k; q += SUBSPACE) size += descend(row, L, q, x, e, d);
     }
+    combine(row, x, e, g);
     if (threadIdx.x == 0) {
-      squares[i] = square;
+      squares[i] = squared.misfit;
       counts[i] = step;
       state[i] = 1;
     }

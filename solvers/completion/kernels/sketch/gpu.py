@@ -1,47 +1,32 @@
 """Launchers of the CUDA twins of `cpu.py`: the same functions, for CuPy arrays."""
 
-import math
-
 import numpy as np
 
 from ...._core.backend import CudaSource, get_backend
 
 _cuda = CudaSource(__file__)
 # Threads in a block; unknowns that a block of the Hessian has.
-_THREADS, _BLOCK = 256, 32
-# Rows of a sketch for each unknown, see `cpu.py`.
-_CONJUGATE, _UNIT = 4, 12
+_THREADS, _SUBSPACE = 256, 32
 # Most bytes that the rows in work may take, and most of these.
 _ROOM, _ROWS = 1 << 30, 1024
 
 
-def sketch_rows(
-    ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, state, eta, unit, seed
-):
+def sketch_rows(systems, A, grad, left, state, eta, s, most, unit, seed):
     """Improve each ``A_i`` by least squares that a random sketch of its system preconditions."""
-    k = B.shape[1]
-    s = (_UNIT if unit else _CONJUGATE) * k
-    eta = max(eta, 64.0 * float(np.finfo(A.dtype).eps))
-    most = 3 * max(math.ceil(math.log(1.0 / eta) / (0.5 * math.log(s / k))), 1)
-    args = A, grad, left, state, eta, bool(unit), np.uint64(seed), s, most
-    systems = ptr, idx, val, weight, B, offset, ridge, lam_bias, shared
-    return _launch("sketch_rows", systems, args, k * (s + k), 3 * k)
+    k = A.shape[1]
+    args = A, grad, left, state, eta, s, most, unit, np.uint64(seed)
+    return _launch("sketch_rows", systems, args, k * (s + k), 2 * k)
 
 
-def subspace_rows(
-    ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, left, state, eta, steps
-):
+def subspace_rows(systems, A, grad, left, state, eta, most):
     """Improve each ``A_i`` by minimising over some of its unknowns at a time, all in turn."""
-    k = B.shape[1]
-    eta = max(eta, 64.0 * float(np.finfo(A.dtype).eps))
-    systems = ptr, idx, val, weight, B, offset, ridge, lam_bias, shared
-    args = A, grad, left, state, eta, int(steps)
-    return _launch("subspace_rows", systems, args, k * _BLOCK, k + _BLOCK)
+    args = A, grad, left, state, eta, most
+    return _launch("subspace_rows", systems, args, A.shape[1] * _SUBSPACE, _SUBSPACE)
 
 
 def _launch(name, systems, args, matrices, vectors):
     """Run a kernel with so many numbers for a row's matrices, and for its vectors."""
-    ptr, _, _, weight, _, offset, ridge, lam_bias, shared = systems
+    ptr, _, _, weight, _, offset, _, lam_bias, shared = systems
     be = get_backend("cupy")
     A, xp = args[0], be.xp
     (m, k), size = A.shape, A.dtype.itemsize
