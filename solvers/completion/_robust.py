@@ -12,7 +12,7 @@ import numpy as np
 
 from .._core.result import Status
 from . import _losses
-from ._als import Inner, half_sweep, relative_gradient
+from ._als import choose_inner, half_sweep, relative_gradient
 from ._mixing import Mixing
 from ._start import start
 
@@ -75,12 +75,14 @@ def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
     """Sweep until the watch, or the gradient, says enough; return the state."""
     mixing, point, fun = Mixing(problem.be), state, np.inf
     r = problem.residual(*state)
-    watch.problem = problem = replace(problem, delta=scale.update(_median(problem, r)))
-    if watch.done(_exactness(problem, state, r, 0.0, scale), _gradient(problem, state, r, scale)):
+    median = _median(problem, r)
+    watch.problem = problem = replace(problem, delta=scale.update(median))
+    grad = np.nan if enough else _gradient(problem, state, r, scale)
+    if watch.done(_exactness(problem, state, median, scale), grad):
         return state
-    name = "direct" if options.inner == "auto" else options.inner
-    inner = Inner(name, options.tol_inner or 0.1, options.maxiter_inner or 8, options.rng)
+    change = 1.0
     for _ in watch.run:
+        inner = choose_inner(options, state[0].shape[1], problem.dtype, change, 1.0)
         swept, steps = _sweep(problem, point, kept, inner)
         before, r = r, problem.residual(*swept)
         last, fun = fun, _objective(problem, swept, r)
@@ -89,26 +91,25 @@ def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
             mixing.reject()
             continue
         state = swept
-        change = _rms(problem, r - before)
+        median, change = _median(problem, r), _rms(problem, r - before)
         grad = _gradient(problem, state, r, scale)
         over = watch.record(
             lambda state=state: state,
             fun=fun,
             relres=problem.relres(problem.misfit(*state[:2], r)),
-            grad=grad,
-            exact=_exactness(problem, state, r, change, scale),
+            # That of a loss on the way to another ends nothing.
+            grad=np.nan if enough else grad,
+            # Half of the residuals vanish before rows with many outliers are found.
+            exact=_exactness(problem, state, max(median, change), scale),
             inner=steps,
             passes=8,
         )
         if over or grad <= enough or change <= 4.0 * np.finfo(problem.dtype).eps:
             break
-        if options.tol_inner is None:
-            # Errors of the inner solver must be a small part of the distance from the solution.
-            inner = inner._replace(eta=0.1 * min(1.0, change))
         if scale.frozen:
             point = _mixed(problem, mixing, point, state)
         else:
-            watch.problem = problem = replace(problem, delta=scale.update(_median(problem, r)))
+            watch.problem = problem = replace(problem, delta=scale.update(median))
             point, fun = state, np.inf
     return state
 
@@ -232,16 +233,12 @@ def _short_of_inliers(problem, state):
     return short
 
 
-def _exactness(problem, state, r, change, scale):
-    """Return what shows an exact fit: a vanishing median residual, which proves one if os > 2.
-
-    Half of the residuals vanish before rows with many outliers are found, so that what the last
-    sweep changed counts too.
-    """
+def _exactness(problem, state, median, scale):
+    """Return a median residual as what shows an exact fit: it does if os > 2."""
     (m, n), k = problem.shape, state[0].shape[1]
     if problem.size <= 2 * k * (m + n - k):
         return np.inf
-    return max(_median(problem, r), change) / scale.size
+    return median / scale.size
 
 
 def _gradient(problem, state, r, scale):
