@@ -741,3 +741,32 @@ def test_the_message_says_what_the_certificate_proves(rng, lam, rank, said):
     assert (res.duality_gap is None) == (lam == 0.0)
     with pytest.warns(solvers.ConvergenceWarning, match=r"The relative (residual|duality gap) is"):
         completion.alternating_minimization(M, rank, lam=lam, tol=1e-12, maxiter=1, rng=0)
+
+
+@given(seeds)
+def test_no_combination_of_options_ends_in_nothing_or_an_error(seed):
+    rng = np.random.default_rng(seed)
+    m, n, k = rng.integers(1, 6, size=3)
+    M = np.where(rng.random((m, n)) < 0.7, rng.choice([0.0, 1.0, -2.0], size=(m, n)), np.nan)
+    M[0, 0] = rng.choice([0.0, 1.0])
+    U, s, V = rng.normal(size=(m, k)), rng.choice([0.0, 1.0], size=k), rng.normal(size=(n, k))
+    U[rng.random(m) < 0.3], V[rng.random(n) < 0.3] = 0.0, 0.0
+    options = {"lam": rng.choice([0.0, 0.5, 50.0]), "lam_bias": rng.choice([None, 0.0, 1.0])}
+    kind = rng.choice(["plain", "bias", "weighted", "implicit", "nonnegative", "robust"])
+    if kind == "bias":
+        options.update(row_bias=rng.normal(size=m), col_bias=np.zeros(n), mu=1.0)
+    if kind == "weighted":
+        options.update(weighted_lambda=True, weights=rng.choice([0.5, 1.0], size=(m, n)))
+    if kind == "implicit":
+        options.update(implicit=True, nu=rng.choice([0.0, 0.5]), alpha0=rng.choice([0.0, 1.0]))
+        M[0, 0] = 1.0
+    if kind == "nonnegative":
+        U, V, options["nonnegative"] = abs(U), abs(V), True
+    if kind == "robust":
+        options.update(loss=rng.choice(["huber", "l1", "welsch", "tukey"]).item())
+        options["delta"] = rng.choice([None, 0.5])
+    found = completion.certify(M, U, s, V, **options)
+    assert np.isfinite(found.value)
+    assert np.isfinite(list(found.details.values())).all()
+    assert found.details["relres"] >= 0
+    assert found.details.get("duality_gap", 0.0) >= 0.0
