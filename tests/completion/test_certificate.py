@@ -770,3 +770,30 @@ def test_no_combination_of_options_ends_in_nothing_or_an_error(seed):
     assert np.isfinite(list(found.details.values())).all()
     assert found.details["relres"] >= 0
     assert found.details.get("duality_gap", 0.0) >= 0.0
+
+
+@pytest.mark.parametrize(
+    "model", ["biases", "implicit", "weighted_lambda", "nonnegative", "huber"]
+)
+def test_results_carry_the_certificate_that_anybody_would_give_them(rng, model):
+    if model in MODELS:
+        _, M, options = pose(rng, model)
+    else:
+        M = np.where(rng.random((9, 8)) < 0.8, abs(rng.normal(size=(9, 8))), np.nan)
+        options = {"lam": 0.2, **({"loss": "huber"} if model == "huber" else {model: True})}
+    mean = options.pop("mu", None)
+    centred = {} if mean is None else {"bias": True}
+    res = completion.alternating_minimization(
+        M, 2, tol=1e-7, maxiter=400, validation=0.1, patience=400, rng=0, **centred, **options
+    )
+    given = {"mu": res.mu, "row_bias": res.row_bias, "col_bias": res.col_bias} if centred else {}
+    if model == "huber":
+        given["delta"] = res.delta
+    found = completion.certify(
+        M, res.U, res.s, res.V, holdout=res.holdout, tol=1e-7, **given, **options
+    )
+    assert res.success
+    same(found, res.certificate)
+    assert found.details["rmse_holdout"] == pytest.approx(res.rmse_validation)
+    if "primal" in found.details:
+        assert res.fun == pytest.approx(found.details["primal"], rel=1e-12)
