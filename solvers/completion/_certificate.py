@@ -508,7 +508,8 @@ def _held_out(entered, answer, mu, without, case):
     """Return the root mean square error at the entries that were left out."""
     be, xp = entered.io.be, entered.io.xp
     without = xp.asarray(without)
-    rows, cols, vals = (x[without] for x in (entered.rows, entered.cols, entered.vals))
+    rows, cols = entered.rows[without], entered.cols[without]
+    vals = entered.vals[without].astype(np.float64)
     target = (vals > 0).astype(np.float64) if case.implicit else (vals - mu) / case.unit
     error = entries(be, answer.U * answer.s, answer.V, rows, cols) - target
     if answer.row_bias.size:

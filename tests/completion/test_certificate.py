@@ -423,17 +423,22 @@ def test_neither_gauge_nor_order_nor_transposition_changes_what_is_found(seed, m
     same(mixed, expected)
 
 
-@given(seeds, st.sampled_from(["plain", "weights", "weighted_lambda", "biases", "huber"]))
+@given(seeds, st.sampled_from([*MODELS[:4], "huber", "l1", "tukey", "nonnegative"]))
 def test_the_unit_of_the_values_changes_only_what_is_in_it(seed, model):
     rng = np.random.default_rng(seed)
-    robust = model == "huber"
-    problem, M, options = pose(rng, "plain" if robust else model)
+    problem, M, options = pose(rng, model if model in MODELS else "plain")
     c = 10.0 ** rng.uniform(-140, 140)
     (U, s, V), a, b = candidate(rng, problem)
     scaled = {**options, "lam": c * options["lam"], "mu": c * options.get("mu", 0.0)}
-    if robust:
-        options, scaled = {**options, "loss": "huber", "delta": 0.5}, {**scaled, "loss": "huber"}
-        scaled["delta"] = 0.5 * c
+    if model == "nonnegative":
+        U, V = abs(U), abs(V)
+        options["nonnegative"] = scaled["nonnegative"] = True
+    elif model not in MODELS:
+        options.update(loss=model, delta=0.5)
+        scaled.update(loss=model, delta=0.5 * c)
+        if model == "l1":
+            # The loss has the unit of the nuclear norm.
+            scaled["lam"] = options["lam"]
     expected = completion.certify(M, U, s, V, **biases(model, a, b), **options)
     found = completion.certify(c * M, U, c * s, V, **biases(model, c * a, c * b), **scaled)
     same(found, expected, units={"rmse": c, "primal": c * c, "dual": c * c})
