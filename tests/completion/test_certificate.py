@@ -802,3 +802,11 @@ def test_results_carry_the_certificate_that_anybody_would_give_them(rng, model):
     assert found.details["rmse_holdout"] == pytest.approx(res.rmse_validation)
     if "primal" in found.details:
         assert res.fun == pytest.approx(found.details["primal"], rel=1e-12)
+
+
+@pytest.mark.parametrize("unit", [1.0, 100.0])
+def test_biases_beside_absolute_errors_are_solved_in_any_unit(rng, unit):
+    M = rng.normal(size=(30, 2)) @ rng.normal(size=(2, 24)) + rng.normal(size=(30, 24))
+    M = np.where(rng.random(M.shape) < 0.6, unit * M, np.nan)
+    options = {"loss": "l1", "delta": 0.2 * unit, "lam_bias": 0.5 / unit, "bias": True}
+    assert completion.alternating_minimization(M, 3, lam=1.0, tol=1e-6, rng=0, **options).success
