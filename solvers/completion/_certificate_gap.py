@@ -32,6 +32,8 @@ _WIDTH, _STEPS, _BASIS = 8, 60, 1 << 27
 _CONVERGED = 1e-5
 # Numbers in a block of rows of the matrix, stored densely.
 _BLOCK = 1 << 22
+# How close the bounds must be where the gap is too large: asked for, and only reported.
+_SHARP, _ROUGH = 1.0 + 1e-8, 1.1
 # How likely a bound from random columns may be wrong.
 _RISK = 1e-12
 
@@ -99,7 +101,7 @@ class Duality:
         goal = tol * self.primal
         if self.gap(upper) <= goal:
             return True
-        return self.gap(lower) > goal and upper <= (1.0 + (1e-8 if sharp else 0.05)) * lower
+        return self.gap(lower) > goal and upper <= (_SHARP if sharp else _ROUGH) * lower
 
 
 class Bounds(NamedTuple):
