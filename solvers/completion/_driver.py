@@ -71,6 +71,7 @@ def complete(
     rank,
     pipeline,
     *,
+    argument="M",
     shape=None,
     weights=None,
     inner="auto",
@@ -119,10 +120,12 @@ def complete(
         Data and rank, as the caller passed them; a rank here is a number, or None for no limit.
     pipeline : callable
         ``pipeline(problem, rank, watch, options)`` returns `Factors` in the problem's unit.
+    argument : str
+        What the public function calls `M`.
     shape, ..., n_threads : object
         See `alternating_minimization`; `nu` and `alpha0`, see `als_implicit`.
     """
-    entered = read_entries(M, shape, weights, check_dtype(dtype))
+    entered = read_entries(M, shape, weights, check_dtype(dtype), name=argument)
     io = entered.io
     largest = min(entered.shape)
     rank = largest if rank is None else check_rank(rank, largest)
