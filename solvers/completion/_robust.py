@@ -12,7 +12,7 @@ import numpy as np
 
 from .._core.result import Status
 from . import _losses
-from ._als import Inner, half_sweep, relative_gradient
+from ._als import Course, choose_inner, half_sweep, relative_gradient
 from ._mixing import Mixing
 from ._start import start
 
@@ -73,48 +73,55 @@ def _redescend(problem, state, watch, options, size):
 
 def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
     """Sweep until the watch, or the gradient, says enough; return the state."""
-    mixing, point, fun = Mixing(problem.be), state, np.inf
+    point, x = state, problem.balance(*state)
     r = problem.residual(*state)
-    watch.problem = problem = replace(problem, delta=scale.update(_median(problem, r)))
-    if watch.done(_exactness(problem, state, r, 0.0, scale), _gradient(problem, state, r, scale)):
+    median, change = _median(problem, r), 1.0
+    watch.problem = problem = replace(problem, delta=scale.update(median))
+    grad = np.nan if enough else _gradient(problem, x, r, scale)
+    if watch.done(_exactness(problem, x, median, scale), grad):
         return state
-    name = "direct" if options.inner == "auto" else options.inner
-    inner = Inner(name, options.tol_inner or 0.1, options.maxiter_inner or 8, options.rng)
+    mixing, course = Mixing(problem.be), Course(problem.dtype)
     for _ in watch.run:
+        inner = choose_inner(options, x.s.size, problem.dtype, change, 1.0)
         swept, steps = _sweep(problem, point, kept, inner)
-        before, r = r, problem.residual(*swept)
-        last, fun = fun, _objective(problem, swept, r)
-        if mixing.mixed and fun > last + 4.0 * np.finfo(problem.dtype).eps * abs(last):
-            point, r, fun = state, before, last
+        there = problem.start_of(swept)
+        before, r = r, problem.residual(*there)
+        fun = _objective(problem, there, r)
+        if mixing.mixed and not fun <= course.fun * (1.0 + course.rounding):
+            point, r = state, before
             mixing.reject()
             continue
-        state = swept
-        change = _rms(problem, r - before)
-        grad = _gradient(problem, state, r, scale)
+        x, state = swept, there
+        median, change = _median(problem, r), _rms(problem, r - before)
+        grad = _gradient(problem, x, r, scale)
         over = watch.record(
             lambda state=state: state,
             fun=fun,
             relres=problem.relres(problem.misfit(*state[:2], r)),
-            grad=grad,
-            exact=_exactness(problem, state, r, change, scale),
+            # That of a loss on the way to another ends nothing.
+            grad=np.nan if enough else grad,
+            # Half of the residuals vanish before rows with many outliers are found.
+            exact=_exactness(problem, x, max(median, change), scale),
             inner=steps,
             passes=8,
         )
         if over or grad <= enough or change <= 4.0 * np.finfo(problem.dtype).eps:
             break
-        if options.tol_inner is None:
-            # Errors of the inner solver must be a small part of the distance from the solution.
-            inner = inner._replace(eta=0.1 * min(1.0, change))
-        if scale.frozen:
-            point = _mixed(problem, mixing, point, state)
+        if not scale.frozen:
+            point, course = state, Course(problem.dtype)
+            watch.problem = problem = replace(problem, delta=scale.update(median))
+        elif course.ended(watch, fun, grad, x.s):
+            break
         else:
-            watch.problem = problem = replace(problem, delta=scale.update(_median(problem, r)))
-            point, fun = state, np.inf
+            point = _mixed(problem, mixing, point, state)
     return state
 
 
 def _sweep(problem, state, kept, inner):
-    """Minimise over rows and columns in turn, with weights that majorise the loss before each."""
+    """Minimise over rows and columns in turn, with weights that majorise the loss before each.
+
+    Returns `Factors`, and the steps of the inner solver.
+    """
     xp, obs = problem.xp, problem.obs
     A, B, a, b = (F.copy() for F in state)
     w = _majorant(problem, problem.residual(A, B, a, b), kept)
@@ -129,8 +136,7 @@ def _sweep(problem, state, kept, inner):
         B = B @ R.T
     by_col = obs.by_col._replace(weight=w[obs.by_col.perm])
     second = half_sweep(problem, by_col, B, A, b, a, problem.col_ridge, inner)
-    A, B = problem.balanced(problem.balance(A, B, a, b))
-    return (A, B, a, b), first.steps + second.steps
+    return problem.balance(A, B, a, b), first.steps + second.steps
 
 
 def _mixed(problem, mixing, point, state):
@@ -232,19 +238,15 @@ def _short_of_inliers(problem, state):
     return short
 
 
-def _exactness(problem, state, r, change, scale):
-    """Return what shows an exact fit: a vanishing median residual, which proves one if os > 2.
-
-    Half of the residuals vanish before rows with many outliers are found, so that what the last
-    sweep changed counts too.
-    """
-    (m, n), k = problem.shape, state[0].shape[1]
+def _exactness(problem, x, median, scale):
+    """Return a median residual as what shows an exact fit: it does if os > 2."""
+    (m, n), k = problem.shape, x.s.size
     if problem.size <= 2 * k * (m + n - k):
         return np.inf
-    return max(_median(problem, r), change) / scale.size
+    return median / scale.size
 
 
-def _gradient(problem, state, r, scale):
+def _gradient(problem, x, r, scale):
     """Return the projected gradient of the objective, relative to that of all entries."""
     if not scale.frozen:
         return np.nan
@@ -252,7 +254,7 @@ def _gradient(problem, state, r, scale):
     w = problem.obs.by_row.weight
     size = _rms(problem, w * psi if w.size else psi) * np.sqrt(problem.size)
     # Where nothing is left to pull, the ridge's pull is relative to the values.
-    return relative_gradient(problem, problem.balance(*state), psi) * problem.norm / (size or 1.0)
+    return relative_gradient(problem, x, psi) * problem.norm / (size or 1.0)
 
 
 def _objective(problem, state, r=None):

@@ -270,6 +270,28 @@ def test_scaling_the_data_scales_answer_and_scale(loss):
     np.testing.assert_allclose(two.outlier_weights, one.outlier_weights, atol=1e-6)
 
 
+@each_loss
+def test_transposed_and_shuffled_data_give_the_transposed_matrix(loss, rng):
+    (rows, cols, vals), X, _ = planted(20, noise=0.1)
+    options = {"loss": loss, "delta": 0.3, "tol": 1e-9, "rng": 0}
+    order = rng.permutation(vals.size)
+    one = alternating_minimization((rows, cols, vals), 3, shape=X.shape, **options)
+    data = cols[order], rows[order], vals[order]
+    two = alternating_minimization(data, 3, shape=X.T.shape, **options)
+    np.testing.assert_allclose(dense(two).T, dense(one), atol=1e-6)
+    np.testing.assert_allclose(two.outlier_weights, one.outlier_weights[order], atol=1e-5)
+
+
+@each_loss
+def test_equal_weights_are_as_good_as_none(loss):
+    data, X, _ = planted(21, noise=0.1)
+    options = {"shape": X.shape, "loss": loss, "delta": 0.3, "tol": 1e-9, "rng": 0}
+    one = alternating_minimization(data, 3, **options)
+    two = alternating_minimization(data, 3, weights=np.full(data[2].size, 2.5), **options)
+    np.testing.assert_allclose(dense(two), dense(one), atol=1e-6)
+    assert two.fun == pytest.approx(2.5 * one.fun, rel=1e-9)
+
+
 @quiet
 def test_outlier_weights_come_in_the_order_of_the_entries_and_are_nan_for_those_left_out():
     (rows, cols, vals), X, _ = planted(9, noise=0.1)

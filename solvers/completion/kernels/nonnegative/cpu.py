@@ -15,6 +15,8 @@ from numba import prange
 from ...._core import threads
 from ...._core.kernels.jit import REDUCE, kernel
 from ..cpu import cuts
+from ..rows.cpu import _BUFFER, _LONG, _WIDE, _system
+from ..rows.tiles import BLOCK, GROUP, apart
 
 # Each turn is a cycle of coordinate steps and a step on the support. One or two do where few
 # unknowns change sides; where the support's system is singular it takes many cycles.
@@ -30,55 +32,54 @@ def solve_nonnegative(ptr, idx, val, weight, B, ridge, shared, A):
         Sum of squares of ``A - max(A - gradient / diagonal, 0)`` at the A that came in, where
         `diagonal` is that of each row's second derivative: 0 where that A is the minimiser.
     """
-    squares = np.zeros(A.shape[0])
+    (m, k), dtype = A.shape, A.dtype
+    if k > _WIDE or np.diff(ptr).max() > _LONG:
+        dtype = np.dtype(np.float64)
+    squares = np.zeros(m)
+    systems = idx, val, weight, B, np.empty(0, A.dtype)
+    where = cuts(ptr, k**2)
     with threads.guard():
-        where = cuts(ptr, B.shape[1] ** 2)
-        _solve_rows(where, ptr, idx, val, weight, B, ridge, shared, A, squares)
+        _solve_rows(where, ptr, systems, ridge, shared, A, np.empty(0, dtype), squares)
     return squares.sum()
 
 
 @kernel(parallel=True)
-def _solve_rows(where, ptr, idx, val, weight, B, ridge, shared, A, squares):
-    k = B.shape[1]
+def _solve_rows(where, ptr, systems, ridge, shared, A, kind, squares):
     for t in prange(where.size - 1):
-        G, L = np.empty((k, k), A.dtype), np.empty((k, k), A.dtype)
-        h, g, step = np.empty(k, A.dtype), np.empty(k, A.dtype), np.empty(k, A.dtype)
-        free = np.empty(k, np.int64)
-        for i in range(where[t], where[t + 1]):
-            _system(ptr[i], ptr[i + 1], idx, val, weight, B, ridge[i], shared, G, h)
-            _gradient(G, h, A[i], g)
-            squares[i] = _violation(G, A[i], g)
-            _solve(G, h, A[i], g, L, step, free)
+        _solve_strip(where[t], where[t + 1], ptr, systems, ridge, shared, A, kind, squares)
 
 
-@kernel(fastmath=REDUCE)
-def _system(first, last, idx, val, weight, B, ridge, shared, G, h):
-    """Set G and h so that the row minimises ``x^T G x / 2 - h^T x``."""
-    k = h.size
-    h[:] = 0.0
-    for q in range(k):
-        for c in range(q + 1):
-            G[q, c] = shared[q, c] if shared.size > 0 else 0.0
-        G[q, q] += ridge
-    for p in range(first, last):
-        v = B[idx[p]]
-        w = weight[p] if weight.size > 0 else v.dtype.type(1.0)
+@kernel()
+def _solve_strip(first, last, ptr, systems, ridge, shared, A, kind, squares):
+    """Solve the rows from `first` to `last`, in the precision of `kind`."""
+    apart()
+    idx, val, weight, B, offset = systems
+    k, number = A.shape[1], kind.dtype
+    width = -(-k // BLOCK) * BLOCK
+    room = max(_BUFFER // width // GROUP, 1) * GROUP
+    V, target = np.zeros((room, width), number), np.zeros(room, number)
+    G, S = np.zeros((width, width), number), np.zeros((width, width), number)
+    x, g, diag = np.zeros(width, number), np.zeros(width, number), np.zeros(width, number)
+    L, h, step = np.zeros((k, k), number), np.zeros(k, number), np.zeros(k, number)
+    free = np.zeros(k, np.int64)
+    if shared.size > 0:
         for q in range(k):
-            wv = w * v[q]
-            h[q] += val[p] * wv
-            for c in range(q + 1):
-                G[q, c] += wv * v[c]
-    for q in range(k):
-        for c in range(q):
-            G[c, q] = G[q, c]
-
-
-@kernel(fastmath=REDUCE)
-def _gradient(G, h, x, g):
-    for q in range(x.size):
-        g[q] = -h[q]
-        for c in range(x.size):
-            g[q] += G[q, c] * x[c]
+            for c in range(k):
+                S[q, c] = shared[q, c]
+    for i in range(first, last):
+        for q in range(k):
+            x[q], diag[q] = A[i, q], ridge[i]
+        entries = ptr[i], ptr[i + 1], idx, val, weight, B, offset
+        _system(entries, V, target, S, diag, x, g, G, True)
+        for q in range(k):
+            for c in range(q):
+                G[q, c] = G[c, q]
+        squares[i] = _violation(G, x[:k], g)
+        for q in range(k):
+            h[q] = _dot(G[q], x) - g[q]
+        _solve(G, h, x[:k], g, L, step, free)
+        for q in range(k):
+            A[i, q] = x[q]
 
 
 @kernel(fastmath=REDUCE)
@@ -119,52 +120,85 @@ def _solved(G, x, g):
 @kernel(fastmath=REDUCE)
 def _cycle(G, x, g):
     """Minimise over each unknown in turn."""
-    for q in range(x.size):
+    k = x.size
+    for q in range(k):
         if G[q, q] > 0.0:
             d = max(-g[q] / G[q, q], -x[q])
             if d != 0.0:
                 x[q] += d
-                for c in range(x.size):
-                    g[c] += d * G[q, c]
+                _subtract(-d, G[q, :k], g[:k])
 
 
-@kernel(fastmath=REDUCE)
+@kernel()
 def _finish(G, h, x, g, L, step, free):
-    """Minimise over the unknowns that are not 0, or go towards this until one more is 0."""
-    k, size, top = x.size, 0, 0.0
-    for q in range(k):
+    """Go towards the minimiser over the unknowns that are not 0, and stop those that become 0.
+
+    All of them at once if that lowers the objective; otherwise all unknowns stop with the first.
+    """
+    size = _factor(G, x, g, L, step, free)
+    for r in range(size - 1, -1, -1):
+        step[r] /= L[r, r]
+        _subtract(step[r], L[r, :r], step[:r])
+    # Twice the objective is x . (g - h). The factor's first row has done its duty.
+    before, old = _dot(x, g) - _dot(x, h), L[0]
+    length, last = 1.0, -1
+    for r in range(size):
+        q = free[r]
+        old[r] = x[q]
+        if x[q] + length * step[r] < 0.0:
+            length, last = -x[q] / step[r], r
+        x[q] = max(x[q] + step[r], G.dtype.type(0.0))
+    _set_gradient(G, h, x, g)
+    if last >= 0 and not _dot(x, g) - _dot(x, h) < before:
+        for r in range(size):
+            x[free[r]] = max(old[r] + G.dtype.type(length) * step[r], G.dtype.type(0.0))
+        x[free[last]] = 0.0
+        _set_gradient(G, h, x, g)
+
+
+@kernel()
+def _set_gradient(G, h, x, g):
+    for q in range(x.size):
+        g[q] = _dot(G[q, : x.size], x) - h[q]
+
+
+@kernel()
+def _factor(G, x, g, L, step, free):
+    """Factor ``L L^T`` the rows and columns of G where x is not 0, and solve ``L step = -g``.
+
+    Returns how many those are, or 0 if G has not full rank there. `free` lists them.
+    """
+    size, top = 0, 0.0
+    for q in range(x.size):
         if x[q] > 0.0:
             free[size] = q
             size += 1
             top = max(top, G[q, q])
-    floor = 4.0 * k * np.finfo(G.dtype).eps * top
+    floor = 4.0 * x.size * np.finfo(G.dtype).eps * top
     for r in range(size):
         q = free[r]
-        total = -g[q]
         for c in range(r):
-            other = G[q, free[c]]
-            for e in range(c):
-                other -= L[r, e] * L[c, e]
-            L[r, c] = other / L[c, c]
-            total -= L[r, c] * step[c]
-        pivot = G[q, q]
-        for c in range(r):
-            pivot -= L[r, c] * L[r, c]
+            L[r, c] = (G[q, free[c]] - _dot(L[r, :c], L[c, :c])) / L[c, c]
+        pivot = G[q, q] - _dot(L[r, :r], L[r, :r])
         if not pivot > floor:
-            return
+            return 0
         L[r, r] = np.sqrt(pivot)
-        step[r] = total / L[r, r]
-    for r in range(size - 1, -1, -1):
-        for c in range(r + 1, size):
-            step[r] -= L[c, r] * step[c]
-        step[r] /= L[r, r]
-    length, last = 1.0, -1
-    for r in range(size):
-        if x[free[r]] + length * step[r] < 0.0:
-            length, last = -x[free[r]] / step[r], r
-    for r in range(size):
-        q = free[r]
-        x[q] = max(x[q] + G.dtype.type(length) * step[r], G.dtype.type(0.0))
-    if last >= 0:
-        x[free[last]] = 0.0
-    _gradient(G, h, x, g)
+        step[r] = (-g[q] - _dot(L[r, :r], step[:r])) / L[r, r]
+    return size
+
+
+# Loops over slices in functions of their own are turned into vector instructions.
+
+
+@kernel(fastmath=REDUCE)
+def _dot(x, y):
+    total = x.dtype.type(0.0)
+    for q in range(x.size):
+        total += x[q] * y[q]
+    return total
+
+
+@kernel(fastmath=REDUCE)
+def _subtract(factor, x, y):
+    for q in range(x.size):
+        y[q] -= factor * x[q]
