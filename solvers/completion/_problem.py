@@ -303,7 +303,7 @@ def pose(
     obs = observe(entered, duplicates, without)
     if implicit:
         mu, scale = 0.0, 1.0
-        obs = _as_feedback(io, obs, alpha)
+        obs = _as_feedback(io, entered.name, obs, alpha)
     else:
         side = obs.by_row
         mu, scale = _unit(be, side.val, side.weight, center) if unit is None else unit
@@ -361,11 +361,11 @@ def _rescale(val, mu, scale):
     val /= scale
 
 
-def _as_feedback(io, obs, alpha):
+def _as_feedback(io, name, obs, alpha):
     """Return the weighted entries that stand for implicit feedback r (see `Completion`)."""
     xp, r = io.xp, obs.by_row.val
     if not io.be.host(r.any()):
-        raise ValueError("`M` holds zeros only; expected events, entries other than 0")
+        raise ValueError(f"`{name}` holds zeros only; expected events, entries other than 0")
     if not io.be.host(r.all()):
         # What was never consumed is no observation.
         entries = Entries(io, obs.rows, obs.cols, r, xp.abs(r), obs.shape)
