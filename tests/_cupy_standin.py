@@ -328,12 +328,12 @@ class csr_matrix:  # noqa: N801 (CuPy's name)
         return _on_device(self._host @ _on_host(x))
 
     def __getitem__(self, rows):
-        return csr_matrix(self._host[rows])
+        return csr_matrix(self._host[_on_host(rows)])
 
     def tocsr(self):
         return csr_matrix(self._host.tocsr())
 
-    def tocoo(self):
+    def tocoo(self, copy=True):
         # Through the door of another class, which keeps the format.
         return csr_matrix(self._host.tocoo())
 

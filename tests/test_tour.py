@@ -10,6 +10,7 @@ from scipy.spatial.distance import cdist
 
 import solvers
 from solvers._tour import STOPS, _guide
+from solvers._tour import completion as photograph
 from solvers._tour import ot as color_transfer
 
 ROOT = Path(__file__).parents[1]
@@ -127,3 +128,47 @@ def test_recolouring_sends_sampled_colours_where_the_plan_sends_them(rng):
     means = result.plan @ y / result.plan.sum(axis=1, keepdims=True)
     new = color_transfer.recolour(picture.reshape(6, 10, 3), y, result.g, result.reg, np)
     np.testing.assert_allclose(new.reshape(60, 3), np.repeat(means, 2, axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (17, 22), (5, 40)])
+def test_patches_overlap_and_make_up_the_image_again(shape, rng):
+    image = rng.random(shape)
+    patches = photograph.cut(image)
+    known = ~np.isnan(patches)
+    assert np.all(np.isin(patches[known], image))
+    # Each pixel is in as many patches, also those at the border.
+    assert known.sum() == image.size * (photograph.SIDE // photograph.STEP) ** 2
+    again = photograph.glue(np.where(known, patches, 7.0), shape)
+    np.testing.assert_allclose(again, image, rtol=1e-12)
+
+
+def test_a_restored_image_is_judged_on_what_was_lost():
+    whole = np.full((4, 4), 0.5)
+    damaged = whole.copy()
+    damaged[1, 2] = damaged[3, 0] = np.nan
+    guess = np.full((4, 4), 9.0)
+    guess[1, 2] = guess[3, 0] = 0.6
+    restored = photograph.fill(damaged, guess)
+    assert np.isnan(damaged).sum() == 2
+    np.testing.assert_array_equal(restored[~np.isnan(damaged)], 0.5)
+    assert photograph.fidelity(restored, whole, damaged) == pytest.approx(20.0)
+
+
+def test_interpolation_is_exact_for_a_plane_and_reaches_the_border():
+    plane = np.add.outer(np.linspace(0.0, 0.4, 20), np.linspace(0.1, 0.6, 30))
+    damaged = plane.copy()
+    damaged[5:9, 7:20:2] = damaged[0, 0] = np.nan
+    image = photograph.interpolate(damaged)
+    np.testing.assert_allclose(image[5:9], plane[5:9], rtol=1e-10)
+    assert image[0, 0] in (plane[0, 1], plane[1, 0], plane[1, 1])
+
+
+def test_repeated_decompositions_solve_the_same_problem_when_they_have_time():
+    damaged, _ = solvers.datasets.damaged_photograph(missing=0.5, rng=0)
+    patches = photograph.cut(damaged[200:240, 200:240])
+    ours = photograph._solve(patches)
+    problem = photograph._problem(patches)
+    answer, _ = photograph.soft_impute(patches, problem["lam"], 0.5)
+    judged = solvers.completion.certify(patches, **answer, **problem)
+    assert ours.success
+    assert judged.details["primal"] == pytest.approx(ours.certificate.details["primal"], rel=5e-3)

@@ -2,6 +2,9 @@ from ._altmin import alternating_minimization as alternating_minimization
 from ._certificate import certify as certify
 from ._estimators import ImplicitALS as ImplicitALS
 from ._estimators import MatrixCompletion as MatrixCompletion
+from ._gauss_newton import gauss_newton as gauss_newton
+from ._implicit import als_implicit as als_implicit
+from ._irls import matrix_irls as matrix_irls
 from ._planted import make_planted as make_planted
 from ._rank import select_rank as select_rank
 from ._result import CompletionResult as CompletionResult

@@ -28,8 +28,9 @@ from ._large_rows import block_by_block, sketched
 from ._mixing import Mixing
 from ._start import start
 
-# Most steps of an inner solver, and the rank from which "auto" takes conjugate gradients.
-_STEPS, _MANY = 20, 64
+# Most steps of an inner solver. "auto" takes conjugate gradients from this rank on, and fewer
+# steps until it is near (see benchmarks/crossover_completion.py).
+_STEPS, _MANY, _FEW_STEPS, _NEAR = 20, 20, 3, 1e-4
 # Changes that are mixed.
 _WINDOW = 5
 # Singular values below this part of the largest are zero.
@@ -136,10 +137,11 @@ def choose_inner(options, rank, dtype, relres, grad):
 
     Errors of an inner solver must be a small part of the distance from the solution.
     """
-    name, steps = options.inner, options.maxiter_inner or _STEPS
+    name, steps, value = options.inner, _STEPS, min(1.0, relres, grad)
     if name == "auto":
-        name = "cg" if rank >= _MANY else "direct"
-    eta = 0.1 * min(1.0, relres, grad) if options.tol_inner is None else options.tol_inner
+        name, steps = "cg" if rank >= _MANY else "direct", _STEPS if value < _NEAR else _FEW_STEPS
+    steps = options.maxiter_inner or steps
+    eta = 0.1 * value if options.tol_inner is None else options.tol_inner
     return Inner(name, max(eta, 50.0 * float(np.finfo(dtype).eps)), steps, options.rng)
 
 

@@ -3,20 +3,23 @@
 from .._core.validation import check_choice
 from ._als import als
 from ._altmin_paper import theory
-from ._auto import auto, irls_then_gn
+from ._auto import auto
 from ._driver import INNERS, complete, is_rank_sequence
 from ._gauss_newton import gn
+from ._irls import find
 from ._lmafit import lmafit
 from ._nonnegative import nonnegative as nonnegative_engine
 from ._rank import of_unknown_rank
 from ._robust import robust
 from ._scaled_gd import scaled_gradient_descent
+from ._varpro import varpro
 
 METHODS = ("auto", "altmin", "irls", "gn", "varpro", "scaled_gd", "lmafit")
 _ENGINES = {
     "auto": auto,
     "gn": gn,
-    "irls": irls_then_gn,
+    "irls": find,
+    "varpro": varpro,
     "scaled_gd": scaled_gradient_descent,
     "lmafit": lmafit,
 }

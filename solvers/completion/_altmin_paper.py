@@ -13,11 +13,8 @@ References
    minimization in nearly linear time. ICLR 2024. arXiv:2302.11068.
 """
 
-import itertools
 import math
 from dataclasses import replace
-
-import numpy as np
 
 from .._core.result import Status
 from ._als import Inner, half_sweep
@@ -70,11 +67,10 @@ def theory(problem, rank, watch, options):
 
 
 def _check(problem, count):
-    penalised = problem.lam > 0 or problem.biased or problem.implicit or problem.nonnegative
-    if penalised or problem.loss != "squared":
+    if problem.lam or problem.biased or problem.implicit:
         raise ValueError(
-            "`mode` came as 'theory'; expected 'reuse' with a penalty, biases, implicit feedback, "
-            "signs or another loss: the theory is about exact recovery"
+            "`mode` came as 'theory'; expected 'reuse' with a penalty, biases or implicit "
+            "feedback: the theory is about exact recovery"
         )
     if problem.size < count:
         raise ValueError(
@@ -91,22 +87,17 @@ def _orthonormal(problem, fixed, moving):
 
 def deal(problem, count, rng):
     """Yield `count` random samples of the observed entries that have none in common."""
-    labels = problem.xp.asarray((rng.permutation(problem.size) % count).astype(np.int32))
-    ptr, order = problem.kernels.group(labels, count)
-    ends = problem.be.host(ptr)
-    for first, last in itertools.pairwise(ends):
-        yield part(problem, order[first:last])
+    labels = problem.xp.asarray(rng.permutation(problem.size) % count)
+    for sample in range(count):
+        yield part(problem, problem.xp.flatnonzero(labels == sample))
 
 
 def part(problem, where):
     """Return some of the observed entries, by their places in row order, ascending."""
-    xp, obs, group = problem.xp, problem.obs, problem.kernels.group
-    m, n = obs.shape
-    val, weight = obs.by_row.val[where], obs.by_row.weight
-    weight = weight[where] if weight.size else weight
-    rows, cols = obs.rows[where], obs.cols[where]
-    row_ptr, _ = group(rows, m)
-    col_ptr, perm = group(cols, n)
-    by_row = Side(row_ptr, cols, val, weight, perm[:0])
-    by_col = Side(col_ptr, rows[perm], val[perm], weight[perm] if weight.size else weight, perm)
+    xp, obs = problem.xp, problem.obs
+    (m, n), side, kernels = obs.shape, obs.by_row, problem.kernels
+    ptr = xp.searchsorted(obs.rows[where], xp.arange(m + 1))
+    weight = side.weight[where] if side.weight.size else side.weight
+    by_row = Side(ptr, side.idx[where], side.val[where], weight, where[:0])
+    by_col = Side(*kernels.transpose(*by_row[:4], n))
     return Observations(obs.be, obs.shape, by_row, by_col, where.size, xp.arange(where.size), None)

@@ -16,10 +16,11 @@ from .._core.validation import (
     check_positive,
     describe,
 )
-from ._certificate_case import Slope, entries, open_case
+from ._certificate_case import entries, open_case
 from ._certificate_fit import REDESCENDING, Fit, Model
 from ._certificate_gap import bound_norm, rest_norms
-from ._certificate_report import components, own_bases, unidentified
+from ._certificate_nonnegative import kkt_residual
+from ._certificate_report import identify
 from ._factors import Factors
 from ._observations import check_duplicates, read_entries
 from ._problem import LOSSES
@@ -34,8 +35,8 @@ _SHRUNK = 1e-6
 _OVERSAMPLED = 2.0
 # An estimate so many times larger than its data is on its way to infinity, where all slopes end.
 _GROWN = 100.0
-# Steps of the two ways to look for a direction that is missing.
-_LOOKS, _ASCENT = 6, 30
+# Steps in search of a direction that is missing.
+_LOOKS = 6
 
 
 class Report(NamedTuple):
@@ -160,14 +161,18 @@ def certify(
         the gradient along the matrices of this rank, relative to its size at zero;
         ``tol_floor``; how many rows and columns have too few entries to be determined,
         ``unidentified_rows`` and ``unidentified_cols``, and into how many ``components`` the
-        entries fall. Squared errors under a ridge also have ``primal`` and ``dual``, upper and
-        lower bound of the smallest objective among matrices of any rank, ``duality_gap``, their
-        difference relative to the upper one, and ``spectral_ratio``, an upper bound of the
-        spectral norm of the weighted errors divided by `lam`: above 1, more rank would help.
-        It is the norm itself if ``s1_exact`` is 1. ``rmse_holdout`` belongs to `holdout`,
-        ``median_residual`` and ``inliers``, the part of the errors within `delta`, to robust
-        losses: where "welsch" and "tukey" leave fewer than there are degrees of freedom, nothing
-        holds the answer in place, and it does not pass.
+        entries fall. For small matrices also ``curvature``, what the worst change of the answer
+        that keeps its rank does to the observed entries, relative to the average one (both
+        squared): 0 if other answers fit them as well.
+
+        Squared errors under a ridge also have ``primal`` and ``dual``, upper and lower bound of
+        the smallest objective among matrices of any rank, ``duality_gap``, their difference
+        relative to the upper one, and ``spectral_ratio``, an upper bound of the spectral norm of
+        the weighted errors divided by `lam`: above 1, more rank would help. It is the norm itself
+        if ``s1_exact`` is 1. Without a ridge there is ``growth``, with a holdout
+        ``rmse_holdout``. Robust losses have ``median_residual`` and ``inliers``, the part of the
+        errors within `delta`: where "welsch" and "tukey" leave fewer than there are degrees of
+        freedom, nothing holds the answer in place, and it does not pass.
 
     Raises
     ------
@@ -340,10 +345,13 @@ def judge(
     }.items():
         if name in details:
             details[name] *= factor
-    lone_rows, lone_cols, labels = _identifiability(fit)
-    details["unidentified_rows"], details["unidentified_cols"] = lone_rows.size, lone_cols.size
-    details["components"] = int(labels.max()) + 1
-    return Report(Certificate(kind, value, tol, details), note, lone_rows, lone_cols, labels)
+    known = identify(fit.case, *fit.own)
+    details.update(known.details())
+    if not lam:
+        note = " ".join(filter(None, [note, known.note()])) or None
+    return Report(
+        Certificate(kind, value, tol, details), note, known.rows, known.cols, known.components
+    )
 
 
 def _check_together(model, mu, weights):
@@ -473,57 +481,10 @@ def has_dual(model):
 def _judge_nonnegative(fit, details, certificate, tol, floor):
     """As `_judge_factors`, for factors that must not be negative."""
     tol = max(tol, floor)
-    value = details["grad_norm"] = _kkt_residual(fit)
+    value = details["grad_norm"] = kkt_residual(fit)
     if not fit.model.lam and details["relres"] <= tol:
         return RESIDUAL, details["relres"], tol, None
     return KKT, value, tol, None
-
-
-def _kkt_residual(fit):
-    """Return how far a scaled gradient step, cut off at zero, moves the balanced factors."""
-    case, model, (U, s, V) = fit.case, fit.model, fit.answer[:3]
-    xp = case.be.xp
-    rows, cols = (1.0 if scale is None else scale[:, None] for scale in (model.rows, model.cols))
-    na, nb = (xp.sqrt((scale * F * F).sum(axis=0)) for scale, F in ((rows, U), (cols, V)))
-    live = (na > 0) & (nb > 0)
-    ratio = xp.sqrt(xp.where(live, nb, 0.0) / xp.where(live, na, 1.0))
-    root = xp.sqrt(s)
-    A, B = U * (root * ratio), V * (root / xp.where(live, ratio, xp.inf))
-    slope = Slope(case.be, case.sparse(fit.pull), *((A, B) if case.implicit else ()))
-    weights = Slope(case.be, case.sparse(case.weight + xp.zeros_like(fit.pull)))
-    moved, size = 0.0, 0.0
-    for F, G, times, gram, scale in (
-        (A, B, slope.times, weights.times, rows),
-        (B, A, slope.transposed_times, weights.transposed_times, cols),
-    ):
-        gradient = model.lam * scale * F - times(G)
-        curvature = gram(G * G) + model.lam * scale
-        if case.implicit:
-            curvature = curvature + xp.square(G).sum(axis=0)
-        step = xp.where(curvature > 0, gradient / xp.where(curvature > 0, curvature, 1.0), 0.0)
-        moved += xp.square(F - xp.maximum(F - step, 0.0)).sum()
-        size += xp.square(F).sum()
-    moved, size, full = case.be.host(moved, size, live.all())
-    value = np.sqrt(moved / size) if size else 0.0
-    if full:
-        return float(value)
-    # A pair of columns that is zero is stationary, but perhaps not for long.
-    spare = max(_nonnegative_norm(fit.slope) - model.lam, 0.0) / fit.unit
-    return float(np.hypot(value, spare))
-
-
-def _nonnegative_norm(slope):
-    """Return a lower bound of ``u^T A v`` for the best non-negative unit vectors."""
-    xp = slope.be.xp
-    v = xp.ones((slope.shape[1], 1))
-    value = 0.0
-    for _ in range(_ASCENT):
-        u = xp.maximum(slope.times(v / xp.linalg.norm(v)), 0.0)
-        value = slope.be.host(xp.linalg.norm(u))
-        if not value:
-            break
-        v = xp.maximum(slope.transposed_times(u / value), 0.0)
-    return value
 
 
 def _model(case, lam, lam_bias, loss, delta, weighted_lambda, nu, alpha0):
@@ -553,21 +514,3 @@ def _held_out(entered, answer, mu, without, case):
     if answer.row_bias.size:
         error += answer.row_bias[rows] + answer.col_bias[cols]
     return float(np.sqrt(be.host(xp.square(error).mean())))
-
-
-def _identifiability(fit):
-    """Return rows and columns that the entries do not determine, and the components."""
-    case, (U, s, V) = fit.case, fit.own
-    (m, n), xp = case.shape, case.be.xp
-    if case.implicit:
-        # All places count: nothing is left open.
-        nobody = np.empty(0, np.int64)
-        return nobody, nobody, np.zeros(m + n, np.int64)
-    rank = int(case.be.host((s > _VANISHED * s[0]).sum()))
-    order = xp.argsort(case.cols, kind="stable")
-    starts = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(case.degrees[1])])
-    labels = components(case.be, case.ptr, case.cols, n)
-    U, V = own_bases(case.be, U[:, :rank], labels[:m]), own_bases(case.be, V[:, :rank], labels[m:])
-    rows = unidentified(case.be, case.ptr, case.cols, V)
-    cols = unidentified(case.be, starts, case.rows[order], U)
-    return rows, cols, labels

@@ -1,17 +1,82 @@
 """Which rows and columns the observed entries determine, and which parts hang together."""
 
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 
 from .._core.arrays import to_numpy
 
+# Singular values, relative to the largest, that count as zero.
+_VANISHED = 1e-10
 # Smallest eigenvalue, relative to the one to expect, from which a row counts as determined.
 _SINGULAR = 1e-10
 # Operations for Gram matrices and their eigenvalues; the rows with the fewest entries go first.
-_WORK = 3e8
+_WORK = 1e8
+# Operations for the eigenvalues of the normal equations of all directions at once.
+_DENSE_WORK = 1e8
 # Numbers in a batch of gathered rows.
 _BATCH = 1 << 22
+
+
+class Identified(NamedTuple):
+    """What the entries determine of a matrix of this rank.
+
+    Attributes
+    ----------
+    rows, cols : numpy.ndarray of int
+        Rows and columns that they do not determine.
+    components : numpy.ndarray of int, shape (m + n,)
+        Connected component of each row, then of each column; -1 where nothing is observed.
+    curvature : float or None
+        See `smallest_curvature`.
+    """
+
+    rows: np.ndarray
+    cols: np.ndarray
+    components: np.ndarray
+    curvature: float | None
+
+    def details(self):
+        """Return the numbers for a certificate."""
+        found = {
+            "unidentified_rows": self.rows.size,
+            "unidentified_cols": self.cols.size,
+            "components": int(self.components.max()) + 1,
+        }
+        return found if self.curvature is None else {**found, "curvature": self.curvature}
+
+    def note(self):
+        """Return a sentence on what is left open, or None."""
+        parts = int(self.components.max()) + 1
+        if parts > 1:
+            return f"The entries fall into {parts} parts, and say nothing of the blocks between."
+        counts = {"row": self.rows.size, "column": self.cols.size}
+        lone = [f"{count} {side}{'s' * (count > 1)}" for side, count in counts.items() if count]
+        return f"Too few entries determine {' and '.join(lone)}." if lone else None
+
+
+def identify(case, U, s, V):
+    """Return what the entries of a case determine; see `Identified`.
+
+    Parameters
+    ----------
+    case : Case
+    U, s, V : array
+        Singular value decomposition of the answer.
+    """
+    be, (m, n) = case.be, case.shape
+    if case.implicit:
+        # All places count: nothing is left open.
+        nobody = np.empty(0, np.int64)
+        return Identified(nobody, nobody, np.zeros(m + n, np.int64), None)
+    rank = int(be.host((s > _VANISHED * s[0]).sum()))
+    U, V = U[:, :rank], V[:, :rank]
+    labels = components(be, case.ptr, case.cols, n)
+    by_col = case.sparse(case.target).T.tocsr()
+    rows = unidentified(be, case.ptr, case.cols, own_bases(be, V, labels[m:]))
+    cols = unidentified(be, by_col.indptr, by_col.indices, own_bases(be, U, labels[:m]))
+    return Identified(rows, cols, labels, smallest_curvature(be, case.rows, case.cols, U, V))
 
 
 def unidentified(be, ptr, idx, Q):
@@ -91,6 +156,40 @@ def own_bases(be, V, labels):
             some = be.xp.asarray(order[first:last])
             Q[some] = be.xp.linalg.qr(V[some])[0] * np.sqrt((last - first) / n)
     return Q
+
+
+def smallest_curvature(be, rows, cols, U, V):
+    """Return the least squared norm at the entries of a unit change that keeps the rank.
+
+    Parameters
+    ----------
+    be : Backend
+    rows, cols : array
+        Where the entries are.
+    U, V : array, shapes (m, k) and (n, k)
+        Orthonormal bases.
+
+    Returns
+    -------
+    float or None
+        Relative to the mean over all unit changes of the matrix, N / (m n); None where that
+        would take long.
+    """
+    xp, (m, k), n, size = be.xp, U.shape, V.shape[0], rows.size
+    freedom = k * (m + n - k)
+    if freedom > size or not freedom:
+        # With fewer entries than directions some of these leave no trace.
+        return 0.0 if freedom else None
+    if float(size) * freedom**2 > _DENSE_WORK:
+        return None
+    # Changes are A V^T + U B^T with B orthogonal to V, so that none is counted twice.
+    rest = xp.linalg.qr(V, mode="complete")[0][:, k:]
+    A = xp.zeros((size, m, k))
+    A[xp.arange(size), rows] = V[cols]
+    B = rest[cols][:, :, None] * U[rows][:, None, :]
+    J = xp.concatenate([A.reshape(size, -1), B.reshape(size, -1)], axis=1)
+    least = be.host(xp.linalg.eigvalsh(J.T @ J)[0])
+    return max(float(least), 0.0) * m * n / size
 
 
 def components(be, ptr, idx, n):

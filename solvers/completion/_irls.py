@@ -1,11 +1,14 @@
 """Iteratively reweighted least squares: weights from the spectrum favour matrices of low rank."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from .._core.linalg import pcg
 from .._core.result import Status
+from ._driver import complete
 from ._factors import without_biases
-from ._gauss_newton import Progress, truncated
+from ._gauss_newton import Progress, gn, truncated
 
 # More columns than the rank in the block of singular vectors, and power steps: first and later.
 MORE, FIRST_POWERS, POWERS = 5, 6, 3
@@ -18,10 +21,224 @@ ABOVE = 1.0 + 1e-3
 # The smoothing is close enough to zero at these parts of the rank's last singular value, where
 # Gauss-Newton steps can take over, and of the first, from where on the systems are singular.
 CLOSE, LEAST = 0.1, 1e-12
+# In attempts after the first, the smoothing's fall and how close to zero it goes.
+PATIENT = {"fall": 0.9, "close": 0.01}
 # Size of random interpolants, relative to the entries.
 NOISE = 0.5
 # The stage has stalled when the smoothing has not halved in so many steps.
 PATIENCE = 25
+
+
+def matrix_irls(
+    M,
+    rank,
+    *,
+    shape=None,
+    weights=None,
+    center=False,
+    x0=None,
+    n_init=1,
+    tol=1e-08,
+    tol_inner=None,
+    ftol=0.0,
+    gtol=0.0,
+    maxiter=500,
+    maxiter_inner=None,
+    time_limit=None,
+    validation=None,
+    patience=5,
+    duplicates="error",
+    dtype=None,
+    progress=False,
+    history=True,
+    callback=None,
+    rng=None,
+    n_threads=None,
+):
+    r"""Recover a matrix of low rank from few entries by reweighted least squares.
+
+    Looks for a matrix of the rank that has the entries; if there is none, for one that fits them
+    best in the least-squares sense.
+
+    Parameters
+    ----------
+    M : sparse matrix, (rows, cols, vals), masked array, or array with NaN
+        The matrix; stored entries, zeros among them, are observed.
+    rank : int
+        Rank of the answer.
+    shape : (int, int), optional
+        Its shape; required for triples.
+    weights : array, optional
+        Weights of the entries, non-negative, in their order; entries of weight 0 are left out.
+        The others matter to the Gauss-Newton steps, where no matrix has the entries exactly.
+    center : bool, default False
+        Subtract the mean of the entries. (That makes an exact rank larger by one.)
+    x0 : CompletionResult or tuple of arrays, optional
+        Start ``(U0, V0)`` or ``(U0, s0, V0)`` of at most `rank` columns, for Gauss-Newton steps;
+        reweighting begins, from scratch, if these fail.
+    n_init : int, default 1
+        Largest number of starts, where a start does not lead to an exact fit.
+    tol : float, default 1e-8
+        Tolerance of the certificate.
+    tol_inner : float, optional
+        Relative residual at which conjugate gradients stop. Default: tightened towards the end.
+    ftol, gtol : float, default 0.0
+        End the run when the objective changes by less than `ftol`, relatively, in an iteration;
+        when the relative gradient is below `gtol`. Neither makes it a success.
+    maxiter : int, default 500
+        Largest number of iterations.
+    maxiter_inner : int, optional
+        Most steps of conjugate gradients in an iteration. Default: 400 while reweighting, 300
+        after.
+    time_limit : float, optional
+        Seconds after which the best factors so far are returned.
+    validation : float or (rows, cols, vals), optional
+        Entries, or a fraction of them, kept apart to end the run when their error rises.
+    patience : int, default 5
+        Iterations without a smaller held-out error before that.
+    duplicates : {"error", "mean", "sum", "last"}, default "error"
+        What to do where an entry is given twice.
+    dtype : numpy.dtype, optional
+        Precision, float32 or float64. Default: that of the data.
+    progress : bool, default False
+        Show a progress bar.
+    history : bool or int, default True
+        Whether, or every how many iterations, to record the history.
+    callback : callable, optional
+        Called after each iteration as ``callback(intermediate_result)`` with fields ``nit``,
+        ``relres``, ``U``, ``s`` and ``V``; StopIteration or a true return value ends the run.
+    rng : int, numpy.random.Generator or None, optional
+        Randomness of the start.
+    n_threads : int, optional
+        Number of threads. Default: Numba's setting.
+
+    Returns
+    -------
+    CompletionResult
+        The matrix ``U diag(s) V^T``, with its certificate.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If shapes disagree, a value is not finite, or an option has no such value.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the certificate does not hold; once per call.
+
+    Notes
+    -----
+    Among the matrices that have the entries the next one minimises a quadratic form, whose weights
+    come from the spectrum of the present one and make it a smoothed rank [1]_. The smoothing is
+    the first singular value beyond `rank`, as in [1]_, but falls by a fifth in an iteration at
+    most: in our tests more matrices are found so. Once it is a tenth of the last singular value
+    within `rank`, `gauss_newton` takes over. If that fails a second attempt goes slower and
+    further; `n_init` allows for more, from random matrices that have the entries.
+
+    Of all methods here this one needs the fewest entries, and it does not mind a wide spectrum.
+    An iteration costs a few steps of conjugate gradients, of two passes over the entries each, and
+    six passes for singular vectors. Memory: four numbers for each entry, beside the entries.
+
+    References
+    ----------
+    .. [1] C. Kuemmerle, C. M. Verdun. A scalable second order method for ill-conditioned matrix
+       completion from few samples. ICML 2021. arXiv:2106.02119.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import solvers
+    >>> M = np.outer([1.0, 2.0, 3.0, 4.0], [1.0, -1.0, 2.0])
+    >>> M[0, 0] = M[3, 1] = np.nan
+    >>> res = solvers.completion.matrix_irls(M, 1)
+    >>> res.success, round(float(res.predict([0], [0])[0]), 6)
+    (True, 1.0)
+    """
+    return complete(
+        "matrix_irls",
+        M,
+        rank,
+        find,
+        shape=shape,
+        weights=weights,
+        center=center,
+        x0=x0,
+        n_init=n_init,
+        tol=tol,
+        tol_inner=tol_inner,
+        ftol=ftol,
+        gtol=gtol,
+        maxiter=maxiter,
+        maxiter_inner=maxiter_inner,
+        time_limit=time_limit,
+        validation=validation,
+        patience=patience,
+        duplicates=duplicates,
+        dtype=dtype,
+        progress=progress,
+        history=history,
+        callback=callback,
+        rng=rng,
+        n_threads=n_threads,
+    )
+
+
+def find(problem, rank, watch, options, near=None):
+    """Look for a matrix with the entries, from several starts if need be.
+
+    Parameters
+    ----------
+    problem, rank, watch, options : object
+        As for all engines.
+    near : callable, optional
+        An engine that comes near a solution, to try first.
+
+    Returns
+    -------
+    Factors
+        Those with the smallest residual.
+    """
+    check_problem(problem)
+    best, reached, ended = None, np.inf, None
+    for attempt in _attempts(problem, rank, watch, options, near):
+        x = attempt()
+        relres = problem.relres(problem.objective(*problem.start_of(x)))
+        if best is None or relres < reached:
+            best, reached, ended = x, relres, (watch.ended, watch.reason)
+        if watch.run.status is not None or reached <= options.tol:
+            break
+        # A stationary fit may still not be the best one.
+        if watch.ended is Status.CONVERGED and options.n_init == 1:
+            break
+    watch.ended, watch.reason = ended
+    return best
+
+
+def _attempts(problem, rank, watch, options, near):
+    """Yield what to try, one after another; each returns `Factors`."""
+    fresh = replace(options, x0=None)
+
+    def polished(engine, **kind):
+        x = engine(problem, rank, watch, fresh, **kind)
+        if watch.run.status is not None:
+            return x
+        return gn(problem, rank, watch, replace(options, x0=problem.start_of(x)))
+
+    if options.x0 is not None:
+        yield lambda: gn(problem, rank, watch, options)
+    elif near is not None:
+        yield lambda: polished(near)
+    if rank == min(problem.shape):
+        # All matrices have this rank: their spectra tell nothing.
+        yield lambda: gn(problem, rank, watch, fresh)
+        return
+    yield lambda: polished(irls)
+    yield lambda: polished(irls, **PATIENT)
+    for _ in range(options.n_init - 1):
+        yield lambda: polished(irls, **PATIENT, noise=True)
 
 
 def irls(
@@ -40,7 +257,6 @@ def irls(
     noise : bool
         Whether the first interpolant is a random one, not that of least norm.
     """
-    check_problem(problem, rank)
     watch.begin("irls", tol=tol, maxiter=maxiter)
     tol = options.tol if tol is None else tol
     x, eps, progress = Interpolant(problem, rank, options.rng), np.inf, Progress(PATIENCE)
@@ -68,7 +284,7 @@ def irls(
     return x.estimate()
 
 
-def check_problem(problem, rank):
+def check_problem(problem):
     """Refuse what is no search for a matrix that has the entries."""
     wrong = {
         "loss": problem.loss != "squared",
@@ -83,11 +299,6 @@ def check_problem(problem, rank):
                 f"`{name}` came with reweighted least squares; expected its default there, or "
                 "method='altmin'"
             )
-    if rank == min(problem.shape):
-        raise ValueError(
-            f"`rank` came as {rank}, the matrix's smaller side; expected less with reweighted "
-            "least squares, or method='gn'"
-        )
 
 
 class Interpolant:

@@ -191,6 +191,10 @@ class Completion:
         cost, w = _losses.value(self.xp, self.loss, r, self.delta), self.obs.by_row.weight
         return float(self.be.host((w * cost if w.size else cost).sum(dtype=np.float64)))
 
+    def objective(self, A, B, a, b):
+        """Return the objective of a least-squares problem."""
+        return self.misfit(A, B, self.residual(A, B, a, b)) + self.penalty(A, B, a, b)
+
     def penalty(self, A, B, a, b):
         """Return the ridge terms."""
         xp, host = self.xp, self.be.host

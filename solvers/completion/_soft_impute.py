@@ -200,7 +200,7 @@ def nuclear(problem, rank, watch, options, *, engine=scaled_gradient_descent):
     point = _beginning(problem, search, rank, options)
     while True:
         k = point[0].shape[1]
-        goal = {"tol": accuracy * size, "maxiter": _SWEEPS}
+        goal = {"tol": accuracy * size, "maxiter": _SWEEPS if accuracy == _ROUGH else 2 * _SWEEPS}
         x = engine(problem, k, watch, replace(options, x0=point), **goal)
         if watch.run.status is not None or watch.ended is None:
             return x

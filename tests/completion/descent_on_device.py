@@ -31,9 +31,10 @@ def holes(m=12, n=9):
     "solve",
     [
         lambda M: completion.scaled_gd(M, 1, lam_bias=1.0, bias=True, tol=1e-6, rng=0),
+        lambda M: completion.soft_impute(M, 1.0, tol=1e-6, rng=0),
         lambda M: completion.alternating_minimization(M, 1, method="lmafit", tol=1e-6, rng=0),
     ],
-    ids=["scaled_gd", "lmafit"],
+    ids=["scaled_gd", "soft_impute", "lmafit"],
 )
 def test_the_device_gives_what_the_host_gives(solve):
     here, there = solve(holes()), solve(cupy.asarray(holes()))

@@ -51,6 +51,39 @@ class Problem:
         """The same for the best multiple of Y, by brute force."""
         return max(self.dual(c * Y) for c in np.r_[np.linspace(0, 2, 301), 1e3])
 
+    def gradient(self, X, a=0.0, b=0.0):
+        """Norm of the gradient along matrices of the rank of X, by a dense projection.
+
+        Measured, as the ridge is, in D^1/2 X E^1/2, and relative to the slope at zero.
+        """
+        pull = self.W * self.errors(X, a, b)
+        U, s, Vt = np.linalg.svd(self.scaled(X), full_matrices=False)
+        live = s > 1e-9 * s[0]
+        U, Vt = U[:, live], Vt[live]
+        slope = self.lam * U @ Vt - self.scaled(pull, -0.5)
+        off = [np.eye(len(F)) - F @ F.T for F in (U, Vt.T)]
+        square = np.linalg.norm(slope - off[0] @ slope @ off[1]) ** 2
+        if self.lam_bias is not None:
+            m, n = X.shape
+            square += np.sum((pull.sum(axis=1) - self.lam_bias * a) ** 2) / n
+            square += np.sum((pull.sum(axis=0) - self.lam_bias * b) ** 2) / m
+        return np.sqrt(square) / np.linalg.norm(self.scaled(self.W * self.T, -0.5))
+
+    def kkt(self, A, B):
+        """How far a diagonal Newton step, cut off at zero, moves balanced non-negative factors."""
+        sizes = [np.sqrt(s @ F**2) for s, F in ((self.D, A), (self.E, B))]
+        A, B = A * np.sqrt(sizes[1] / sizes[0]), B * np.sqrt(sizes[0] / sizes[1])
+        pull = self.W * self.errors(A @ B.T)
+        moves = []
+        for F, G, pull_at, W, scale in (
+            (A, B, pull, self.W, self.D),
+            (B, A, pull.T, self.W.T, self.E),
+        ):
+            ridge = self.lam * scale[:, None]
+            step = (ridge * F - pull_at @ G) / (W @ G**2 + ridge)
+            moves.append(F - np.maximum(F - step, 0.0))
+        return np.linalg.norm(np.vstack(moves)) / np.linalg.norm(np.vstack([A, B]))
+
     def optimum(self, steps=5000):
         """X, a and b of the convex problem, by accelerated proximal gradient with restart."""
         m, n = self.T.shape

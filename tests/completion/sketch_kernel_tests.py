@@ -1,9 +1,10 @@
 """What the row solvers for large ranks must compute, on whatever back end.
 
-Test classes inherit from `SketchKernelTests` and bring the fixture `be`, the back end. The oracle is
-`numpy.linalg.lstsq` for each row, with the ridge as rows of its own.
+Test classes inherit from `SketchKernelTests` and bring the fixture `be`, the back end. The oracle
+is `numpy.linalg.lstsq` for each row, with the ridge as rows of its own.
 """
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,7 +47,7 @@ def rows_of(parts):
     """Yield the design, the values and the ridge's Hessian of each row, weights included."""
     ptr, idx, *others = parts
     val, weight, B, offset, ridge, lam_bias, shared = (np.asarray(x, float) for x in others)
-    for i, (first, last) in enumerate(zip(ptr[:-1], ptr[1:], strict=True)):
+    for i, (first, last) in enumerate(pairwise(ptr)):
         j = idx[first:last]
         root = np.sqrt(weight[first:last]) if weight.size else np.ones(j.size)
         b = root * (val[first:last] - (offset[j] if offset.size else 0.0))
@@ -109,7 +110,7 @@ class SketchKernelTests:
     def test_blocks_of_unknowns_meet_in_the_minimiser(self, rng, k, case):
         parts, A = systems(rng, [k + 30, 3 * k], k, case)
         solved, grad, _ = expected(parts, A)
-        x, before, left, _, count = self.solve("subspace", parts, A, eta=1e-10)
+        x, before, _, _, count = self.solve("subspace", parts, A, eta=1e-10)
         np.testing.assert_allclose(x, solved, atol=1e-7 * abs(solved).max())
         np.testing.assert_allclose(before, grad, atol=1e-11 * abs(grad).max())
         assert count > 2

@@ -58,6 +58,13 @@ def biases(model, a, b):
     return {"row_bias": a, "col_bias": b} if model == "biases" else {}
 
 
+def candidate(rng, problem):
+    m, n = problem.T.shape
+    k = int(rng.integers(1, min(m, n)))
+    answer = rng.normal(size=(m, k)), rng.uniform(0.1, 1.0, size=k), rng.normal(size=(n, k))
+    return answer, rng.normal(size=m), rng.normal(size=n)
+
+
 # Under a ridge: the duality gap ----------------------------------------------------------------
 @given(seeds, st.sampled_from(MODELS))
 def test_primal_and_dual_value_enclose_the_optimum_whatever_the_answer(seed, model):
@@ -84,6 +91,24 @@ def test_primal_and_dual_value_enclose_the_optimum_whatever_the_answer(seed, mod
     assert found.value == pytest.approx(gap / exact, rel=1e-6, abs=1e-12)
     norm = np.linalg.norm(problem.scaled(Y, -0.5), 2)
     assert found.details["spectral_ratio"] == pytest.approx(norm / problem.lam, rel=1e-9)
+
+
+@given(seeds, st.sampled_from(MODELS), st.booleans())
+def test_the_gradient_is_that_along_matrices_of_the_answers_rank(seed, model, ridge):
+    rng = np.random.default_rng(seed)
+    problem, M, options = pose(rng, model)
+    if not ridge:
+        # Without a ridge nothing prescribes another norm than the plain one.
+        problem.lam = options["lam"] = 0.0
+        problem.D[:], problem.E[:] = 1.0, 1.0
+    (U, s, V), a, b = candidate(rng, problem)
+    given = biases(model, a, b)
+    found = completion.certify(M, U, s, V, **given, **options)
+    X = (U * s) @ V.T
+    assert found.details["grad_norm"] == pytest.approx(problem.gradient(X, *given.values()))
+    G = problem.errors(X, *given.values())
+    relres = np.sqrt(np.sum(problem.W * G * G) / np.sum(problem.W * problem.T**2))
+    assert found.details["relres"] == pytest.approx(relres)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -287,6 +312,16 @@ def test_nonnegative_factors_pass_where_no_entry_wants_to_move(rng, lam):
     assert signed.kind != "KKT residual"
 
 
+@given(seeds, st.sampled_from(["plain", "weights", "implicit", "frequency"]))
+def test_the_kkt_residual_is_that_of_a_step_in_each_entry(seed, model):
+    rng = np.random.default_rng(seed)
+    problem, M, options = pose(rng, model)
+    (U, s, V), *_ = candidate(rng, problem)
+    U, V = abs(U), abs(V)
+    found = completion.certify(M, U, s, V, nonnegative=True, **options)
+    assert found.value == pytest.approx(problem.kkt(U * s, V), rel=1e-9)
+
+
 def test_an_exact_nonnegative_fit_passes_by_its_residual(rng):
     A, B = rng.random((6, 2)), rng.random((5, 2))
     found = completion.certify(A @ B.T, A, [1.0, 1.0], B, nonnegative=True)
@@ -361,13 +396,6 @@ def same(found, expected, *, units=None, flipped=False, tol=1e-9):
         factor = (units or {}).get(name, 1.0)
         other = found.details[swap.get(name, name) if flipped else name]
         assert other == pytest.approx(factor * value, rel=tol, abs=1e-12 * factor)
-
-
-def candidate(rng, problem):
-    m, n = problem.T.shape
-    k = int(rng.integers(1, min(m, n)))
-    answer = rng.normal(size=(m, k)), rng.uniform(0.1, 1.0, size=k), rng.normal(size=(n, k))
-    return answer, rng.normal(size=m), rng.normal(size=n)
 
 
 @given(seeds, st.sampled_from(MODELS))

@@ -4,6 +4,7 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from solvers import completion
 from solvers._core.backend import get_backend
 from solvers.completion import _certificate_report as report
 
@@ -102,3 +103,44 @@ def test_rows_without_entries_are_never_determined(k):
     mask = np.array([[True, True, True], [False, False, False]])
     V = np.linalg.qr(np.arange(9.0).reshape(3, 3) ** 2)[0][:, :k]
     assert report.unidentified(numpy, *csr(mask), V).tolist() == [1]
+
+
+@given(seeds)
+def test_the_curvature_is_the_worst_case_of_all_changes_that_keep_the_rank(seed):
+    rng = np.random.default_rng(seed)
+    m, n = rng.integers(2, 7, size=2)
+    k = rng.integers(1, min(m, n) + 1)
+    U, V = (np.linalg.qr(rng.normal(size=(size, k)))[0] for size in (m, n))
+    mask = rng.random((m, n)) < rng.uniform(0.3, 1.0)
+    mask[0, 0] = True
+    # An orthonormal basis of all A V^T + U B^T, by brute force.
+    changes = [np.outer(e, v).ravel() for e in np.eye(m) for v in V.T]
+    changes += [np.outer(u, e).ravel() for e in np.eye(n) for u in U.T]
+    basis, s, _ = np.linalg.svd(np.array(changes).T, full_matrices=False)
+    basis = basis[mask.ravel()][:, s > 1e-9]
+    J = np.linalg.svd(basis, compute_uv=False)
+    least = J[-1] ** 2 if basis.shape[0] >= basis.shape[1] else 0.0
+    found = report.smallest_curvature(numpy, *np.nonzero(mask), U, V)
+    assert found == pytest.approx(least * m * n / mask.sum(), rel=1e-9, abs=1e-12)
+
+
+def test_an_exact_fit_says_what_it_leaves_open(rng):
+    L, R = rng.normal(size=(9, 1)), rng.normal(size=(8, 1))
+    M = L @ R.T
+    assert completion.certify(M, L, [1.0], R).details["curvature"] == pytest.approx(1.0)
+    tree = np.full(M.shape, np.nan)
+    tree[0], tree[:, 0] = M[0], M[:, 0]
+    assert completion.certify(tree, L, [1.0], R).details["curvature"] > 1e-3
+    M[:4, :3] = M[4:, 3:] = np.nan
+    found = completion.certify(M, L, [1.0], R)
+    assert found.holds
+    assert found.details["components"] == 2
+    assert found.details["curvature"] <= 1e-12
+    res = completion.alternating_minimization(M, 1, rng=0)
+    assert res.success
+    assert "fall into 2 parts" in res.message
+    assert len(set(res.components)) == 2
+    tree[1, 0] = np.nan
+    res = completion.alternating_minimization(tree, 1, rng=0)
+    assert "Too few entries determine 1 row." in res.message
+    assert res.unidentified_rows.tolist() == [1]

@@ -95,6 +95,17 @@ def test_the_answers_own_directions_do_not_hide_a_larger_one(rng):
     assert found.lower == pytest.approx(1.001, rel=1e-9)
 
 
+def test_what_ties_the_answer_to_the_rest_counts(rng):
+    # One direction within, one without, and something between them: the norm is 1.01.
+    U, V = (np.linalg.qr(rng.normal(size=(size, 2)))[0] for size in (260, 240))
+    dense = U @ np.array([[1.0, 0.01], [0.01, 1.0]]) @ V.T
+    split = split_of(dense, U[:, :1], V[:, :1])
+    slope = Slope(numpy, sp.csr_matrix(dense))
+    found = gap.bound_norm(slope, split, lambda low, up: up <= 1.05 * low)
+    assert found.lower == pytest.approx(1.0, rel=1e-12)
+    assert found.upper == pytest.approx(1.01, rel=1e-9)
+
+
 def test_a_spectrum_without_gaps_does_not_fool_the_bounds():
     eigenvalues = np.r_[np.linspace(0.0, 0.99, 399), 1.0]
     slope = Slope(numpy, sp.csr_matrix(sp.diags_array(np.sqrt(eigenvalues))))

@@ -32,9 +32,10 @@ from .tiles import (
 
 # Numbers in the buffer: half a megabyte in double precision.
 _BUFFER = 1 << 16
-# Rows with fewer entries for each unknown are solved directly: conjugate gradients would take
-# too many steps.
-_FEW = 3
+# Rows with a larger condition number, as random rows of B would give it, are solved directly:
+# conjugate gradients would take too many steps. Without a ridge those are rows with fewer than
+# three entries for each unknown.
+_HARD = 14.0
 # Float32 Gram matrices of more unknowns or entries than these are summed in float64.
 _WIDE, _LONG = 64, 1 << 14
 
@@ -73,12 +74,13 @@ def _solved(systems, A, grad, left, eta, steps):
     if k > _WIDE or np.diff(ptr).max() > _LONG:
         dtype = np.dtype(np.float64)
     squares, counts = np.zeros(m), np.zeros(m, np.int64)
-    # What preconditions a row, for one entry.
+    # What preconditions a row, for an entry of weight one.
     mean = np.square(B).mean(axis=0, dtype=np.float64)
+    level = float(mean.mean() * (weight.mean() if (weight := systems[3]).size else 1.0))
     where = cuts(ptr, k * (4 * steps or k))
     with threads.guard():
         _solve_rows(
-            where, ptr, (*systems[1:], mean), A, grad, left, float(eta), steps,
+            where, ptr, (*systems[1:], mean, level), A, grad, left, float(eta), steps,
             np.empty(0, dtype), squares, counts,
         )  # fmt: skip
     return squares.sum(), int(counts.sum())
@@ -96,7 +98,7 @@ def _solve_rows(where, ptr, systems, A, grad, left, eta, steps, kind, squares, c
 def _solve_strip(first, last, ptr, systems, A, grad, left, eta, steps, kind, squares, counts):
     """Solve the rows from `first` to `last`, in the precision of `kind`."""
     apart()
-    idx, val, weight, B, offset, ridge, lam_bias, shared, mean = systems
+    idx, val, weight, B, offset, ridge, lam_bias, shared, mean, level = systems
     k = B.shape[1]
     width = -(-k // BLOCK) * BLOCK
     room = max(_BUFFER // width // GROUP, 1) * GROUP
@@ -112,18 +114,22 @@ def _solve_strip(first, last, ptr, systems, A, grad, left, eta, steps, kind, squ
         for q in range(k):
             for r in range(k):
                 S[q, r] = shared[q, r]
+    common = np.trace(S) / k
     for i in range(first, last):
         for q in range(k):
             x[q], diag[q] = A[i, q], ridge[i]
         if offset.size > 0:
             diag[0] = lam_bias
         entries = ptr[i], ptr[i + 1], idx, val, weight, B, offset
-        direct = steps == 0 or ptr[i + 1] - ptr[i] < _FEW * k
+        direct = steps == 0 or _is_hard(ptr[i + 1] - ptr[i], k, level, ridge[i] + common)
         squares[i], scale, total = _system(entries, V, target, S, diag, x, g, G, direct)
         for q in range(k):
             grad[i, q] = g[q]
             metric[q] = diag[q] + S[q, q] + total * mean[q]
-        if direct and _factor(G, g, k, work):
+        if ptr[i] == ptr[i + 1]:
+            for q in range(k):
+                x[q], g[q] = 0.0, 0.0
+        elif direct and _factor(G, g, k, work):
             _substitute(G, work, x, g)
         elif direct:
             # From zero, conjugate gradients reach the minimiser of smallest norm.
@@ -138,6 +144,13 @@ def _solve_strip(first, last, ptr, systems, A, grad, left, eta, steps, kind, squ
             left[i, q], A[i, q] = g[q], x[q]
 
 
+@kernel()
+def _is_hard(entries, k, level, ridge):
+    """Tell whether a row's condition number is to be expected above `_HARD`."""
+    d, k = np.sqrt(np.float64(entries)), np.sqrt(np.float64(k))
+    return level * (d + k) ** 2 + ridge > _HARD * (level * max(d - k, 0.0) ** 2 + ridge)
+
+
 @kernel(fastmath=REDUCE)
 def _gather(entries, start, V, target):
     """Fill the buffer from entry `start` on.
@@ -146,7 +159,7 @@ def _gather(entries, start, V, target):
     sum of their squared values, and that of their weights.
     """
     apart()
-    first, last, idx, val, weight, B, offset = entries
+    _, last, idx, val, weight, B, offset = entries
     k = B.shape[1]
     rows = min(last - start, V.shape[0])
     scale, total = 0.0, 0.0

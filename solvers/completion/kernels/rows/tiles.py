@@ -289,28 +289,11 @@ def normal_pass(V, rows, x, out):
 
 
 if config.DISABLE_JIT:
-
-    def apart():  # noqa: F811
-        pass
-
-    def add_products(V, first, last, row, col, stop, G):  # noqa: F811
-        left, right = V[first:last, row : row + BLOCK], V[first:last, col:stop]
-        G[row : row + BLOCK, col:stop] += left.T @ right
-
-    def subtract_products(V, first, last, row, col, stop, G):  # noqa: F811
-        left, right = V[first:last, row : row + BLOCK], V[first:last, col:stop]
-        G[row : row + BLOCK, col:stop] -= left.T @ right
-
-    def set_products(V, first, last, row, col, stop, G):  # noqa: F811
-        left, right = V[first:last, row : row + BLOCK], V[first:last, col:stop]
-        G[row : row + BLOCK, col:stop] = left.T @ right
-
-    def residual_pass(V, rows, x, target, out):  # noqa: F811
-        r = V[:rows] @ x - target[:rows]
-        out += V[:rows].T @ r
-        return np.float64(r @ r)
-
-    def normal_pass(V, rows, x, out):  # noqa: F811
-        r = V[:rows] @ x
-        out += V[:rows].T @ r
-        return np.float64(r @ r)
+    from .plain_tiles import (  # noqa: F811
+        add_products,
+        apart,
+        normal_pass,
+        residual_pass,
+        set_products,
+        subtract_products,
+    )
