@@ -392,6 +392,39 @@ def test_equal_values_need_no_scale():
     np.testing.assert_allclose(dense(res), 2.0, rtol=1e-9)
 
 
+@pytest.mark.parametrize("inner", ["direct", "cg"])
+def test_rows_may_be_solved_inexactly(inner):
+    data, X, _ = planted(16, noise=0.1)
+    options = {"shape": X.shape, "loss": "huber", "delta": 0.15, "tol": 1e-8, "rng": 0}
+    exact, res = (
+        alternating_minimization(data, 3, inner=name, **options) for name in ("auto", inner)
+    )
+    assert res.success
+    assert (res.n_inner > 0) == (inner != "direct")
+    np.testing.assert_allclose(dense(res), dense(exact), atol=1e-5)
+
+
+@quiet
+def test_outliers_among_held_out_entries_do_not_end_a_run_early():
+    data, X, _ = planted(17, share=0.2, oversampling=9)
+    res = alternating_minimization(
+        data, 3, shape=X.shape, loss="huber", validation=0.1, tol=1e-12, rng=0
+    )
+    assert relerr(dense(res), X) < 1e-9
+    assert res.rmse_validation > 1.0
+
+
+@quiet
+def test_more_starts_find_what_one_misses():
+    # So few entries that the outcome depends on the start.
+    data, X, _ = planted(2, shape=(60, 50), oversampling=4.5)
+    options = {"shape": X.shape, "loss": "huber", "init": "random", "maxiter": 1000, "rng": 0}
+    one, more = (alternating_minimization(data, 3, n_init=n, **options) for n in (1, 6))
+    assert relerr(dense(one), X) > 1e-2
+    assert more.nit > one.nit
+    assert relerr(dense(more), X) < 1e-6
+
+
 # Wrong arguments.
 
 
