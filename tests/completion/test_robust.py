@@ -224,6 +224,23 @@ def test_the_answer_is_stationary_with_weights_and_ridge(loss, delta, lam, rng):
 
 
 @each_loss
+def test_biases_are_stationary_too(loss):
+    (rows, cols, vals), X, _ = planted(23, noise=0.1)
+    vals = 5.0 * vals
+    options = {"delta": 1.0, "lam": 0.7, "bias": True, "lam_bias": 0.4, "rng": 0}
+    res = alternating_minimization((rows, cols, vals), 3, shape=X.shape, loss=loss, **options)
+    assert res.success
+    r, h = res.predict(rows, cols) - vals, 1e-6
+    psi = (oracle(loss, r + h, 1.0) - oracle(loss, r - h, 1.0)) / (2 * h)
+    S = np.zeros(X.shape)
+    S[rows, cols] = psi
+    tolerance = 1e-5 * np.linalg.norm(psi)
+    np.testing.assert_allclose(S.sum(axis=1), -0.4 * res.row_bias, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(S.sum(axis=0), -0.4 * res.col_bias, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(S @ res.V, -0.7 * res.U, rtol=0, atol=tolerance)
+
+
+@each_loss
 def test_a_general_minimiser_finds_nothing_better_near_a_small_fit(loss, rng):
     M = np.outer(rng.standard_normal(6), rng.standard_normal(5)) + 0.1 * rng.standard_normal(
         (6, 5)
