@@ -3,7 +3,7 @@
 from .._core.validation import check_choice
 from ._als import als
 from ._altmin_paper import theory
-from ._auto import auto
+from ._auto import auto, restarted
 from ._driver import INNERS, complete, is_rank_sequence
 from ._gauss_newton import gn
 from ._irls import find
@@ -264,7 +264,8 @@ def _pipeline(method, mode):
         if problem.loss != "squared" or problem.nonnegative:
             _check_alternating(method, problem, options)
             engine = nonnegative_engine if problem.nonnegative else robust
-        elif options.mode == "theory":
+            return restarted(engine, problem, rank, watch, options)
+        if options.mode == "theory":
             engine = theory
         return engine(problem, rank, watch, options)
 
