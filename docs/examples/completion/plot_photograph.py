@@ -44,7 +44,7 @@ panels = {"lost: 70 %": damaged, "completed": best, "interpolated": flat}
 for ax, (title, image) in zip(axes.flat, panels.items(), strict=False):
     ax.imshow(image, cmap="gray", vmin=0, vmax=1)
     ax.set(title=title, xticks=[], yticks=[], facecolor="tab:red")
-axes[1, 1].semilogx(ridges, [psnr(fit) for fit in fits], "o-", label="completed")
+axes[1, 1].plot(ridges, [psnr(fit) for fit in fits], "o-", label="completed")
 axes[1, 1].axhline(psnr(flat), color="gray", label="interpolated")
 axes[1, 1].set(xlabel="ridge lam", ylabel="PSNR on the lost pixels (dB)")
 axes[1, 1].legend()
