@@ -129,7 +129,7 @@ class MatrixCompletion(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             A matrix whose entries are added; or the rows of single entries. The first call may
             bring a matrix only.
         y : array of int, optional
-            The columns of single entries. (scikit-learn wants this name.)
+            The columns of single entries, by the name that scikit-learn wants.
         vals : array, optional
             Their values. Values at known places replace these.
 

@@ -317,14 +317,16 @@ def pose(
         row_scale, col_scale = (rows + alpha0 * n) ** nu, (cols + alpha0 * m) ** nu
     else:
         row_scale, col_scale = xp.ones(m), xp.ones(n)
+    unit_of_loss = scale**2 if loss in _QUADRATIC else scale
+    lam_bias = (lam if lam_bias is None else lam_bias) if bias else None
     return Completion(
         be,
         obs,
-        # The data term has the square of the data's unit, the ridge's factors their unit.
-        lam=lam / scale if loss in _QUADRATIC else lam,
+        # Squared factors have the data's unit, squared biases its square.
+        lam=lam * scale / unit_of_loss,
         row_scale=row_scale,
         col_scale=col_scale,
-        lam_bias=(lam if lam_bias is None else lam_bias) if bias else None,
+        lam_bias=lam_bias if lam_bias is None else lam_bias * scale**2 / unit_of_loss,
         implicit=implicit,
         nonnegative=nonnegative,
         loss=loss,
