@@ -4,10 +4,10 @@ Run from the repository's root, in an environment that has the peers::
 
     python -m benchmarks.peers.completion_implicit --threads 1
 
-All minimise the objective of Hu, Koren and Volinsky: half the squared error at all places, weighted by
-1 + count, and half of `lam` times the squared norm of both factors. The error is how far it,
-evaluated here from the factors, lies above the lowest known, relative to it. Every contender gets
-the smallest number of iterations that suffices.
+All minimise the objective of Hu, Koren and Volinsky: half the squared error at all places, with
+weights 1 + count, and half of `lam` times the squared norm of both factors. The error is how far
+it, evaluated here from the factors, lies above the lowest known, relative to it. Every contender
+gets the smallest number of iterations that suffices.
 """
 
 import argparse

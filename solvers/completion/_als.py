@@ -37,9 +37,9 @@ _WINDOW = 5
 _ZERO = 1e-10
 # Sweeps before columns may be dropped: new ones begin small, in no particular direction.
 _TURNED = 10
-# Growth of the largest singular value that tells a run without bound, and sweeps without a smaller
-# objective or gradient that tell the rounding level.
-_BLOWN_UP, _PATIENCE, _BETTER = 1e3, 20, 0.99
+# A largest singular value so much above what the entries suggest tells a run without bound; so
+# many sweeps without a smaller objective, or gradient, the rounding level.
+_BLOWN_UP, _PATIENCE, _BETTER = 30.0, 20, 0.99
 
 
 class Inner(NamedTuple):
@@ -83,7 +83,7 @@ def als(problem, rank, watch, options, *, tol=None, maxiter=None):
     A, B, a, b = state = _without_dead_columns(xp, *start(problem, rank, options))
     watch.begin("altmin", tol=options.tol if tol is None else tol, maxiter=maxiter)
     unit, curvature = gradient_unit(problem), _curvature(problem)
-    mixing, course = Mixing(problem.be, _window(problem, B)), Course(problem.dtype)
+    mixing, course = Mixing(problem.be, _window(problem, B)), Course(problem)
     (grad, misfit), swept = _judged(problem, unit, *state), state
     if options.x0 is not None and watch.done(problem.relres(misfit), grad):
         return _full(problem, state, rank)
@@ -96,10 +96,10 @@ def als(problem, rank, watch, options, *, tol=None, maxiter=None):
         left = _columns(problem, first.left) - problem.row_ridge[:, None] * A
         # The best columns for these rows, where it turns out how good the pair is.
         if problem.lam:
-            T, S = balancing(problem, A, B)
+            T, S, found = balancing(problem, A, B)
             A, B, left = A @ T, B @ S, left @ S
         else:
-            A, B, left = _orthonormal(problem, A, B, left)
+            (A, B, left), found = _orthonormal(problem, A, B, left), None
         image, shift = B.copy(), b.copy()
         second = half_sweep(problem, by_col, image, A, shift, a, problem.col_ridge, inner)
         misfit = problem.misfit_of(second.square, A, B)
@@ -110,7 +110,7 @@ def als(problem, rank, watch, options, *, tol=None, maxiter=None):
             continue
         right = _columns(problem, second.grad) - problem.col_ridge[:, None] * B
         at = Slope(left, right, first.left[:, 0], second.grad[:, 0])
-        norm, core, found = projected_gradient(problem, A, B, at)
+        norm, core, found = projected_gradient(problem, A, B, at, found)
         grad, state = norm / unit, (A, B, a, b)
         if watch.record(
             lambda state=state: state,
@@ -156,9 +156,12 @@ class Course:
         By how much it may rise, in relative terms.
     """
 
-    def __init__(self, dtype):
-        self.fun, self.rounding = math.inf, 8.0 * float(np.finfo(dtype).eps)
-        self._sweeps, self._idle, self._best, self._first = 0, 0, math.inf, None
+    def __init__(self, problem):
+        self.fun, self.rounding = math.inf, 8.0 * float(np.finfo(problem.dtype).eps)
+        self._sweeps, self._idle, self._best = 0, 0, math.inf
+        # About the norm of a matrix that is everywhere as large as it is seen to be.
+        size = problem.norm / math.sqrt(problem.density)
+        self._bound = math.inf if problem.lam else _BLOWN_UP * size
 
     @property
     def settled(self):
@@ -169,11 +172,10 @@ class Course:
         """Tell whether nothing good is to be expected, and say so to the watch."""
         self._sweeps += 1
         top = float(watch.problem.be.host(s[:1].sum()))
-        self._first = top if self._first is None else self._first
         better = fun < self.fun * (1.0 - self.rounding) or grad < _BETTER * self._best
         self._idle = 0 if better else self._idle + 1
         self.fun, self._best = fun, min(self._best, grad)
-        if self._first > 0 and top > _BLOWN_UP * self._first:
+        if top > self._bound:
             reason = (
                 "The factors grew without bound: too few entries for alternating minimisation."
             )

@@ -115,8 +115,8 @@ def alternating_minimization(
         Whether rows and columns have biases: the estimate is
         :math:`\mu + b_i + c_j + X_{ij}`, all solved jointly.
     center : bool, optional
-        Whether to take the weighted mean :math:`\mu` off the data. Default: `bias`. (Off data of
-        exact rank k it leaves rank k + 1.)
+        Whether to take the weighted mean :math:`\mu` off the data. Default: `bias`. Off data of
+        exact rank k it leaves rank k + 1.
     implicit : bool, default False
         Whether `M` counts events, as in [7]_: every entry is fitted, to 1 where ``M > 0`` and to
         0 elsewhere, with weight ``1 + alpha * abs(M)``. See `als_implicit`.

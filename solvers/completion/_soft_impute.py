@@ -224,6 +224,11 @@ def nuclear(problem, rank, watch, options, *, engine=scaled_gradient_descent):
 def _beginning(problem, search, rank, options):
     """Return factors and biases to begin with: all directions in which zero can be improved."""
     if options.x0 is not None:
+        columns = options.x0[0].shape[1]
+        if columns > rank:
+            raise ValueError(
+                f"`x0` came with {columns} columns; expected at most `rank_max` = {rank}"
+            )
         return options.x0
     A, B, a, b = start(problem, 1, options)
     new = search.above((A[:, :0], B[:, :0], a, b), 1.0, rank)

@@ -14,7 +14,7 @@ each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 def systems(rng, k, variant="ridge", dtype="float64", degrees=None):
     """Row systems with 0, 1, k - 1, k and 10 k entries, as kernels take them, and a start."""
     degrees = [0, 1, max(k - 1, 0), k, k + 1, 4 * k, 10 * k] if degrees is None else degrees
-    n = max(10 * k + 3, max(degrees))
+    n = max(10 * k + 3, *degrees)
     ptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)
     idx = np.concatenate([np.sort(rng.choice(n, d, replace=False)) for d in degrees])
     idx = idx.astype(np.int32)

@@ -223,10 +223,10 @@ def _add_product(S, x, out):
     apart()
     if S[0, 0] == 0.0:
         return
-    for r in range(x.size):
-        y = x[r]
+    for r in range(0, x.size, 4):
+        y0, y1, y2, y3 = x[r], x[r + 1], x[r + 2], x[r + 3]
         for q in range(x.size):
-            out[q] += S[r, q] * y
+            out[q] += S[r, q] * y0 + S[r + 1, q] * y1 + S[r + 2, q] * y2 + S[r + 3, q] * y3
 
 
 @kernel(fastmath=REDUCE)

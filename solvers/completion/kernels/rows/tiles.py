@@ -6,13 +6,13 @@ matrices have a multiple of `BLOCK` columns. With the compiler off (`NUMBA_DISAB
 NumPy twins stand in.
 """
 
-import numpy as np
 from llvmlite import binding, ir
 from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ...._core.kernels.jit import kernel
+from . import plain_tiles
 
 # Rows of a tile, and what the number of columns must be a multiple of.
 BLOCK = 8
@@ -289,11 +289,9 @@ def normal_pass(V, rows, x, out):
 
 
 if config.DISABLE_JIT:
-    from .plain_tiles import (  # noqa: F811
-        add_products,
-        apart,
-        normal_pass,
-        residual_pass,
-        set_products,
-        subtract_products,
-    )
+    apart = plain_tiles.apart
+    add_products = plain_tiles.add_products
+    subtract_products = plain_tiles.subtract_products
+    set_products = plain_tiles.set_products
+    residual_pass = plain_tiles.residual_pass
+    normal_pass = plain_tiles.normal_pass
