@@ -12,7 +12,7 @@ from numba import prange
 from ...._core import threads
 from ...._core.kernels.jit import REDUCE, kernel
 from ..cpu import cuts
-from ..rows.cpu import _BUFFER, _LONG, _WIDE, _factor, _gather, _product, _system
+from ..rows.cpu import _BUFFER, _factor, _gather, _product, _system
 from ..rows.tiles import BLOCK, GROUP, add_products, apart
 
 # Entries in each column of a sketch. Two keep its quality where rows of B differ much in length:
@@ -61,11 +61,10 @@ def sketch_rows(systems, A, grad, left, state, eta, s, most, unit, seed):
     """
     ptr, *rest = systems
     where, squares, counts = _prepared(ptr, A, A.shape[1])
-    kind = _kind(A, ptr)
     with threads.guard():
         _sketch_rows(
             where, ptr, tuple(rest), A, grad, left, state, eta, s, most, unit, np.uint64(seed),
-            kind, squares, counts,
+            squares, counts,
         )  # fmt: skip
     return squares.sum(), int(counts.sum())
 
@@ -76,37 +75,30 @@ def _prepared(ptr, A, work):
     return cuts(ptr, k * work), np.zeros(m), np.zeros(m, np.int64)
 
 
-def _kind(A, ptr):
-    """Return an empty array of the type in which rows are solved."""
-    wide = A.shape[1] > _WIDE or np.diff(ptr).max() > _LONG
-    return np.empty(0, np.float64 if wide else A.dtype)
-
-
 @kernel(parallel=True)
 def _sketch_rows(
-    where, ptr, systems, A, grad, left, state, eta, s, most, unit, seed, kind, squares, counts
+    where, ptr, systems, A, grad, left, state, eta, s, most, unit, seed, squares, counts
 ):
     for t in prange(where.size - 1):
         _sketch_strip(
             where[t], where[t + 1], ptr, systems, A, grad, left, state, eta, s, most, unit, seed,
-            kind, squares, counts,
+            squares, counts,
         )  # fmt: skip
 
 
 @kernel()
 def _sketch_strip(
-    first, last, ptr, systems, A, grad, left, state, eta, s, most, unit, seed, kind, squares,
-    counts,
-):  # fmt: skip
-    """Solve the rows from `first` to `last`, in the precision of `kind`."""
+    first, last, ptr, systems, A, grad, left, state, eta, s, most, unit, seed, squares, counts
+):
+    """Solve the rows from `first` to `last`; in double precision, as ranks are large."""
     apart()
     idx, val, weight, B, offset, ridge, lam_bias, shared = systems
     k = B.shape[1]
     width = -(-k // BLOCK) * BLOCK
     room = max(_BUFFER // width // GROUP, 1) * GROUP
-    V, target = np.zeros((room, width), kind.dtype), np.zeros(room, kind.dtype)
-    S, G = np.zeros((s, width), kind.dtype), np.zeros((width, width + BLOCK), kind.dtype)
-    P, work = np.zeros((width, width), kind.dtype), np.zeros((6, width), kind.dtype)
+    V, target = np.zeros((room, width)), np.zeros(room)
+    S, G = np.zeros((s, width)), np.zeros((width, width + BLOCK))
+    P, work = np.zeros((width, width)), np.zeros((6, width))
     x, g, diag = work[0], work[1], work[2]
     if shared.size > 0:
         P[:k, :k] = shared
@@ -261,39 +253,37 @@ def subspace_rows(systems, A, grad, left, state, eta, most):
     """
     ptr, *rest = systems
     where, squares, counts = _prepared(ptr, A, _SUBSPACE)
-    longest, kind = int(np.diff(ptr).max()), _kind(A, ptr)
+    longest = int(np.diff(ptr).max())
     with threads.guard():
         _subspace_rows(
-            where, ptr, tuple(rest), A, grad, left, state, eta, most, longest, kind, squares,
+            where, ptr, tuple(rest), A, grad, left, state, eta, most, longest, squares,
             counts,
         )  # fmt: skip
     return squares.sum(), int(counts.sum())
 
 
 @kernel(parallel=True)
-def _subspace_rows(
-    where, ptr, systems, A, grad, left, state, eta, most, longest, kind, squares, counts
-):
+def _subspace_rows(where, ptr, systems, A, grad, left, state, eta, most, longest, squares, counts):
     for t in prange(where.size - 1):
         _subspace_strip(
-            where[t], where[t + 1], ptr, systems, A, grad, left, state, eta, most, longest, kind,
+            where[t], where[t + 1], ptr, systems, A, grad, left, state, eta, most, longest,
             squares, counts,
         )  # fmt: skip
 
 
 @kernel()
 def _subspace_strip(
-    first, last, ptr, systems, A, grad, left, state, eta, most, longest, kind, squares, counts
+    first, last, ptr, systems, A, grad, left, state, eta, most, longest, squares, counts
 ):
-    """Improve the rows from `first` to `last`, in the precision of `kind`."""
+    """Improve the rows from `first` to `last`; in double precision, as ranks are large."""
     apart()
     idx, val, weight, B, offset, ridge, lam_bias, shared = systems
     k = B.shape[1]
     # The blocks on the Hessian's diagonal, factored, and the part of the entries that one needs.
-    L = np.zeros((-(-k // _SUBSPACE), _SUBSPACE, _SUBSPACE + BLOCK), kind.dtype)
-    V = np.zeros((_BUFFER // _SUBSPACE, _SUBSPACE), kind.dtype)
-    work, d = np.zeros((3, k), kind.dtype), np.zeros((2, _SUBSPACE), kind.dtype)
-    e = np.zeros(longest, kind.dtype)
+    L = np.zeros((-(-k // _SUBSPACE), _SUBSPACE, _SUBSPACE + BLOCK))
+    V = np.zeros((_BUFFER // _SUBSPACE, _SUBSPACE))
+    work, d = np.zeros((3, k)), np.zeros((2, _SUBSPACE))
+    e = np.zeros(longest)
     x, g, diag = work[0], work[1], work[2]
     for i in range(first, last):
         x[:], diag[:] = A[i], ridge[i]
