@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from solvers import ot
+from solvers import completion, datasets, ot
 from solvers._core.backend import get_backend
 
 CASES = {}
@@ -128,6 +128,54 @@ def sinkhorn_newton(n, dtype):
         passes = res.nit + len(res.levels)
         entry = min(4.0, 12.0 * res.density)
         return 2 * n * n * (passes * np.dtype(dtype).itemsize + products * entry)
+
+    return Work(on, bytes_moved)
+
+
+def ratings(be, size, dtype):
+    """Return entries as (ptr, idx, val) of a matrix as wide as high, ten in a hundred known."""
+    side = int(np.sqrt(10 * size))
+    known = datasets.ratings_like(side, side, size, rng=0).tocsr()
+    ptr, idx = be.xp.asarray(known.indptr.astype(np.int64)), be.xp.asarray(known.indices)
+    return ptr, idx, be.xp.asarray(known.data.astype(dtype)), side
+
+
+@case(1_000_000, 10_000_000)
+def completion_residual(size, dtype, k=32):
+    def on(be):
+        ptr, idx, val, side = ratings(be, size, dtype)
+        A, B = (be.xp.ones((side, k), dtype) for _ in range(2))
+        none, out = be.xp.empty(0, dtype), be.xp.empty(size, dtype)
+        run = be.kernels("solvers.completion").residual
+        return lambda: run(ptr, idx, val, A, B, none, none, out)
+
+    # A column number, a value, a residual, and the factor of the column for each entry.
+    return Work(on, size * (4 + (2 + k) * np.dtype(dtype).itemsize))
+
+
+@case(1_000_000, 10_000_000)
+def completion_times(size, dtype, k=32):
+    def on(be):
+        ptr, idx, val, side = ratings(be, size, dtype)
+        B, out = be.xp.ones((side, k), dtype), be.xp.empty((side, k), dtype)
+        run = be.kernels("solvers.completion").times
+        return lambda: run(ptr, idx, val, B, out)
+
+    return Work(on, size * (4 + (1 + k) * np.dtype(dtype).itemsize))
+
+
+@case(1_000_000)
+def alternating_minimization(size, dtype, k=32):
+    def on(be):
+        ptr, idx, val, side = ratings(be, size, dtype)
+        rows = be.xp.repeat(be.xp.arange(side), np.diff(be.host(ptr)).tolist())
+        options = {"shape": (side, side), "lam": 5.0, "tol": 1e-3, "rng": 0, "history": False}
+        return lambda: completion.alternating_minimization(
+            (rows, idx, val), k, bias=True, **options
+        )
+
+    def bytes_moved(res):
+        return res.n_passes * size * (4 + (1 + k) * np.dtype(dtype).itemsize)
 
     return Work(on, bytes_moved)
 

@@ -2,6 +2,7 @@
 
 import doctest
 import os
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,15 +133,16 @@ def write_math(translator, node):
     raise nodes.SkipNode
 
 
-def skip_aliases(*event):
-    """Leave out the fields of named tuples, which the class describes as attributes."""
-    _, _, _, member, skip, _ = event
-    return skip or (getattr(member, "__doc__", None) or "").startswith("Alias for field number")
+def skip_foreign(*event):
+    """Leave out fields of named tuples, which are attributes, and scikit-learn's own methods."""
+    _, _, name, member, skip, _ = event
+    is_field = (getattr(member, "__doc__", None) or "").startswith("Alias for field number")
+    return skip or is_field or re.fullmatch(r"set_\w+_request", name) is not None
 
 
 def setup(app):
     """Register what is defined above."""
     app.add_directive("results", Results)
     app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))
-    app.connect("autodoc-skip-member", skip_aliases)
+    app.connect("autodoc-skip-member", skip_foreign)
     return {"parallel_read_safe": True}

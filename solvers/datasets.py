@@ -16,23 +16,8 @@ from scipy.ndimage import zoom
 from scipy.sparse import coo_array
 from scipy.spatial.distance import cdist
 
+from ._core import sampling, validation
 from ._core.random import check_rng
-from ._core.sampling import (
-    distinct,
-    distinct_uniform,
-    entries_of,
-    popular_places,
-    power_law,
-    some,
-    topped_up,
-)
-from ._core.validation import (
-    check_choice,
-    check_count,
-    check_flag,
-    check_nonnegative,
-    check_positive,
-)
 
 __all__ = [
     "TransportProblem",
@@ -322,12 +307,15 @@ def planted_matrix(
     >>> bool(abs((L @ R.T)[rows, cols] - vals).max() < 1e-12)
     True
     """
-    m, n = (check_count(x, name, minimum=1) for x, name in ((m, "m"), (n, "n")))
-    rank = _at_most(check_count(rank, "rank", minimum=1), "rank", min(m, n))
-    oversampling = check_positive(oversampling, "oversampling")
-    cond, noise = check_positive(cond, "cond"), check_nonnegative(noise, "noise")
+    m, n = (validation.check_count(x, name, minimum=1) for x, name in ((m, "m"), (n, "n")))
+    rank = _at_most(validation.check_count(rank, "rank", minimum=1), "rank", min(m, n))
+    oversampling = validation.check_positive(oversampling, "oversampling")
+    cond, noise = (
+        validation.check_positive(cond, "cond"),
+        validation.check_nonnegative(noise, "noise"),
+    )
     least = _at_most(
-        check_count(min_degree, "min_degree", allow_none=True), "min_degree", min(m, n)
+        validation.check_count(min_degree, "min_degree", allow_none=True), "min_degree", min(m, n)
     )
     rng = check_rng(rng)
     free = rank * (m + n - rank)
@@ -336,14 +324,14 @@ def planted_matrix(
     L, R = (np.linalg.qr(rng.standard_normal((side, rank)))[0] for side in (m, n))
     s = np.geomspace(cond, 1.0, rank)
     L *= s * (np.sqrt(float(m) * n) / np.linalg.norm(s))
-    if check_flag(popularity, "popularity"):
+    if validation.check_flag(popularity, "popularity"):
         _at_most(oversampling, "oversampling", m * n / (4 * free))
-        places = distinct(rng, popular_places(rng, m, n), size)
+        places = sampling.distinct(rng, sampling.popular_places(rng, m, n), size)
     else:
-        places = distinct_uniform(rng, m, n, size)
-    places = topped_up(rng, places, m, n, rank if least is None else least, 2 * rank)
+        places = sampling.distinct_uniform(rng, m, n, size)
+    places = sampling.topped_up(rng, places, m, n, rank if least is None else least, 2 * rank)
     rows, cols = np.divmod(places, n)
-    vals = entries_of(L, R, rows, cols)
+    vals = sampling.entries_of(L, R, rows, cols)
     if noise:
         vals += noise * rng.standard_normal(vals.size)
     return rows, cols, vals, L, R
@@ -377,16 +365,16 @@ def ratings_like(m=6000, n=3700, size=800_000, *, rng=None):
     >>> ratings.shape, ratings.nnz, float(ratings.data.max())
     ((600, 370), 8000, 5.0)
     """
-    m, n = (check_count(x, name, minimum=1) for x, name in ((m, "m"), (n, "n")))
-    size = _at_most(check_count(size, "size", minimum=1), "size", m * n / 4)
+    m, n = (validation.check_count(x, name, minimum=1) for x, name in ((m, "m"), (n, "n")))
+    size = _at_most(validation.check_count(size, "size", minimum=1), "size", m * n / 4)
     rng = check_rng(rng)
-    rows, cols = np.divmod(distinct(rng, popular_places(rng, m, n), size), n)
+    rows, cols = np.divmod(sampling.distinct(rng, sampling.popular_places(rng, m, n), size), n)
     # The popular are not those with the first numbers.
     rows, cols = rng.permutation(m)[rows], rng.permutation(n)[cols]
     rank = min(20, m, n)
     weight = 0.85 ** np.arange(rank)
     L, R = (rng.standard_normal((side, rank)) for side in (m, n))
-    vals = entries_of(L * (0.6 * weight / np.linalg.norm(weight)), R, rows, cols)
+    vals = sampling.entries_of(L * (0.6 * weight / np.linalg.norm(weight)), R, rows, cols)
     vals += 3.5 + 0.8 * rng.standard_normal(size)
     vals += 0.45 * rng.standard_normal(m)[rows] + 0.5 * rng.standard_normal(n)[cols]
     stars = np.clip(np.rint(2 * vals) / 2, 0.5, 5.0)
@@ -421,14 +409,14 @@ def listening_counts(m=7000, n=1000, size=1_000_000, *, rng=None):
     >>> counts.nnz, float(counts.data.min())
     (8000, 1.0)
     """
-    m, n = (check_count(x, name, minimum=1) for x, name in ((m, "m"), (n, "n")))
-    size = _at_most(check_count(size, "size", minimum=1), "size", m * n / 4)
+    m, n = (validation.check_count(x, name, minimum=1) for x, name in ((m, "m"), (n, "n")))
+    size = _at_most(validation.check_count(size, "size", minimum=1), "size", m * n / 4)
     rng = check_rng(rng)
     topics = min(_TOPICS, n)
     favourites = rng.integers(topics, size=(m, len(_HABITS) - 1), dtype=np.int32)
-    eager = power_law(rng, m, 5.0, 0.6)
+    eager = sampling.power_law(rng, m, 5.0, 0.6)
     # Item j is about topic j % topics.
-    liked = power_law(rng, -(-n // topics), 2.0, 0.9)
+    liked = sampling.power_law(rng, -(-n // topics), 2.0, 0.9)
 
     def draw(count):
         rows = eager(count)
@@ -445,7 +433,7 @@ def listening_counts(m=7000, n=1000, size=1_000_000, *, rng=None):
         drawn, times = np.unique(draw(int(1.2 * (size - places.size)) + 100), return_counts=True)
         places, where = np.unique(np.concatenate([places, drawn]), return_inverse=True)
         counts = np.bincount(where, weights=np.concatenate([counts, times]))
-    kept = some(rng, places.size, size)
+    kept = sampling.some(rng, places.size, size)
     rows, cols = np.divmod(places[kept], n)
     rows, cols = rng.permutation(m)[rows], rng.permutation(n)[cols]
     return coo_array((counts[kept], (rows.astype(np.int32), cols.astype(np.int32))), shape=(m, n))
@@ -479,12 +467,12 @@ def damaged_photograph(name="china", missing=0.7, *, rng=None):
     0.7
     """
     names = ("china", "flower")
-    name = check_choice(name, "name", names)
-    missing = _at_most(check_nonnegative(missing, "missing"), "missing", 1)
+    name = validation.check_choice(name, "name", names)
+    missing = _at_most(validation.check_nonnegative(missing, "missing"), "missing", 1)
     rng = check_rng(rng)
     whole = sample_photographs()[names.index(name)] @ (0.299, 0.587, 0.114)
     damaged = whole.copy()
-    lost = some(rng, whole.size, round(missing * whole.size))
+    lost = sampling.some(rng, whole.size, round(missing * whole.size))
     damaged.ravel()[lost] = np.nan
     return damaged, whole
 

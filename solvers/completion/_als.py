@@ -96,10 +96,10 @@ def als(problem, rank, watch, options, *, tol=None, maxiter=None):
         left = _columns(problem, first.left) - problem.row_ridge[:, None] * A
         # The best columns for these rows, where it turns out how good the pair is.
         if problem.lam:
-            T, S = balancing(problem, A, B)
+            T, S, found = balancing(problem, A, B)
             A, B, left = A @ T, B @ S, left @ S
         else:
-            A, B, left = _orthonormal(problem, A, B, left)
+            (A, B, left), found = _orthonormal(problem, A, B, left), None
         image, shift = B.copy(), b.copy()
         second = half_sweep(problem, by_col, image, A, shift, a, problem.col_ridge, inner)
         misfit = problem.misfit_of(second.square, A, B)
@@ -110,7 +110,7 @@ def als(problem, rank, watch, options, *, tol=None, maxiter=None):
             continue
         right = _columns(problem, second.grad) - problem.col_ridge[:, None] * B
         at = Slope(left, right, first.left[:, 0], second.grad[:, 0])
-        norm, core, found = projected_gradient(problem, A, B, at)
+        norm, core, found = projected_gradient(problem, A, B, at, found)
         grad, state = norm / unit, (A, B, a, b)
         if watch.record(
             lambda state=state: state,

@@ -3,7 +3,7 @@
 from .._core.validation import check_choice
 from ._als import als
 from ._altmin_paper import theory
-from ._auto import auto
+from ._auto import auto, restarted
 from ._driver import INNERS, complete, is_rank_sequence
 from ._gauss_newton import gn
 from ._irls import find
@@ -115,8 +115,8 @@ def alternating_minimization(
         Whether rows and columns have biases: the estimate is
         :math:`\mu + b_i + c_j + X_{ij}`, all solved jointly.
     center : bool, optional
-        Whether to take the weighted mean :math:`\mu` off the data. Default: `bias`. (Off data of
-        exact rank k it leaves rank k + 1.)
+        Whether to take the weighted mean :math:`\mu` off the data. Default: `bias`. Off data of
+        exact rank k it leaves rank k + 1.
     implicit : bool, default False
         Whether `M` counts events, as in [7]_: every entry is fitted, to 1 where ``M > 0`` and to
         0 elsewhere, with weight ``1 + alpha * abs(M)``. See `als_implicit`.
@@ -135,7 +135,8 @@ def alternating_minimization(
         Start: a result, ``(U0, V0)`` for :math:`U_0 V_0^T`, or ``(U0, s0, V0)``; missing columns
         are filled with small noise.
     n_init : int, default 1
-        Largest number of starts, where a start does not lead to a certificate.
+        Largest number of starts, where a start does not lead to a certificate; with a robust
+        loss or non-negative factors, where it does not lead to an exact fit. The best is kept.
     tol : float, default 1e-8
         Largest value of the certificate: of the relative residual or, where data cannot be
         fitted exactly, the relative gradient norm (``lam=0``); of the relative duality gap or
@@ -264,7 +265,8 @@ def _pipeline(method, mode):
         if problem.loss != "squared" or problem.nonnegative:
             _check_alternating(method, problem, options)
             engine = nonnegative_engine if problem.nonnegative else robust
-        elif options.mode == "theory":
+            return restarted(engine, problem, rank, watch, options)
+        if options.mode == "theory":
             engine = theory
         return engine(problem, rank, watch, options)
 

@@ -30,6 +30,33 @@ def auto(problem, rank, watch, options):
     return find(problem, rank, watch, options, sweep if many else None)
 
 
+def restarted(engine, problem, rank, watch, options):
+    """Run an engine from `n_init` starts, the later ones random; return the best answer."""
+    best, lowest = None, float("inf")
+    for _ in range(options.n_init):
+        x = engine(problem, rank, watch, options)
+        badness = _badness(watch.problem, x)
+        if best is None or badness < lowest:
+            lowest, best = badness, (x, watch.problem, watch.ended, watch.reason)
+        # A stationary answer may still not be the best one; an exact fit is.
+        if watch.run.status is not None or lowest <= options.tol:
+            break
+        options = replace(options, x0=None, init="random")
+    x, watch.problem, watch.ended, watch.reason = best
+    return x
+
+
+def _badness(problem, x):
+    """Return the held-out error, the objective, or what robust losses of any scale share."""
+    A, B, a, b = problem.start_of(x)
+    if problem.holdout is not None:
+        return problem.holdout_error(A, B, a, b)
+    if problem.loss == "squared":
+        return problem.objective(A, B, a, b)
+    r = problem.residual(A, B, a, b)
+    return float(problem.be.host(problem.xp.median(abs(r))))
+
+
 def sweep(problem, rank, watch, options):
     """Alternate for a few sweeps, until Gauss-Newton steps converge fast."""
     return als(problem, rank, watch, options, tol=max(NEAR, options.tol), maxiter=SWEEPS)

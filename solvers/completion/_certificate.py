@@ -213,13 +213,8 @@ def certify(
     s = check_array(given, "s", shape=(k,), means="(k,)", minimum=0.0)
     V = check_array(given, "V", shape=(n, k), means="(n, k)", minimum=least)
     bias = row_bias is not None or col_bias is not None
-    nothing = io.xp.zeros(0, given.dtype)
     a = check_array(given, "row_bias", shape=(m,), means="(m,)")
     b = check_array(given, "col_bias", shape=(n,), means="(n,)")
-    if bias:
-        a, b = (io.xp.zeros(size, given.dtype) if x is None else x for x, size in ((a, m), (b, n)))
-    else:
-        a = b = nothing
     model = {
         "lam": check_nonnegative(lam, "lam"),
         "lam_bias": check_nonnegative(lam_bias, "lam_bias", allow_none=True),
@@ -235,12 +230,16 @@ def certify(
         "duplicates": check_duplicates(duplicates),
     }
     mu = _check_finite(mu, "mu")
-    without = _check_holdout(io, holdout, entered.vals.size)
+    without = _check_holdout(holdout, entered.vals.size)
     _check_together(model, mu, weights)
     certificate = check_certificate(certificate)
     check_dual(certificate, model)
     tol = check_positive(tol, "tol")
     with io.device, np.errstate(all="ignore"):
+        a, b = (
+            io.xp.zeros(size * bias, given.dtype) if x is None else x
+            for x, size in ((a, m), (b, n))
+        )
         answer = Factors(U, s, V, a, b)
         report = judge(
             entered, answer, **model, mu=mu, without=without, certificate=certificate, tol=tol
@@ -384,11 +383,12 @@ def _check_finite(value, name):
     return float(value)
 
 
-def _check_holdout(io, holdout, size):
-    """Return the places of entries to leave out, or None."""
+def _check_holdout(holdout, size):
+    """Return the places of entries to leave out, on the host, or None."""
     if holdout is None:
         return None
-    given = Ingest(holdout=holdout).raw("holdout")
+    io = Ingest(holdout=holdout)
+    given = io.raw("holdout")
     if given.dtype.kind not in "iu" or given.ndim != 1:
         raise TypeError(
             f"`holdout` came as {describe(holdout)} of {given.dtype}; expected a list of whole "
@@ -400,7 +400,7 @@ def _check_holdout(io, holdout, size):
             f"`holdout` holds {places.min()} and {places.max()}; expected places of entries, "
             f"in [0, {size})"
         )
-    return io.xp.asarray(places) if places.size else None
+    return places if places.size else None
 
 
 def _judge_factors(fit, details, certificate, tol, floor):
@@ -508,7 +508,8 @@ def _held_out(entered, answer, mu, without, case):
     """Return the root mean square error at the entries that were left out."""
     be, xp = entered.io.be, entered.io.xp
     without = xp.asarray(without)
-    rows, cols, vals = (x[without] for x in (entered.rows, entered.cols, entered.vals))
+    rows, cols = entered.rows[without], entered.cols[without]
+    vals = entered.vals[without].astype(np.float64)
     target = (vals > 0).astype(np.float64) if case.implicit else (vals - mu) / case.unit
     error = entries(be, answer.U * answer.s, answer.V, rows, cols) - target
     if answer.row_bias.size:

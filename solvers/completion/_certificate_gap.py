@@ -27,9 +27,13 @@ _SMALL, _EXACT = 200, 2000
 # How much the answer's spaces may have to do with the rest, relative to what they have inside.
 _COUPLED = 0.02
 # Random columns of the block, most steps, and most numbers of the basis.
-_WIDTH, _STEPS, _BASIS = 8, 30, 1 << 27
+_WIDTH, _STEPS, _BASIS = 8, 60, 1 << 27
+# Residuals, relative to the largest eigenvalue, of those that have converged.
+_CONVERGED = 1e-5
 # Numbers in a block of rows of the matrix, stored densely.
 _BLOCK = 1 << 22
+# How close the bounds must be where the gap is too large: asked for, and only reported.
+_SHARP, _ROUGH = 1.0 + 1e-8, 1.1
 # How likely a bound from random columns may be wrong.
 _RISK = 1e-12
 
@@ -97,7 +101,7 @@ class Duality:
         goal = tol * self.primal
         if self.gap(upper) <= goal:
             return True
-        return self.gap(lower) > goal and upper <= (1.0 + (1e-8 if sharp else 0.05)) * lower
+        return self.gap(lower) > goal and upper <= (_SHARP if sharp else _ROUGH) * lower
 
 
 class Bounds(NamedTuple):
@@ -163,7 +167,7 @@ def rest_norms(slope, Qu, Qv):
     of at most :math:`1.648 \sqrt{n} e^{-\sqrt{\varepsilon} (2j - 1)}` (Kuczynski and Wozniakowski,
     SIAM J. Matrix Anal. Appl. 13, 1992), and the block misses it only if each column does. The
     residual tells the distance to some eigenvalue, which is taken for the largest one where it has
-    converged, and after the last step.
+    converged.
     """
     be, xp = slope.be, slope.be.xp
     times, back = slope.times, slope.transposed_times
@@ -191,11 +195,10 @@ def rest_norms(slope, Qu, Qv):
         chance = _RISK ** (1 / width)
         missed = (np.log(1.648 * np.sqrt(free) / chance) / (2 * step - 1)) ** 2
         upper = top / (1 - missed) if missed < 1 else np.inf
-        full = basis.shape[1] + width > free
-        if residual <= 1e-6 * top or step == steps or full:
+        if residual <= _CONVERGED * top:
             upper = min(upper, top + residual)
         yield float(np.sqrt(top)), float(np.sqrt(upper) * (1 + 64 * _EPS))
-        if full or residual <= _EPS * top:
+        if basis.shape[1] + width > free or residual <= _EPS * top:
             return
         basis = xp.concatenate([basis, Q], axis=1)
 

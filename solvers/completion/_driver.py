@@ -21,6 +21,7 @@ from .._core.validation import (
     check_count,
     check_flag,
     check_flag_or_stride,
+    check_memory,
     check_nonnegative,
     check_positive,
     check_threads,
@@ -71,6 +72,7 @@ def complete(
     rank,
     pipeline,
     *,
+    argument="M",
     shape=None,
     weights=None,
     inner="auto",
@@ -119,13 +121,16 @@ def complete(
         Data and rank, as the caller passed them; a rank here is a number, or None for no limit.
     pipeline : callable
         ``pipeline(problem, rank, watch, options)`` returns `Factors` in the problem's unit.
+    argument : str
+        What the public function calls `M`.
     shape, ..., n_threads : object
         See `alternating_minimization`; `nu` and `alpha0`, see `als_implicit`.
     """
-    entered = read_entries(M, shape, weights, check_dtype(dtype))
+    entered = read_entries(M, shape, weights, check_dtype(dtype), name=argument)
     io = entered.io
     largest = min(entered.shape)
-    rank = largest if rank is None else check_rank(rank, largest)
+    _check_room(entered, 1 if rank is None else check_rank(rank, largest))
+    rank = largest if rank is None else rank
     rng = check_rng(rng)
     model = _check_model(
         entered,
@@ -196,6 +201,17 @@ def complete(
             # The engine met its goal, but its residual is not quite the certificate's.
             goal = replace(goal, tol=max(0.1 * goal.tol, floor / 8), x0=problem.start_of(x))
         return _finished(entered, problem, x, answer, report, watch, options, without, model)
+
+
+def _check_room(entered, rank):
+    """Raise where the sorted entries and the factors are bound not to fit."""
+    (m, n), number = entered.shape, entered.io.dtype.itemsize
+    entries = entered.vals.size * (16 + 3 * number)
+    # Factors, their successors and what a step works in.
+    factors = (m + n) * (8 + 4 * rank * number)
+    what = f"completing {entered.vals.size} entries of a {m} x {n} matrix with rank {rank}"
+    with entered.io.device:
+        check_memory(entries + factors, what, "Use float32 or a smaller rank.", be=entered.io.be)
 
 
 def _run(pipeline, problem, rank, watch, options):

@@ -129,7 +129,7 @@ class MatrixCompletion(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             A matrix whose entries are added; or the rows of single entries. The first call may
             bring a matrix only.
         y : array of int, optional
-            The columns of single entries. (scikit-learn wants this name.)
+            The columns of single entries, by the name that scikit-learn wants.
         vals : array, optional
             Their values. Values at known places replace these.
 
@@ -274,7 +274,8 @@ class MatrixCompletion(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             rng=_rng(self.random_state),
             n_threads=_threads(self.n_jobs),
         )
-        self._entries, self.n_iter_ = entries, self.result_.nit
+        # A start that is good enough counts as an iteration, as scikit-learn wants it.
+        self._entries, self.n_iter_ = entries, max(self.result_.nit, 1)
 
     def _estimate(self, X):
         """Return the estimates of all entries of some rows."""
@@ -384,7 +385,7 @@ class ImplicitALS(BaseEstimator):
             rng=_rng(self.random_state),
             n_threads=_threads(self.n_jobs),
         )
-        self.n_iter_ = self.result_.nit
+        self.n_iter_ = max(self.result_.nit, 1)
         return self
 
     def recommend(self, user, N=10, exclude_seen=True):

@@ -53,9 +53,9 @@ def root_scales(problem):
 def balancing(problem, A, B):
     """Return k x k matrices that bring a pair to the smallest penalty, with the least turn of B.
 
-    The pair ``A T_A, B T_B`` has the same product, but for singular values that are zero, and
-    depends on the pair given without jumps: none that the signs and the order of singular
-    vectors would bring.
+    The third value is the `Gauge` of the pair ``A T_A, B T_B`` that they lead to. It has the same
+    product, but for singular values that are zero, and depends on the pair given without jumps:
+    none that the signs and the order of singular vectors would bring.
     """
     xp = problem.xp
     P, Q, s = gauge(problem, A, B)
@@ -64,7 +64,8 @@ def balancing(problem, A, B):
     old = e * B
     u, _, vt = xp.linalg.svd(((old @ Q) * root).T @ old, full_matrices=False)
     turn = u @ vt
-    return P * root @ turn, Q * root @ turn
+    back = turn.T / root
+    return P * root @ turn, Q * root @ turn, Gauge(back, back, s)
 
 
 class Slope(NamedTuple):
@@ -105,7 +106,7 @@ def slope(problem, A, B, a, b, r):
     return Slope(left, right, rows[:, 0] + lam * a, cols[:, 0] + lam * b)
 
 
-def projected_gradient(problem, A, B, at):
+def projected_gradient(problem, A, B, at, found=None):
     """Return the norm of the objective's gradient along matrices of this rank, and along biases.
 
     Parameters
@@ -114,6 +115,8 @@ def projected_gradient(problem, A, B, at):
     A, B : array
         Factors, in any gauge.
     at : Slope
+    found : Gauge, optional
+        That of the pair, if it is known.
 
     Returns
     -------
@@ -124,7 +127,7 @@ def projected_gradient(problem, A, B, at):
     gauge : Gauge
     """
     xp, lam, (m, n) = problem.xp, problem.lam, problem.shape
-    P, Q, s = found = gauge(problem, A, B)
+    P, Q, s = found = gauge(problem, A, B) if found is None else found
     d, e = root_scales(problem)
     U, left, right = d * (A @ P), (at.left @ Q) / d, (at.right @ P) / e
     core = U.T @ left

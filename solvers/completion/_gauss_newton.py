@@ -404,7 +404,7 @@ class Model:
             # Directions that vanish do not count.
             shares.append(xp.where(share > self._vanished * share.max(), share, xp.inf))
             squares += (part[:, :k] ** 2 / d / shares[-1]).sum() + (part[:, k:] ** 2).sum()
-        core = self._U[:, :k].T @ g[:m, :k] / xp.sqrt(xp.multiply.outer(*shares))
+        core = self._U[:, :k].T @ g[:m, :k] / xp.sqrt(xp.outer(*shares))
         square = problem.be.host(squares - (core**2).sum())
         return math.sqrt(max(square, 0.0)) / gradient_unit(problem)
 

@@ -72,7 +72,7 @@ def matrix_irls(
         Weights of the entries, non-negative, in their order; entries of weight 0 are left out.
         The others matter to the Gauss-Newton steps, where no matrix has the entries exactly.
     center : bool, default False
-        Subtract the mean of the entries. (That makes an exact rank larger by one.)
+        Subtract the mean of the entries, which makes an exact rank larger by one.
     x0 : CompletionResult or tuple of arrays, optional
         Start ``(U0, V0)`` or ``(U0, s0, V0)`` of at most `rank` columns, for Gauss-Newton steps;
         reweighting begins, from scratch, if these fail.

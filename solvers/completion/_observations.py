@@ -4,7 +4,7 @@ A matrix comes as SciPy or CuPy sparse matrix (stored entries are observed, zero
 ``(rows, cols, vals)``, as a dense array with NaN where nothing is known, or as a masked array.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -34,6 +34,8 @@ class Entries:
         Their weights, non-negative.
     shape : (int, int)
         Shape of the matrix.
+    name : str
+        What messages call the matrix.
     """
 
     io: Ingest
@@ -42,6 +44,7 @@ class Entries:
     vals: Any
     weights: Any
     shape: tuple[int, int]
+    name: str = "M"
 
 
 class Side(NamedTuple):
@@ -159,7 +162,7 @@ def read_entries(M, shape=None, weights=None, dtype=None, *, name="M", empty=Fal
     entries = read(name, M, shape, weights, dtype)
     if entries.vals.size == 0 and not empty:
         raise ValueError(f"`{name}` holds no observed entries; expected at least one")
-    return entries
+    return replace(entries, name=name)
 
 
 def observe(entries, duplicates="error", without=None):
@@ -191,7 +194,7 @@ def observe(entries, duplicates="error", without=None):
     ptr, order, *columns = kernels.arrange(rows, cols, vals, weights, m)
     if kept is not None:
         order = kept[order]
-    ptr, idx, val, weight, segment = _merged(be, ptr, *columns, duplicates)
+    ptr, idx, val, weight, segment = _merged(entries, ptr, *columns, duplicates)
     col_ptr, row_of, col_val, col_weight, perm = kernels.transpose(ptr, idx, val, weight, n)
     by_row = Side(ptr, idx, val, weight, perm[:0])
     by_col = Side(col_ptr, row_of, col_val, col_weight, perm)
@@ -366,9 +369,9 @@ def row_of_each(be, ptr):
     return (xp.searchsorted(ptr, places, side="right") - 1).astype(np.int32)
 
 
-def _merged(be, ptr, idx, val, weight, duplicates):
+def _merged(entries, ptr, idx, val, weight, duplicates):
     """Deal with places that occur twice, which now are neighbours."""
-    xp = be.xp
+    be, xp = entries.io.be, entries.io.xp
     again = idx[1:] == idx[:-1]
     # The first entry of a row has no neighbour before it.
     inner = ptr[1:-1]
@@ -379,8 +382,8 @@ def _merged(be, ptr, idx, val, weight, duplicates):
         first = int(be.host(again.argmax()))
         i, j = be.host(xp.searchsorted(ptr, first, side="right") - 1, idx[first])
         raise ValueError(
-            f"`M` holds the entry ({i}, {j}) twice; expected each once: pass duplicates='mean', "
-            "'sum' or 'last'"
+            f"`{entries.name}` holds the entry ({i}, {j}) twice; expected each once: pass "
+            "duplicates='mean', 'sum' or 'last'"
         )
     first = xp.concatenate([xp.ones(1, bool), ~again])
     last = xp.concatenate([~again, xp.ones(1, bool)])

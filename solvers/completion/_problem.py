@@ -303,7 +303,7 @@ def pose(
     obs = observe(entered, duplicates, without)
     if implicit:
         mu, scale = 0.0, 1.0
-        obs = _as_feedback(io, obs, alpha)
+        obs = _as_feedback(io, entered.name, obs, alpha)
     else:
         side = obs.by_row
         mu, scale = _unit(be, side.val, side.weight, center) if unit is None else unit
@@ -317,14 +317,16 @@ def pose(
         row_scale, col_scale = (rows + alpha0 * n) ** nu, (cols + alpha0 * m) ** nu
     else:
         row_scale, col_scale = xp.ones(m), xp.ones(n)
+    unit_of_loss = scale**2 if loss in _QUADRATIC else scale
+    lam_bias = (lam if lam_bias is None else lam_bias) if bias else None
     return Completion(
         be,
         obs,
-        # The data term has the square of the data's unit, the ridge's factors their unit.
-        lam=lam / scale if loss in _QUADRATIC else lam,
+        # Squared factors have the data's unit, squared biases its square.
+        lam=lam * scale / unit_of_loss,
         row_scale=row_scale,
         col_scale=col_scale,
-        lam_bias=(lam if lam_bias is None else lam_bias) if bias else None,
+        lam_bias=lam_bias if lam_bias is None else lam_bias * scale**2 / unit_of_loss,
         implicit=implicit,
         nonnegative=nonnegative,
         loss=loss,
@@ -355,11 +357,11 @@ def _rescale(val, mu, scale):
     val /= scale
 
 
-def _as_feedback(io, obs, alpha):
+def _as_feedback(io, name, obs, alpha):
     """Return the weighted entries that stand for implicit feedback r (see `Completion`)."""
     xp, r = io.xp, obs.by_row.val
     if not io.be.host(r.any()):
-        raise ValueError("`M` holds zeros only; expected events, entries other than 0")
+        raise ValueError(f"`{name}` holds zeros only; expected events, entries other than 0")
     if not io.be.host(r.all()):
         # What was never consumed is no observation.
         entries = Entries(io, obs.rows, obs.cols, r, xp.abs(r), obs.shape)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._core.result import Status
 from . import _losses
-from ._als import Course, choose_inner, half_sweep, relative_gradient
+from ._als import choose_inner, half_sweep, relative_gradient
 from ._mixing import Mixing
 from ._start import start
 
@@ -26,6 +26,8 @@ _LEAST = 1e-12
 # How fast the scale of "l1" falls at most, and where it ends, relative to the noise: with less the
 # weights differ so much that sweeps hardly move (at 1e-3, by 1 % of the distance).
 _COOLING, _SHARP = 0.7, 0.1
+# Growth of the largest singular value that tells a run without bound.
+_BLOWN_UP = 1e3
 # Accuracy of the Huber fit from which a redescending loss starts, and the least scale of the
 # latter. Its fit counts if the Huber loss grows by less than this factor: at a minimiser it cannot
 # but grow, and where inliers have been taken for outliers it grows by much more.
@@ -80,18 +82,19 @@ def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
     grad = np.nan if enough else _gradient(problem, x, r, scale)
     if watch.done(_exactness(problem, x, median, scale), grad):
         return state
-    mixing, course = Mixing(problem.be), Course(problem.dtype)
+    mixing, last, limit = Mixing(problem.be), np.inf, np.inf
+    rounding = 4.0 * float(np.finfo(problem.dtype).eps)
     for _ in watch.run:
         inner = choose_inner(options, x.s.size, problem.dtype, change, 1.0)
         swept, steps = _sweep(problem, point, kept, inner)
         there = problem.start_of(swept)
         before, r = r, problem.residual(*there)
         fun = _objective(problem, there, r)
-        if mixing.mixed and not fun <= course.fun * (1.0 + course.rounding):
+        if mixing.mixed and not fun <= last * (1.0 + rounding):
             point, r = state, before
             mixing.reject()
             continue
-        x, state = swept, there
+        x, state, last = swept, there, fun
         median, change = _median(problem, r), _rms(problem, r - before)
         grad = _gradient(problem, x, r, scale)
         over = watch.record(
@@ -105,15 +108,18 @@ def _descend(problem, state, watch, options, scale, *, enough=0.0, kept=None):
             inner=steps,
             passes=8,
         )
-        if over or grad <= enough or change <= 4.0 * np.finfo(problem.dtype).eps:
+        if over or grad <= enough or change <= rounding:
             break
         if not scale.frozen:
-            point, course = state, Course(problem.dtype)
+            point, last = state, np.inf
             watch.problem = problem = replace(problem, delta=scale.update(median))
-        elif course.ended(watch, fun, grad, x.s):
+            continue
+        top = float(problem.be.host(x.s[0]))
+        limit = min(limit, _BLOWN_UP * top)
+        if top > limit:
+            watch.leave(Status.NUMERICAL, "The factors grew without bound: too few entries.")
             break
-        else:
-            point = _mixed(problem, mixing, point, state)
+        point = _mixed(problem, mixing, point, state)
     return state
 
 

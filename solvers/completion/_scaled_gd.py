@@ -209,6 +209,9 @@ def scaled_gradient_descent(problem, rank, watch, options, *, tol=None, maxiter=
         direction = _conjugate(slope, scaled, before, direction)
         before = scaled, _dot(slope, scaled)
         t, r = line.search(x, direction, r, slope)
+        if t == 0.0:
+            # No step, of any length, makes the objective smaller: rounding.
+            break
         x = Point(*(part + x.A.dtype.type(t) * d for part, d in zip(x, direction, strict=True)))
         refreshed = nit % _REFRESH == _REFRESH - 1
         if longest is not None and problem.be.host(_shorten(problem.xp, x, longest)):
@@ -296,6 +299,8 @@ class Line:
             ]
         )
         t = best_step(coefficients)
+        if t == 0.0:
+            return t, r
         return t, r + slope.dtype.type(t) * (slope + slope.dtype.type(t) * bend)
 
 

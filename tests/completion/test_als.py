@@ -163,14 +163,20 @@ def test_the_gradient_is_the_dense_one_in_every_gauge(rng, variant):
 def test_balancing_keeps_the_product_and_lowers_the_penalty(rng, variant):
     problem = posed(rng, variant)
     A, B, a, b = factors(rng, problem)
-    T, S = _gauge.balancing(problem, A, B)
+    T, S, found = _gauge.balancing(problem, A, B)
     np.testing.assert_allclose((A @ T) @ (B @ S).T, A @ B.T, atol=1e-10)
+    U, V = (
+        d * F @ G
+        for d, F, G in zip(_gauge.root_scales(problem), (A @ T, B @ S), found[:2], strict=True)
+    )
+    np.testing.assert_allclose(U.T @ U, np.eye(3), atol=1e-10)
+    np.testing.assert_allclose(V.T @ V, np.eye(3), atol=1e-10)
     if problem.lam:
         best = problem.lam * np.linalg.svd(
             np.sqrt(np.outer(problem.row_scale, problem.col_scale)) * (A @ B.T), compute_uv=False
         )
         assert problem.penalty(A @ T, B @ S, a[:0], b[:0]) == pytest.approx(best.sum())
-        again, _ = _gauge.balancing(problem, A @ T, B @ S)
+        again, _, _ = _gauge.balancing(problem, A @ T, B @ S)
         np.testing.assert_allclose(again, np.eye(3), atol=1e-8)
 
 

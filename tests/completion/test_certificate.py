@@ -423,17 +423,22 @@ def test_neither_gauge_nor_order_nor_transposition_changes_what_is_found(seed, m
     same(mixed, expected)
 
 
-@given(seeds, st.sampled_from(["plain", "weights", "weighted_lambda", "biases", "huber"]))
+@given(seeds, st.sampled_from([*MODELS[:4], "huber", "l1", "tukey", "nonnegative"]))
 def test_the_unit_of_the_values_changes_only_what_is_in_it(seed, model):
     rng = np.random.default_rng(seed)
-    robust = model == "huber"
-    problem, M, options = pose(rng, "plain" if robust else model)
+    problem, M, options = pose(rng, model if model in MODELS else "plain")
     c = 10.0 ** rng.uniform(-140, 140)
     (U, s, V), a, b = candidate(rng, problem)
     scaled = {**options, "lam": c * options["lam"], "mu": c * options.get("mu", 0.0)}
-    if robust:
-        options, scaled = {**options, "loss": "huber", "delta": 0.5}, {**scaled, "loss": "huber"}
-        scaled["delta"] = 0.5 * c
+    if model == "nonnegative":
+        U, V = abs(U), abs(V)
+        options["nonnegative"] = scaled["nonnegative"] = True
+    elif model not in MODELS:
+        options.update(loss=model, delta=0.5)
+        scaled.update(loss=model, delta=0.5 * c)
+        if model == "l1":
+            # The loss has the unit of the nuclear norm.
+            scaled["lam"] = options["lam"]
     expected = completion.certify(M, U, s, V, **biases(model, a, b), **options)
     found = completion.certify(c * M, U, c * s, V, **biases(model, c * a, c * b), **scaled)
     same(found, expected, units={"rmse": c, "primal": c * c, "dual": c * c})
@@ -741,3 +746,67 @@ def test_the_message_says_what_the_certificate_proves(rng, lam, rank, said):
     assert (res.duality_gap is None) == (lam == 0.0)
     with pytest.warns(solvers.ConvergenceWarning, match=r"The relative (residual|duality gap) is"):
         completion.alternating_minimization(M, rank, lam=lam, tol=1e-12, maxiter=1, rng=0)
+
+
+@given(seeds)
+def test_no_combination_of_options_ends_in_nothing_or_an_error(seed):
+    rng = np.random.default_rng(seed)
+    m, n, k = rng.integers(1, 6, size=3)
+    M = np.where(rng.random((m, n)) < 0.7, rng.choice([0.0, 1.0, -2.0], size=(m, n)), np.nan)
+    M[0, 0] = rng.choice([0.0, 1.0])
+    U, s, V = rng.normal(size=(m, k)), rng.choice([0.0, 1.0], size=k), rng.normal(size=(n, k))
+    U[rng.random(m) < 0.3], V[rng.random(n) < 0.3] = 0.0, 0.0
+    options = {"lam": rng.choice([0.0, 0.5, 50.0]), "lam_bias": rng.choice([None, 0.0, 1.0])}
+    kind = rng.choice(["plain", "bias", "weighted", "implicit", "nonnegative", "robust"])
+    if kind == "bias":
+        options.update(row_bias=rng.normal(size=m), col_bias=np.zeros(n), mu=1.0)
+    if kind == "weighted":
+        options.update(weighted_lambda=True, weights=rng.choice([0.5, 1.0], size=(m, n)))
+    if kind == "implicit":
+        options.update(implicit=True, nu=rng.choice([0.0, 0.5]), alpha0=rng.choice([0.0, 1.0]))
+        M[0, 0] = 1.0
+    if kind == "nonnegative":
+        U, V, options["nonnegative"] = abs(U), abs(V), True
+    if kind == "robust":
+        options.update(loss=rng.choice(["huber", "l1", "welsch", "tukey"]).item())
+        options["delta"] = rng.choice([None, 0.5])
+    found = completion.certify(M, U, s, V, **options)
+    assert np.isfinite(found.value)
+    assert np.isfinite(list(found.details.values())).all()
+    assert found.details["relres"] >= 0
+    assert found.details.get("duality_gap", 0.0) >= 0.0
+
+
+@pytest.mark.parametrize(
+    "model", ["biases", "implicit", "weighted_lambda", "nonnegative", "huber"]
+)
+def test_results_carry_the_certificate_that_anybody_would_give_them(rng, model):
+    if model in MODELS:
+        _, M, options = pose(rng, model)
+    else:
+        M = np.where(rng.random((9, 8)) < 0.8, abs(rng.normal(size=(9, 8))), np.nan)
+        options = {"lam": 0.2, **({"loss": "huber"} if model == "huber" else {model: True})}
+    mean = options.pop("mu", None)
+    centred = {} if mean is None else {"bias": True}
+    res = completion.alternating_minimization(
+        M, 2, tol=1e-7, maxiter=400, validation=0.1, patience=400, rng=0, **centred, **options
+    )
+    given = {"mu": res.mu, "row_bias": res.row_bias, "col_bias": res.col_bias} if centred else {}
+    if model == "huber":
+        given["delta"] = res.delta
+    found = completion.certify(
+        M, res.U, res.s, res.V, holdout=res.holdout, tol=1e-7, **given, **options
+    )
+    assert res.success
+    same(found, res.certificate)
+    assert found.details["rmse_holdout"] == pytest.approx(res.rmse_validation)
+    if "primal" in found.details:
+        assert res.fun == pytest.approx(found.details["primal"], rel=1e-12)
+
+
+@pytest.mark.parametrize("unit", [1.0, 100.0])
+def test_biases_beside_absolute_errors_are_solved_in_any_unit(rng, unit):
+    M = rng.normal(size=(30, 2)) @ rng.normal(size=(2, 24)) + rng.normal(size=(30, 24))
+    M = np.where(rng.random(M.shape) < 0.6, unit * M, np.nan)
+    options = {"loss": "l1", "delta": 0.2 * unit, "lam_bias": 0.5 / unit, "bias": True}
+    assert completion.alternating_minimization(M, 3, lam=1.0, tol=1e-6, rng=0, **options).success

@@ -378,6 +378,12 @@ def test_a_start_with_biases_of_another_matrix_is_refused(data):
         solve(data, x0=other, **options)
 
 
+def test_a_matrix_that_cannot_fit_is_refused_before_it_is_tried():
+    message = r"^completing 1 entries of a 2147483647 x \d+ matrix with rank 500 needs .* GB"
+    with pytest.raises(MemoryError, match=message):
+        complete("toy", ([0], [0], [1.0]), 500, als, shape=(2**31 - 1, 2**31 - 1))
+
+
 def test_one_entry_cannot_be_held_out():
     M = sp.coo_array(([1.0], ([0], [0])), shape=(3, 3))
     with pytest.raises(ValueError, match=r"^`validation` leaves no entries"):

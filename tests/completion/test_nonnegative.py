@@ -206,6 +206,16 @@ def test_an_unfinished_run_says_so():
     assert not res.success
 
 
+def test_more_starts_find_a_lower_objective():
+    data, X = planted(12)
+    options = {"shape": X.shape, "nonnegative": True, "init": "random", "lam": 0.02, "rng": 1}
+    options |= {"tol": 1e-5, "maxiter": 5000}
+    one, more = (alternating_minimization(data, 5, n_init=n, **options) for n in (1, 5))
+    assert one.success
+    assert more.success
+    assert more.fun < one.fun
+
+
 @pytest.mark.parametrize("method", ["irls", "gn", "varpro", "scaled_gd", "lmafit"])
 def test_methods_without_signs_say_so(method):
     with pytest.raises(ValueError, match=r"^`method`.*nonnegative"):

@@ -516,6 +516,8 @@ def test_messages_call_the_matrix_what_the_caller_calls_it():
     for M in (sp.csr_array([[np.inf]]), [[np.inf]]):
         with pytest.raises(ValueError, match=r"^`R` contains inf"):
             read_entries(M, name="R")
+    with pytest.raises(ValueError, match=r"^`R` holds the entry \(0, 0\) twice"):
+        observe(read_entries(([0, 0], [0, 0], [1.0, 1.0]), (1, 1), name="R"))
     assert isinstance(read_entries(np.full((2, 2), np.nan), empty=True), Entries)
 
 

@@ -1,9 +1,12 @@
 """Robust losses: closed forms, planted outliers, and dense formulas for stationarity."""
 
 import functools
+from pathlib import Path
 
+import _cuda_on_cpu
 import numpy as np
 import pytest
+from _cupy_standin import run_with_standin
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -224,6 +227,23 @@ def test_the_answer_is_stationary_with_weights_and_ridge(loss, delta, lam, rng):
 
 
 @each_loss
+def test_biases_are_stationary_too(loss):
+    (rows, cols, vals), X, _ = planted(23, noise=0.1)
+    vals = 5.0 * vals
+    options = {"delta": 1.0, "lam": 0.7, "bias": True, "lam_bias": 0.4, "rng": 0}
+    res = alternating_minimization((rows, cols, vals), 3, shape=X.shape, loss=loss, **options)
+    assert res.success
+    r, h = res.predict(rows, cols) - vals, 1e-6
+    psi = (oracle(loss, r + h, 1.0) - oracle(loss, r - h, 1.0)) / (2 * h)
+    S = np.zeros(X.shape)
+    S[rows, cols] = psi
+    tolerance = 1e-5 * np.linalg.norm(psi)
+    np.testing.assert_allclose(S.sum(axis=1), -0.4 * res.row_bias, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(S.sum(axis=0), -0.4 * res.col_bias, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(S @ res.V, -0.7 * res.U, rtol=0, atol=tolerance)
+
+
+@each_loss
 def test_a_general_minimiser_finds_nothing_better_near_a_small_fit(loss, rng):
     M = np.outer(rng.standard_normal(6), rng.standard_normal(5)) + 0.1 * rng.standard_normal(
         (6, 5)
@@ -392,6 +412,39 @@ def test_equal_values_need_no_scale():
     np.testing.assert_allclose(dense(res), 2.0, rtol=1e-9)
 
 
+@pytest.mark.parametrize("inner", ["direct", "cg"])
+def test_rows_may_be_solved_inexactly(inner):
+    data, X, _ = planted(16, noise=0.1)
+    options = {"shape": X.shape, "loss": "huber", "delta": 0.15, "tol": 1e-8, "rng": 0}
+    exact, res = (
+        alternating_minimization(data, 3, inner=name, **options) for name in ("auto", inner)
+    )
+    assert res.success
+    assert (res.n_inner > 0) == (inner != "direct")
+    np.testing.assert_allclose(dense(res), dense(exact), atol=1e-5)
+
+
+@quiet
+def test_outliers_among_held_out_entries_do_not_end_a_run_early():
+    data, X, _ = planted(17, share=0.2, oversampling=9)
+    res = alternating_minimization(
+        data, 3, shape=X.shape, loss="huber", validation=0.1, tol=1e-12, rng=0
+    )
+    assert relerr(dense(res), X) < 1e-9
+    assert res.rmse_validation > 1.0
+
+
+@quiet
+def test_more_starts_find_what_one_misses():
+    # So few entries that the outcome depends on the start.
+    data, X, _ = planted(2, shape=(60, 50), oversampling=4.5)
+    options = {"shape": X.shape, "loss": "huber", "init": "random", "maxiter": 1000, "rng": 0}
+    one, more = (alternating_minimization(data, 3, n_init=n, **options) for n in (1, 6))
+    assert relerr(dense(one), X) > 1e-2
+    assert more.nit > one.nit
+    assert relerr(dense(more), X) < 1e-6
+
+
 # Wrong arguments.
 
 
@@ -426,3 +479,8 @@ def test_an_unfinished_run_says_so():
     assert res.nit == 2
     assert res.delta > 0
     assert not res.success
+
+
+@pytest.mark.skipif(_cuda_on_cpu.missing() is not None, reason=_cuda_on_cpu.missing() or "")
+def test_robust_losses_pass_their_tests_on_the_stand_in():
+    run_with_standin(Path(__file__).parent / "robust_on_device.py")

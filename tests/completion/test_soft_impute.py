@@ -182,6 +182,40 @@ def test_scaling_the_data_and_lam_scales_the_answer(scale):
     np.testing.assert_allclose(there.todense() / scale, here.todense(), atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "M",
+    [
+        np.zeros((4, 5)),
+        np.full((4, 5), 7.0),
+        np.array([[1.0, np.nan, -2.0]]),
+        np.array([[1.0, np.nan, np.nan], [np.nan, 2.0, np.nan], [np.nan, np.nan, np.nan]]),
+    ],
+    ids=["zeros", "constant", "row", "diagonal"],
+)
+@pytest.mark.parametrize("model", [{}, {"bias": True}, {"weighted_lambda": True}], ids=str)
+def test_awkward_matrices_are_certified(M, model):
+    res = completion.soft_impute(M, 0.5, rng=0, **model)
+    assert res.success
+    assert np.isfinite(res.todense()).all()
+
+
+def test_limits_and_callbacks_end_the_run_with_what_was_reached():
+    rows, cols, vals, X = data(3)
+    seen = []
+
+    def stop(intermediate_result):
+        seen.append(intermediate_result.U.shape)
+        return len(seen) == 4
+
+    options = {"shape": X.shape, "rng": 0}
+    res = completion.soft_impute((rows, cols, vals), 1.0, callback=stop, **options)
+    assert (res.status, res.nit, len(seen)) == (Status.CALLBACK, 4, 4)
+    assert np.isfinite(res.duality_gap)
+    with pytest.warns(ConvergenceWarning):
+        res = completion.soft_impute((rows, cols, vals), 1.0, maxiter=3, **options)
+    assert (res.status, res.nit, res.success) == (Status.MAXITER, 3, False)
+
+
 def test_single_precision_reaches_what_it_can():
     rows, cols, vals, X = data(3)
     double = completion.soft_impute((rows, cols, vals), 3.0, shape=X.shape, rng=0)
@@ -223,6 +257,7 @@ def test_alternating_minimization_with_rank_auto_solves_the_same_problem():
         (1.0, {"rank_max": 1.5}, TypeError, "rank_max"),
         (1.0, {"weights": -np.ones((4, 3))}, ValueError, "weights"),
         (1.0, {"x0": (np.ones((3, 1)), np.ones((3, 1)))}, ValueError, "x0"),
+        (1.0, {"x0": (np.ones((4, 2)), np.ones((3, 2))), "rank_max": 1}, ValueError, "x0"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(lam, options, error, name):

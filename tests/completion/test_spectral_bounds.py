@@ -70,7 +70,7 @@ def test_bounds_close_in_on_the_norm_as_far_as_they_are_asked_to(monkeypatch, rn
     monkeypatch.setattr(gap, "_SMALL", 0)
     if not exact:
         monkeypatch.setattr(gap, "_EXACT", 0)
-    for m, n in ((90, 60), (60, 90)):
+    for m, n in ((230, 210), (210, 230)):
         slope, dense = slope_of(rng, m, n, 0.1, rank)
         norm = np.linalg.norm(dense, 2)
         split = split_of(dense, *bases(rng, dense, 4))
@@ -107,14 +107,14 @@ def test_what_ties_the_answer_to_the_rest_counts(rng):
 
 
 def test_a_spectrum_without_gaps_does_not_fool_the_bounds():
-    eigenvalues = np.r_[np.linspace(0.0, 0.99, 399), 1.0]
+    eigenvalues = np.r_[np.linspace(0.0, 0.99, 239), 1.0]
     slope = Slope(numpy, sp.csr_matrix(sp.diags_array(np.sqrt(eigenvalues))))
-    nobody = np.empty((400, 0))
+    nobody = np.empty((240, 0))
     found = list(gap.rest_norms(slope, nobody, nobody))
-    assert all(lower <= 1.0 <= upper for lower, upper in found)
+    assert all(lower <= 1.0 + 1e-12 and upper >= 1.0 for lower, upper in found)
     lowers = [lower for lower, _ in found]
-    assert lowers == sorted(lowers)
-    assert found[-1][1] <= 1.001
+    assert np.diff(lowers).min() >= -1e-12
+    assert found[-1][1] <= 1.02
 
 
 def test_products_are_the_same_in_strips(monkeypatch, rng):

@@ -78,7 +78,14 @@ struct Row {
     return true;
   }
 
-  // Minimise over the unknowns that are not 0, or go towards this until one more is 0.
+  __device__ T value() {
+    T total = 0;
+    for (long long q = lane; q < k; q += 32) total += x[q] * (g[q] - h[q]);
+    return warp_sum(total);
+  }
+
+  // Go towards the minimiser over the unknowns that are not 0, and stop those that become 0: all
+  // at once if that lowers the objective; otherwise all unknowns stop with the first.
   __device__ void finish() {
     if (!factorise()) return;
     for (long long q = lane; q < k; q += 32) step[q] = x[q] > 0 ? -g[q] : T(0);
@@ -101,14 +108,22 @@ struct Row {
       }
       __syncwarp();
     }
+    // Twice the objective is x . (g - h). The factor's first row has done its duty.
+    const T before = value();
+    T* old = L;
     T length = 1;
     for (long long q = lane; q < k; q += 32) {
       if (x[q] + step[q] < 0) length = vmin(length, -x[q] / step[q]);
+      old[q] = x[q];
+      x[q] = vmax(x[q] + step[q], T(0));
     }
     length = -warp_max(-length);
+    set_gradient();
+    if (length == 1 || value() < before) return;
+    __syncwarp();
     for (long long q = lane; q < k; q += 32) {
-      const bool stops = x[q] + step[q] < 0 && -x[q] / step[q] <= length;
-      x[q] = stops ? T(0) : vmax(x[q] + length * step[q], T(0));
+      const bool stops = old[q] + step[q] < 0 && -old[q] / step[q] <= length;
+      x[q] = stops ? T(0) : vmax(old[q] + length * step[q], T(0));
     }
     set_gradient();
   }

@@ -10,7 +10,7 @@ from numba import prange
 
 from ...._core import threads
 from ...._core.kernels.jit import REDUCE, kernel
-from ..cpu import cuts
+from ..strips import cuts
 
 
 def jac_rows(ptr, idx, weight, U, V, A, B, y, gA):
