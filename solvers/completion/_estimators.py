@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._core.validation import check_count, check_flag, describe
 from ._altmin import alternating_minimization
+from ._implicit import als_implicit
 
 _DTYPES = [np.float64, np.float32]
 
@@ -306,6 +307,11 @@ class ImplicitALS(BaseEstimator):
         Weight of an event: entries have weight ``1 + alpha * r``.
     lam : float, default 1.0
         Ridge.
+    nu : float, default 0.0
+        Exponent by which the ridge grows with the number of entries: it is multiplied by
+        ``(d + alpha0 * n)**nu`` for a user with d of n items, and likewise for an item.
+    alpha0 : float, default 1.0
+        See `nu`.
     tol : float, default 1e-4
         Largest value of the certificate.
     max_iter : int, default 500
@@ -340,6 +346,8 @@ class ImplicitALS(BaseEstimator):
         *,
         alpha=1.0,
         lam=1.0,
+        nu=0.0,
+        alpha0=1.0,
         tol=1e-4,
         max_iter=500,
         random_state=None,
@@ -348,6 +356,8 @@ class ImplicitALS(BaseEstimator):
         self.rank = rank
         self.alpha = alpha
         self.lam = lam
+        self.nu = nu
+        self.alpha0 = alpha0
         self.tol = tol
         self.max_iter = max_iter
         self.random_state = random_state
@@ -374,12 +384,13 @@ class ImplicitALS(BaseEstimator):
         rank = self.rank
         if isinstance(rank, numbers.Integral):
             rank = min(rank, *R.shape)
-        self.result_ = alternating_minimization(
+        self.result_ = als_implicit(
             self._seen,
             rank,
-            implicit=True,
             alpha=self.alpha,
             lam=self.lam,
+            nu=self.nu,
+            alpha0=self.alpha0,
             tol=self.tol,
             maxiter=self.max_iter,
             rng=_rng(self.random_state),

@@ -154,6 +154,7 @@ def als_implicit(
         R,
         rank,
         als,
+        argument="R",
         shape=shape,
         inner=inner,
         lam=check_positive(lam, "lam"),

@@ -247,6 +247,18 @@ def test_users_are_recalculated_from_their_counts(counts):
     np.testing.assert_array_equal(model.recalculate_user(np.zeros(30)), np.zeros(3))
 
 
+def test_options_reach_the_solver_of_implicit_feedback(counts):
+    plain = {"rank": 2, "alpha": 1.0, "lam": 1.0, "tol": 1e-6, "random_state": 0}
+    fun = ImplicitALS(**plain).fit(counts).result_.fun
+    for change in ({"alpha": 2.0}, {"lam": 2.0}, {"nu": 0.5}, {"rank": 1}):
+        assert ImplicitALS(**{**plain, **change}).fit(counts).result_.fun != fun
+    scaled = {**plain, "nu": 0.5}
+    funs = [ImplicitALS(**scaled, alpha0=a).fit(counts).result_.fun for a in (1.0, 0.1)]
+    assert funs[0] != funs[1]
+    model = ImplicitALS(**scaled).fit(counts)
+    np.testing.assert_allclose(model.recalculate_user(counts[:3]), model.result_.U[:3], atol=1e-4)
+
+
 def test_zero_counts_are_no_events(counts):
     stored = sp.csr_array(counts)
     stored.data[::5] = 0
