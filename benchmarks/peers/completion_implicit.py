@@ -215,12 +215,12 @@ def run(options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="+", default=["7000x1000"], choices=SHAPES)
-    parser.add_argument("--k", nargs="+", type=int, default=[64, 128])
+    parser.add_argument("--k", nargs="+", type=int, default=[64])
     parser.add_argument("--tol", nargs="+", type=float, default=[1e-3, 1e-4])
     parser.add_argument("--threads", nargs="+", type=int, default=[1])
     parser.add_argument("--peers", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds")
-    parser.add_argument("--limit", type=float, default=20.0, help="seconds for one run")
+    parser.add_argument("--limit", type=float, default=12.0, help="seconds for one run")
     parser.add_argument("--out", type=Path, default=common.RESULTS / "completion_implicit.md")
     common.main("benchmarks.peers.completion_implicit", parser, run)
 

@@ -15,8 +15,8 @@ import solvers
 
 # %%
 # Planted matrices of 50 rows and columns, two for each rank and oversampling. A run counts if its
-# *certificate* holds: then the known entries are met to ten digits, or the fit is stationary. Whether the others are right is
-# another question, so we count these as well.
+# *certificate* holds: then the known entries are met to ten digits, or the fit is stationary.
+# Whether the others are right is another question, so we count these as well.
 
 n, ranks, oversamplings, trials = 50, [1, 2, 4, 7, 10], np.linspace(1.0, 2.25, 6), 2
 certified, found = np.zeros((2, len(ranks), len(oversamplings)))
@@ -49,6 +49,6 @@ axes[0].set_ylabel("rank")
 fig.colorbar(dots, label=f"share of {trials} matrices")
 
 # %%
-# Learnt: for the larger ranks a quarter more than the counting limit is enough. For the smallest it
-# is not, because chance leaves some rows with fewer than k entries. They are lost for every method,
-# however well the known entries are met; ``res.unidentified_rows`` names them.
+# Learnt: for the larger ranks a quarter more than the counting limit is enough. For the smallest
+# it is not, because chance leaves some rows with fewer than k entries. They are lost for every
+# method, however well the known entries are met; ``res.unidentified_rows`` names them.

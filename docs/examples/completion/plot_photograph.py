@@ -13,9 +13,9 @@ from scipy.interpolate import griddata
 import solvers
 
 # %%
-# One solve for each ridge. Where it is strong, rank 25 is more than the best matrix of any rank needs:
-# the duality gap closes and proves that. Where it is weak, the message says that the answer is
-# stationary for this rank, no more.
+# One solve for each ridge. Where it is strong, rank 25 is more than the best matrix of any rank
+# needs: the duality gap closes and proves that. Where it is weak, the message says that the answer
+# is stationary for this rank, no more.
 
 damaged, whole = (x[::2, ::2] for x in solvers.datasets.damaged_photograph(rng=0))
 lost = np.isnan(damaged)
@@ -50,5 +50,5 @@ axes[1, 1].set(xlabel="ridge lam", ylabel="PSNR on the lost pixels (dB)")
 axes[1, 1].legend()
 
 # %%
-# Learnt: not quite. Interpolation is better here, however well the problem is solved. In the matrix
-# whose rows are patches, low rank does say something: ``python -m solvers completion``.
+# Learnt: not quite. Interpolation is better here, however well the problem is solved. In the
+# matrix whose rows are patches, low rank does say something: ``python -m solvers completion``.
