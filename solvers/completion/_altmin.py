@@ -135,7 +135,8 @@ def alternating_minimization(
         Start: a result, ``(U0, V0)`` for :math:`U_0 V_0^T`, or ``(U0, s0, V0)``; missing columns
         are filled with small noise.
     n_init : int, default 1
-        Largest number of starts, where a start does not lead to a certificate.
+        Largest number of starts, where a start does not lead to a certificate; with a robust
+        loss or non-negative factors, where it does not lead to an exact fit. The best is kept.
     tol : float, default 1e-8
         Largest value of the certificate: of the relative residual or, where data cannot be
         fitted exactly, the relative gradient norm (``lam=0``); of the relative duality gap or

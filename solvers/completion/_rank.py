@@ -432,10 +432,14 @@ def gap_rank(rows, cols, values, shape, rng):
         kept &= counts[keys] <= 2.0 * counts.mean()
     M = scipy.sparse.csr_array((values * kept, (rows, cols)), shape=shape)
     count = min(_SPECTRUM, min(m, n) - 1)
-    if count < 2 or not kept.any():
+    if count < 2 or not M.data.any():
         return 1
-    s = scipy.sparse.linalg.svds(M, count, v0=rng.random(min(m, n)), return_singular_vectors=False)
-    s = np.sort(s)[::-1]
+    if m + n <= _DENSE:
+        s = np.linalg.svd(M.toarray(), compute_uv=False)[:count]
+    else:
+        start = rng.random(min(m, n))
+        s = scipy.sparse.linalg.svds(M, count, v0=start, return_singular_vectors=False)
+        s = np.sort(s)[::-1]
     terms = np.arange(1, count)
     noise = s[0] * np.sqrt(terms * np.sqrt(float(m) * n) / rows.size)
     return int(terms[np.argmin((s[1:] + noise) / s[:-1])])

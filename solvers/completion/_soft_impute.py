@@ -199,6 +199,7 @@ def nuclear(problem, rank, watch, options, *, engine=scaled_gradient_descent):
     search = Search(problem, options.rng)
     point = _beginning(problem, search, rank, options)
     while True:
+        point = _with_a_column(problem, point)
         k = point[0].shape[1]
         goal = {"tol": accuracy * size, "maxiter": _SWEEPS if accuracy == _ROUGH else 2 * _SWEEPS}
         x = engine(problem, k, watch, replace(options, x0=point), **goal)
@@ -218,7 +219,7 @@ def nuclear(problem, rank, watch, options, *, engine=scaled_gradient_descent):
         watch.run.end(
             Status.STALLED, f"The answer needs more than {rank} columns: raise `rank_max`."
         )
-    return problem.balance(*point)
+    return problem.balance(*_with_a_column(problem, point))
 
 
 def _beginning(problem, search, rank, options):
@@ -231,8 +232,17 @@ def _beginning(problem, search, rank, options):
             )
         return options.x0
     A, B, a, b = start(problem, 1, options)
-    new = search.above((A[:, :0], B[:, :0], a, b), 1.0, rank)
-    return (0.0 * A, 0.0 * B, a, b) if new is None else (*new, a, b)
+    nothing = A[:, :0], B[:, :0], a, b
+    new = search.above(nothing, 1.0, rank)
+    return nothing if new is None else (*new, a, b)
+
+
+def _with_a_column(problem, point):
+    """Return factors with a column of zeros if they have none: engines ask for one."""
+    A, B, a, b = point
+    if A.shape[1]:
+        return point
+    return *(problem.xp.zeros((len(F), 1), problem.dtype) for F in (A, B)), a, b
 
 
 class Search:
@@ -301,8 +311,7 @@ class Search:
         problem, xp = self.problem, self.problem.xp
         A, B = problem.balanced(x)
         sizes = problem.be.host(xp.square(_over(xp, A, self._d)).sum(axis=0))
-        # They descend. An answer of zero keeps a column, of zeros.
-        kept = max(int((sizes > least).sum()), 1)
+        kept = int((sizes > least).sum())
         return A[:, :kept], B[:, :kept], x.row_bias, x.col_bias
 
     def widened(self, point, A, B):

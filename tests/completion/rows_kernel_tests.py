@@ -150,8 +150,8 @@ class RowKernelTests:
         assert (grad[[0, 2]] == 0.0).all()
 
     def test_entries_that_do_not_fit_into_the_buffer_are_taken_in_turns(self, rng):
-        # 70,000 numbers of a row are more than the 65,536 of the buffer.
-        args, A = systems(rng, 7, "weighted", degrees=[9000, 3])
+        # 144,000 numbers of a row are more than the 131,072 of the buffer.
+        args, A = systems(rng, 7, "weighted", degrees=[18000, 3])
         X, grad, _, square, _ = self.run("solve_rows", args, A)
         np.testing.assert_allclose(X[0], minimiser(args, 0), rtol=1e-9)
         np.testing.assert_allclose(grad[0], gradient(args, 0, A[0]), rtol=1e-9, atol=1e-8)

@@ -191,9 +191,10 @@ def test_bad_arguments_are_refused_by_name(options, error, name):
         completion.select_rank(np.ones((4, 5)), **options)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (6, 1), (2, 2)])
-def test_tiny_matrices_have_a_rank(shape):
-    assert completion.select_rank(np.ones(shape), rng=0).rank == 1
+@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (6, 1), (2, 2), (4, 5)])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_tiny_and_constant_matrices_have_a_rank(shape, value):
+    assert completion.select_rank(np.full(shape, value), rng=0).rank == 1
 
 
 def test_the_same_rng_gives_the_same_curve():

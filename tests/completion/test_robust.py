@@ -1,9 +1,12 @@
 """Robust losses: closed forms, planted outliers, and dense formulas for stationarity."""
 
 import functools
+from pathlib import Path
 
+import _cuda_on_cpu
 import numpy as np
 import pytest
+from _cupy_standin import run_with_standin
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -476,3 +479,8 @@ def test_an_unfinished_run_says_so():
     assert res.nit == 2
     assert res.delta > 0
     assert not res.success
+
+
+@pytest.mark.skipif(_cuda_on_cpu.missing() is not None, reason=_cuda_on_cpu.missing() or "")
+def test_robust_losses_pass_their_tests_on_the_stand_in():
+    run_with_standin(Path(__file__).parent / "robust_on_device.py")

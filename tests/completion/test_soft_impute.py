@@ -182,6 +182,23 @@ def test_scaling_the_data_and_lam_scales_the_answer(scale):
     np.testing.assert_allclose(there.todense() / scale, here.todense(), atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "M",
+    [
+        np.zeros((4, 5)),
+        np.full((4, 5), 7.0),
+        np.array([[1.0, np.nan, -2.0]]),
+        np.array([[1.0, np.nan, np.nan], [np.nan, 2.0, np.nan], [np.nan, np.nan, np.nan]]),
+    ],
+    ids=["zeros", "constant", "row", "diagonal"],
+)
+@pytest.mark.parametrize("model", [{}, {"bias": True}, {"weighted_lambda": True}], ids=str)
+def test_awkward_matrices_are_certified(M, model):
+    res = completion.soft_impute(M, 0.5, rng=0, **model)
+    assert res.success
+    assert np.isfinite(res.todense()).all()
+
+
 def test_limits_and_callbacks_end_the_run_with_what_was_reached():
     rows, cols, vals, X = data(3)
     seen = []

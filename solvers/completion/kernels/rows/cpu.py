@@ -30,8 +30,8 @@ from .tiles import (
     subtract_products,
 )
 
-# Numbers in the buffer: half a megabyte in double precision.
-_BUFFER = 1 << 16
+# Numbers in the buffer: a megabyte in double precision.
+_BUFFER = 1 << 17
 # Rows with a larger condition number, as random rows of B would give it, are solved directly:
 # conjugate gradients would take too many steps. Without a ridge those are rows with fewer than
 # three entries for each unknown.
@@ -71,7 +71,8 @@ def cg_rows(ptr, idx, val, weight, B, offset, ridge, lam_bias, shared, A, grad, 
 def _solved(systems, A, grad, left, eta, steps):
     ptr, B = systems[0], systems[4]
     (m, k), dtype = A.shape, A.dtype
-    if k > _WIDE or np.diff(ptr).max() > _LONG:
+    longest = int(np.diff(ptr).max())
+    if k > _WIDE or longest > _LONG:
         dtype = np.dtype(np.float64)
     squares, counts = np.zeros(m), np.zeros(m, np.int64)
     # What preconditions a row, for an entry of weight one.
@@ -80,7 +81,7 @@ def _solved(systems, A, grad, left, eta, steps):
     where = cuts(ptr, k * (4 * steps or k))
     with threads.guard():
         _solve_rows(
-            where, ptr, (*systems[1:], mean, level), A, grad, left, float(eta), steps,
+            where, ptr, (*systems[1:], mean, level, longest), A, grad, left, float(eta), steps,
             np.empty(0, dtype), squares, counts,
         )  # fmt: skip
     return squares.sum(), int(counts.sum())
@@ -98,10 +99,10 @@ def _solve_rows(where, ptr, systems, A, grad, left, eta, steps, kind, squares, c
 def _solve_strip(first, last, ptr, systems, A, grad, left, eta, steps, kind, squares, counts):
     """Solve the rows from `first` to `last`, in the precision of `kind`."""
     apart()
-    idx, val, weight, B, offset, ridge, lam_bias, shared, mean, level = systems
+    idx, val, weight, B, offset, ridge, lam_bias, shared, mean, level, longest = systems
     k = B.shape[1]
     width = -(-k // BLOCK) * BLOCK
-    room = max(_BUFFER // width // GROUP, 1) * GROUP
+    room = min(max(_BUFFER // width // GROUP, 1), -(-longest // GROUP)) * GROUP
     V, target = np.zeros((room, width), kind.dtype), np.zeros(room, kind.dtype)
     G, S = np.zeros((width, width + BLOCK), kind.dtype), np.zeros((width, width), kind.dtype)
     x, g, diag = (
