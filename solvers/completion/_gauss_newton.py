@@ -153,10 +153,10 @@ def gauss_newton(
     -----
     At :math:`X = U \operatorname{diag}(s) V^T` the least-squares problem in the tangent vector
     :math:`A V^T + U B^T` is solved by conjugate gradients, damped as Levenberg and Marquardt do,
-    and the sum is rounded to the rank again [1]_ [2]_. With orthonormal U and V the singular values do
-    not matter to its conditioning; the preconditioner is the own part of each row and column
-    (their diagonal, where that would take a tenth of the memory). Where there is an exact fit the
-    steps converge quadratically; with noise or a ridge they converge linearly, and fast.
+    and the sum is rounded to the rank again [1]_ [2]_. With orthonormal U and V the singular
+    values do not matter to its conditioning; the preconditioner is the own part of each row and
+    column (their diagonal, where that would take a tenth of the memory). Where there is an exact
+    fit the steps converge quadratically; with noise or a ridge they converge linearly, and fast.
 
     Near a solution there is nothing better; far from one the steps may not get there, with few
     entries or a wide spectrum: `matrix_irls` does, and ends with these steps. A step of conjugate
