@@ -5,7 +5,7 @@ from ._als import als
 from ._altmin_paper import theory
 from ._auto import auto, restarted
 from ._driver import INNERS, complete, is_rank_sequence
-from ._gauss_newton import gn
+from ._gauss_newton import gn_from_afar
 from ._irls import find
 from ._lmafit import lmafit
 from ._nonnegative import nonnegative as nonnegative_engine
@@ -17,7 +17,7 @@ from ._varpro import varpro
 METHODS = ("auto", "altmin", "irls", "gn", "varpro", "scaled_gd", "lmafit")
 _ENGINES = {
     "auto": auto,
-    "gn": gn,
+    "gn": gn_from_afar,
     "irls": find,
     "varpro": varpro,
     "scaled_gd": scaled_gradient_descent,

@@ -1,6 +1,7 @@
 """Gauss-Newton steps on the tangent space, damped and solved by conjugate gradients."""
 
 import math
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from .._core.linalg import pcg
 from .._core.result import Status
 from .._core.validation import check_memory
-from ._als import gradient_unit
+from ._als import als, gradient_unit
 from ._driver import complete
 from ._factors import Factors, svd_of_product
 from ._start import start
@@ -24,6 +25,8 @@ PATIENCE = 20
 VANISHED, SHRUNK = 1e-10, 1e-6
 # Part of the free memory that the blocks of the preconditioner may take.
 SHARE = 0.1
+# Sweeps of alternating minimisation before a second attempt.
+SWEEPS = 20
 # A fit of so many times the size of the data has run off to infinity.
 OFF = 100.0
 
@@ -82,7 +85,7 @@ def gauss_newton(
     lam_bias : float, optional
         Ridge on the biases. Default: `lam`.
     weighted_lambda : bool, default False
-        Multiply `lam`, now without unit, by the number of entries of each row and column.
+        Multiply `lam` by the number of entries of each row and column.
     bias : bool, default False
         Fit a bias for each row and each column too.
     center : bool, optional
@@ -155,8 +158,9 @@ def gauss_newton(
     :math:`A V^T + U B^T` is solved by conjugate gradients, damped as Levenberg and Marquardt do,
     and the sum is rounded to the rank again [1]_ [2]_. With orthonormal U and V the singular
     values do not matter to its conditioning; the preconditioner is the own part of each row and
-    column (their diagonal, where that would take a tenth of the memory). Where there is an exact
-    fit the steps converge quadratically; with noise or a ridge they converge linearly, and fast.
+    column (their diagonal, where that would take a tenth of the memory). A start from which the
+    steps lead nowhere is tried once more after a few sweeps. Where there is an exact fit the
+    steps converge quadratically; with noise or a ridge they converge linearly, and fast.
 
     Near a solution there is nothing better; far from one the steps may not get there, with few
     entries or a wide spectrum: `matrix_irls` does, and ends with these steps. A step of conjugate
@@ -185,7 +189,7 @@ def gauss_newton(
         "gauss_newton",
         M,
         rank,
-        gn,
+        gn_from_afar,
         shape=shape,
         weights=weights,
         lam=lam,
@@ -224,6 +228,17 @@ def gn(problem, rank, watch, options, *, tol=None, maxiter=None):
     watch.begin("gn", tol=tol, maxiter=maxiter)
     x = problem.balance(*start(problem, rank, options))
     return descend(Model, problem, x, watch, options, tol)
+
+
+def gn_from_afar(problem, rank, watch, options):
+    """Run Gauss-Newton steps; where they lead nowhere, once more from after a few sweeps."""
+    x = gn(problem, rank, watch, options)
+    if watch.ended is Status.CONVERGED or watch.run.status is not None:
+        return x
+    x = als(problem, rank, watch, replace(options, x0=None), maxiter=SWEEPS)
+    if watch.ended is Status.CONVERGED or watch.run.status is not None:
+        return x
+    return gn(problem, rank, watch, replace(options, x0=problem.start_of(x)))
 
 
 def descend(model, problem, x, watch, options, tol):

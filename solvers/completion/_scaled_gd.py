@@ -65,7 +65,7 @@ def scaled_gd(
     lam_bias : float, optional
         Ridge on the biases. Default: `lam`.
     weighted_lambda : bool, default False
-        Multiply `lam`, now without unit, by the number of entries of each row and column.
+        Multiply `lam` by the number of entries of each row and column.
     bias : bool, default False
         Fit a bias for each row and each column too.
     center : bool, optional
