@@ -128,7 +128,9 @@ def als(problem, rank, watch, options, *, tol=None, maxiter=None):
             mixing.forget()
             continue
         mixed = mixing(with_bias(problem, b, B), with_bias(problem, shift, image))
-        A, B, b = A.copy(), _columns(problem, mixed), mixed[:, 0] if problem.biased else b
+        # Kernels take contiguous arrays.
+        A, B = A.copy(), xp.ascontiguousarray(_columns(problem, mixed))
+        b = mixed[:, 0].copy() if problem.biased else b
     return _full(problem, state, rank)
 
 
@@ -189,7 +191,8 @@ def _without_dead_columns(xp, A, B, a, b):
     """Return copies of a start, without the columns that are zero in A or B."""
     alive = xp.flatnonzero((A != 0).any(axis=0) & (B != 0).any(axis=0))
     alive = alive if alive.size else xp.zeros(1, alive.dtype)
-    return A[:, alive], B[:, alive], a.copy(), b.copy()
+    A, B = (xp.ascontiguousarray(F[:, alive]) for F in (A, B))
+    return A, B, a.copy(), b.copy()
 
 
 def _full(problem, state, rank):

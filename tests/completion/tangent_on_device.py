@@ -32,9 +32,11 @@ def holes(noise):
     [
         {"method": "irls"},
         {"method": "gn"},
+        {"method": "varpro"},
         {"method": "gn", "lam": 0.5, "weighted_lambda": True},
         {"method": "gn", "lam": 0.5, "bias": True},
         {"method": "gn", "implicit": True, "lam": 1.0},
+        {"lam": 0.5, "bias": True},
         {},
     ],
     ids=lambda o: "-".join(map(str, o.values())) or "auto",
