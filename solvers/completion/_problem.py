@@ -130,7 +130,7 @@ class Completion:
     @property
     def unit(self):
         """The objective's unit: what to multiply it by for the caller's data."""
-        return self.scale**2 if self.loss in _QUADRATIC else self.scale
+        return self.scale * self.scale if self.loss in _QUADRATIC else self.scale
 
     @cached_property
     def norm(self):
@@ -317,16 +317,17 @@ def pose(
         row_scale, col_scale = (rows + alpha0 * n) ** nu, (cols + alpha0 * m) ** nu
     else:
         row_scale, col_scale = xp.ones(m), xp.ones(n)
-    unit_of_loss = scale**2 if loss in _QUADRATIC else scale
+    # A loss has the square of the data's unit, or that unit itself; no square may overflow.
+    lam_unit, bias_unit = (scale, 1.0) if loss in _QUADRATIC else (1.0, 1.0 / scale)
     lam_bias = (lam if lam_bias is None else lam_bias) if bias else None
     return Completion(
         be,
         obs,
         # Squared factors have the data's unit, squared biases its square.
-        lam=lam * scale / unit_of_loss,
+        lam=lam / lam_unit,
         row_scale=row_scale,
         col_scale=col_scale,
-        lam_bias=lam_bias if lam_bias is None else lam_bias * scale**2 / unit_of_loss,
+        lam_bias=lam_bias if lam_bias is None else lam_bias / bias_unit,
         implicit=implicit,
         nonnegative=nonnegative,
         loss=loss,

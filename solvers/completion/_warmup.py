@@ -5,13 +5,13 @@ import warnings
 import numpy as np
 
 from .._core.result import ConvergenceWarning
-from ._als import ROW_SOLVERS
 from ._altmin import METHODS, alternating_minimization
+from ._driver import INNERS
 
 # Options that reach kernels of their own; a few iterations see them, no solution is needed.
 _CALLS = (
     *({"method": method} for method in METHODS),
-    *({"method": "altmin", "inner": inner} for inner in ROW_SOLVERS),
+    *({"method": "altmin", "inner": inner} for inner in INNERS),
     {"lam": 0.1, "bias": True, "validation": 0.1},
     {"lam": 0.1, "nonnegative": True},
     {"loss": "huber"},
