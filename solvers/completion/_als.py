@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core.result import Status
+from ._factors import padded
 from ._gauge import (
     Slope,
     balancing,
@@ -26,7 +27,7 @@ from ._gauge import (
 )
 from ._large_rows import block_by_block, sketched
 from ._mixing import Mixing
-from ._start import start
+from ._start import noise_of, start
 
 # Most steps of an inner solver. "auto" takes conjugate gradients from this rank on, and fewer
 # steps until it is near (see benchmarks/crossover_completion.py).
@@ -84,9 +85,14 @@ def als(problem, rank, watch, options, *, tol=None, maxiter=None):
     watch.begin("altmin", tol=options.tol if tol is None else tol, maxiter=maxiter)
     unit, curvature = gradient_unit(problem), _curvature(problem)
     mixing, course = Mixing(problem.be, _window(problem, B)), Course(problem)
-    (grad, misfit), swept = _judged(problem, unit, *state), state
-    if options.x0 is not None and watch.done(problem.relres(misfit), grad):
-        return _full(problem, state, rank)
+    grad, misfit = _judged(problem, unit, *state)
+    if options.x0 is not None:
+        if watch.done(problem.relres(misfit), grad):
+            return _full(problem, state, rank)
+        if not watch.run.nit:
+            # The caller's start is not the answer, and columns of zeros would stay so.
+            A, B = padded(problem.be, A, B, rank, options.rng, noise_of(problem))
+    swept = state = A, B, a, b
     for _ in watch.run:
         inner = choose_inner(options, B.shape[1], problem.dtype, problem.relres(misfit), grad)
         # The best rows for these columns.

@@ -68,57 +68,65 @@ class Case:
 
 def open_case(entered, *, duplicates, without=None, mu=0.0, implicit=False, alpha=1.0):
     """Return the `Case` of checked entries, less those of weight 0 and those of `without`."""
-    be, xp = entered.io.be, entered.io.xp
-    vals, weight = entered.vals.astype(np.float64), entered.weights
-    keep = xp.ones(vals.size, bool) if weight is None else weight > 0
-    if without is not None:
-        keep[xp.asarray(without)] = False
-    kept = xp.flatnonzero(keep)
-    if kept.size == 0:
+    be, xp, (m, n) = entered.io.be, entered.io.xp, entered.shape
+    rows, cols, vals, weight = entered.rows, entered.cols, entered.vals, entered.weights
+    if weight is not None or without is not None:
+        keep = xp.ones(vals.size, bool) if weight is None else weight > 0
+        if without is not None:
+            keep[xp.asarray(without)] = False
+        rows, cols, vals = rows[keep], cols[keep], vals[keep]
+        weight = weight if weight is None else weight[keep]
+    if vals.size == 0:
         culprit = "M" if entered.weights is None else "weights"
         culprit = culprit if without is None else "holdout"
         raise ValueError(f"`{culprit}` leaves no entries to judge; expected at least one")
-    m, n = entered.shape
-    key = entered.rows[kept].astype(np.int64) * n + entered.cols[kept]
+    # Many entries make large arrays: each is used again, or given up, as soon as it can be.
+    key = rows.astype(np.int64)
+    key *= n
+    key += cols
     order = xp.argsort(key, kind="stable")
-    key, kept = key[order], kept[order]
-    weight = xp.ones(kept.size) if weight is None else weight[kept].astype(np.float64)
-    key, vals, weight = _merged(be, key, vals[kept], weight, n, duplicates)
-    target, unit = vals - mu, 1.0
+    key = key[order]
+    rows, cols, vals = rows[order], cols[order], vals[order].astype(np.float64)
+    weight = 1.0 if weight is None else weight[order].astype(np.float64)
+    del order
+    again = key[1:] == key[:-1]
+    del key
+    if be.host(again.any()):
+        rows, cols, vals, weight = _merged(be, rows, cols, vals, weight, again, duplicates)
     if implicit:
         # What was never consumed is no observation.
         events = xp.flatnonzero(vals)
-        key, vals = key[events], vals[events]
+        rows, cols, vals = rows[events], cols[events], vals[events]
+    target, unit = vals - mu, 1.0
+    if implicit:
         target, weight = (vals > 0).astype(np.float64), alpha * abs(vals)
     else:
         top = be.host(abs(target).max())
         unit = np.ldexp(1.0, np.frexp(top)[1]) if top else 1.0
-        target = target / unit
-        if entered.weights is None and duplicates != "mean":
-            weight = 1.0
-    rows, cols = key // n, (key % n).astype(np.int32)
+        target /= unit
     ptr = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(xp.bincount(rows, minlength=m))])
-    return Case(be, (m, n), ptr, rows.astype(np.int32), cols, target, unit, weight, implicit)
+    return Case(be, (m, n), ptr, rows, cols, target, unit, weight, implicit)
 
 
-def _merged(be, key, vals, weight, n, duplicates):
+def _merged(be, rows, cols, vals, weight, again, duplicates):
     """Deal with places that occur twice, which are neighbours, in the caller's order."""
     xp = be.xp
-    new = xp.concatenate([xp.ones(1, bool), key[1:] != key[:-1]])
-    if be.host(new.all()):
-        return key, vals, weight
     if duplicates == "error":
-        i, j = divmod(int(be.host(key[int(be.host(new.argmin()))])), n)
+        first = int(be.host(again.argmax()))
+        i, j = be.host(rows[first], cols[first])
         raise ValueError(
             f"`M` holds the entry ({i}, {j}) twice; expected each once: pass duplicates='mean', "
             "'sum' or 'last'"
         )
-    place, last = xp.cumsum(new) - 1, xp.concatenate([new[1:], xp.ones(1, bool)])
+    one = xp.ones(1, bool)
+    new, last = xp.concatenate([one, ~again]), xp.concatenate([~again, one])
+    rows, cols, place = rows[new], cols[new], xp.cumsum(new) - 1
     if duplicates == "mean":
+        weight = weight + xp.zeros(vals.size)
         total = xp.bincount(place, weight)
-        return key[new], xp.bincount(place, weight * vals) / total, total
+        return rows, cols, xp.bincount(place, weight * vals) / total, total
     vals = xp.bincount(place, vals) if duplicates == "sum" else vals[last]
-    return key[new], vals, weight[last]
+    return rows, cols, vals, weight if isinstance(weight, float) else weight[last]
 
 
 class Slope:

@@ -15,6 +15,8 @@ _SINGULAR = 1e-10
 _WORK = 1e8
 # Operations for the eigenvalues of the normal equations of all directions at once.
 _DENSE_WORK = 1e8
+# Entries for each row and column that a first search for components looks at.
+_LINKS = 4
 # Numbers in a batch of gathered rows.
 _BATCH = 1 << 22
 
@@ -194,16 +196,25 @@ def smallest_curvature(be, rows, cols, U, V):
 
 def components(be, ptr, idx, n):
     """Return the connected component of each row, then of each column; -1 for empty ones."""
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.csgraph import connected_components
-
     ptr, idx = to_numpy(ptr), to_numpy(idx)
     m = ptr.size - 1
-    # Columns follow the rows; an edge each way is not needed where directions do not count.
-    ends = np.concatenate([ptr, np.full(n, ptr[-1])])
-    graph = csr_matrix((np.ones(idx.size, np.int8), idx + m, ends), shape=(m + n, m + n))
-    labels = connected_components(graph, directed=False)[1]
+    rows = np.repeat(np.arange(m, dtype=np.int32), np.diff(ptr))
+    # Some entries join nearly all that hangs together; a graph of all would take much memory.
+    stride = max(idx.size // (_LINKS * (m + n)), 1)
+    labels = _joined(rows[::stride], idx[::stride] + m, m + n)
+    ends = labels[:m][rows], labels[m:][idx]
+    apart = ends[0] != ends[1]
+    if apart.any():
+        labels = _joined(ends[0][apart], ends[1][apart], labels.max() + 1)[labels]
     empty = np.concatenate([np.diff(ptr), np.bincount(idx, minlength=n)]) == 0
-    labels[empty] = -1
     seen = np.unique(labels[~empty])
     return np.where(empty, -1, np.searchsorted(seen, labels)).astype(np.int64)
+
+
+def _joined(tails, heads, size):
+    """Return the connected component of each vertex of a graph."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(tails.size, np.int8), (tails, heads)), shape=(size, size))
+    return connected_components(graph.tocsr(), directed=False)[1]

@@ -124,11 +124,15 @@ def winsorised(problem):
 def _from_given(problem, rank, options):
     """Return the caller's factors, widened by small noise."""
     A, B, a, b = options.x0
-    size = 1e-3 * problem.norm / np.sqrt(problem.density)
-    A, B = padded(problem.be, A, B, rank, options.rng, size)
+    A, B = padded(problem.be, A, B, rank, options.rng, noise_of(problem))
     if problem.nonnegative:
         A, B = positive_parts(problem.xp, A, B)
     return A, B, a, b
+
+
+def noise_of(problem):
+    """Return the norm of a random matrix that is small beside the one looked for."""
+    return 1e-3 * problem.norm / np.sqrt(problem.density)
 
 
 def _noise(problem, rank, rng):

@@ -363,3 +363,15 @@ def test_an_empty_side_is_left_at_zero(rng):
     assert res.success
     np.testing.assert_allclose(res.U[12:], 0.0, atol=1e-12)
     np.testing.assert_allclose(res.V[10:], 0.0, atol=1e-12)
+
+
+def test_a_start_from_a_larger_ridge_finds_the_columns_that_it_lacks():
+    rng = np.random.default_rng(3)
+    M = rng.normal(size=(60, 5)) @ rng.normal(size=(5, 50)) + 0.1 * rng.normal(size=(60, 50))
+    M[rng.random(M.shape) < 0.4] = np.nan
+    top = np.linalg.norm(np.nan_to_num(M), 2)
+    options = {"certificate": ("gap",), "tol": 1e-6, "method": "altmin", "rng": 0}
+    few = completion.alternating_minimization(M, 12, lam=0.5 * top, **options)
+    many = completion.alternating_minimization(M, 12, lam=0.02 * top, x0=few, **options)
+    assert (few.s > 0).sum() < (many.s > 0).sum()
+    assert many.success
