@@ -307,12 +307,13 @@ class Store:
         )
 
 
-def report(store, title, packages, ours):
+def report(store, title, packages, ours, variants=()):
     """Return the page: the best method of each package, mean ratios, every method, the runs.
 
-    `packages` maps the name of a package to the names of its methods.
+    `packages` maps the name of a package to the names of its methods, and `variants` are other
+    methods of ours, which only the table of every method shows.
     """
-    methods = [ours, *(method for members in packages.values() for method in members)]
+    methods = [ours, *variants, *(method for members in packages.values() for method in members)]
     cells = [store.cells[keys] for keys in sorted(store.cells)]
     return "\n\n".join(
         [

@@ -3,8 +3,8 @@
 A matrix that is to have the entries exactly, or in the least-squares sense without a ridge, is
 looked for by reweighted least squares and found to full accuracy by Gauss-Newton steps; where
 there are many entries some sweeps of alternating minimisation bring these near enough. With a
-ridge, biases or implicit feedback alternating minimisation runs, and variable projection finishes
-what takes it long.
+ridge, biases or implicit feedback alternating minimisation runs: its mixed sweeps are as good as
+Newton steps there, even near the solution.
 """
 
 from dataclasses import replace
@@ -17,8 +17,6 @@ from ._varpro import varpro
 # Entries per degree of freedom from which alternating minimisation alone comes near a solution;
 # how near it has to come, and in how many sweeps.
 MANY, NEAR, SWEEPS = 4.0, 0.03, 12
-# Sweeps after which variable projection finishes, and the largest tolerance for which it does.
-LONG, FINE = 30, 1e-6
 
 
 def auto(problem, rank, watch, options):
@@ -63,11 +61,11 @@ def sweep(problem, rank, watch, options):
 
 
 def alternate(problem, rank, watch, options):
-    """Alternate, and finish by variable projection what takes long; restart if need be."""
+    """Alternate, and try variable projection where that stalls; restart if need be."""
     best, lowest, ended = None, float("inf"), None
     for _ in range(options.n_init):
-        for engine, limit in ((als, LONG), (varpro, None), (als, None)):
-            x = engine(problem, rank, watch, options, maxiter=limit)
+        for engine in (als, varpro):
+            x = engine(problem, rank, watch, options)
             if watch.ended is Status.CONVERGED or watch.run.status is not None:
                 break
             options = replace(options, x0=problem.start_of(x))
