@@ -23,6 +23,8 @@ ABOVE = 1.0 + 1e-3
 CLOSE, LEAST = 0.1, 1e-12
 # In attempts after the first, the smoothing's fall and how close to zero it goes.
 PATIENT = {"fall": 0.9, "close": 0.01}
+# Last singular value, relative to the first, from which on a small residual means to be near.
+NARROW = 0.05
 # Size of random interpolants, relative to the entries.
 NOISE = 0.5
 # The stage has stalled when the smoothing has not halved in so many steps.
@@ -227,10 +229,21 @@ def _attempts(problem, rank, watch, options, near):
             return x
         return gn(problem, rank, watch, replace(options, x0=problem.start_of(x)))
 
+    def approached():
+        x = near(problem, rank, watch, fresh)
+        if watch.run.status is not None:
+            return x
+        first, last = problem.be.host(x.s[0], x.s[-1])
+        if watch.ended is not Status.CONVERGED or last < NARROW * first:
+            # Small residuals say nothing of singular values that are smaller still.
+            watch.leave(Status.STALLED, "The spectrum is wide, or the sweeps converge slowly.")
+            return x
+        return gn(problem, rank, watch, replace(options, x0=problem.start_of(x)))
+
     if options.x0 is not None:
         yield lambda: gn(problem, rank, watch, options)
     elif near is not None:
-        yield lambda: polished(near)
+        yield approached
     if rank == min(problem.shape):
         # All matrices have this rank: their spectra tell nothing.
         yield lambda: gn(problem, rank, watch, fresh)

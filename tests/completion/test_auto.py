@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from solvers import ConvergenceWarning, Status
+from solvers import ConvergenceWarning, Status, completion
 from solvers.completion import alternating_minimization
 from tests.completion.exact import dense, error, planted, slope
 
@@ -92,3 +92,13 @@ def test_small_problems_are_solved_in_milliseconds():
     best = min(solve(entries, 2, shape=X.shape).seconds for _ in range(5))
     # Some ten on a quiet machine.
     assert best <= 0.5
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_many_entries_of_a_wide_spectrum_are_no_trap(seed):
+    rows, cols, vals, L, R = completion.make_planted(150, 150, 4, 5.0, cond=1e4, rng=seed)
+    res = completion.alternating_minimization(
+        (rows, cols, vals), 4, shape=(150, 150), tol=1e-11, maxiter=120, rng=0
+    )
+    assert res.success
+    np.testing.assert_allclose(res.todense(), L @ R.T, atol=1e-6)
