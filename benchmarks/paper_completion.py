@@ -299,7 +299,7 @@ def draw(found, path):
             left.loglog([r["rank"] for r in rows], [r["faster"][key] for r in rows], line,
                         color=colour, marker=".", label=f"{name}, d = {ratio} k")  # fmt: skip
     left.axhline(1.0, color="0.5", linewidth=1)
-    left.set(xlabel="rank k", ylabel="times faster than direct, to a tenth of the distance")
+    left.set(xlabel="rank k", ylabel="speed against direct, to 0.1 of the distance")
     for relative, label in ((False, "fixed"), (True, "times the relative residual")):
         rows = [r for r in found["errors"] if r["relative"] == relative and r["error"] > 0]
         middle.loglog([r["error"] for r in rows], [max(r["curve"][-1], 1e-17) for r in rows],
