@@ -153,6 +153,10 @@ def read_entries(M, shape=None, weights=None, dtype=None, *, name="M", empty=Fal
     Entries
     """
     shape = _checked_shape(shape)
+    if M is None:
+        raise TypeError(
+            f"`{name}` came as NoneType; expected a sparse matrix, (rows, cols, vals), or an array"
+        )
     if is_sparse(M):
         read = _from_sparse
     elif isinstance(M, tuple):

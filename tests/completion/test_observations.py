@@ -533,3 +533,8 @@ def test_reading_triples_needs_little_beyond_what_it_keeps(rng):
     assert obs.size == count
     # 8 bytes of row and column, 4 of order, 12 by row, 16 by column; sorting has a part of it.
     assert peak < 60 * count
+
+
+def test_nothing_is_no_matrix():
+    with pytest.raises(TypeError, match="`M` came as NoneType"):
+        read_entries(None)
