@@ -34,7 +34,7 @@ def plot_convergence(
     ImportError
         If matplotlib is not installed.
     ValueError
-        If `x` is neither of its two words.
+        If `x` is neither of its two words, or a run kept no history.
 
     Examples
     --------
@@ -44,13 +44,16 @@ def plot_convergence(
     """
     if x not in _LABELS:
         raise ValueError(f"`x` came as {x!r}; expected one of {', '.join(map(repr, _LABELS))}")
+    runs = {results.method: results} if isinstance(results, Result) else results
+    for label, run in runs.items():
+        if not run.history:
+            raise ValueError(f"`{label}` came without a history; expected a run with history=True")
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError(
             'Plots need matplotlib: pip install "array-solvers[plot]".', name="matplotlib"
         ) from error
-    runs = {results.method: results} if isinstance(results, Result) else results
     ax = plt.subplots()[1] if ax is None else ax
     for label, run in runs.items():
         kind = _residual_name(run)

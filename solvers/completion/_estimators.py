@@ -420,6 +420,12 @@ class ImplicitALS(BaseEstimator):
         """
         check_is_fitted(self)
         seen = self._seen if check_flag(exclude_seen, "exclude_seen") else None
+        N, fitted = check_count(N, "N", minimum=1), self.result_.U.shape[0]
+        users = np.asarray(user)
+        if users.dtype.kind not in "iu":
+            raise TypeError(f"`user` came with dtype {users.dtype}; expected whole numbers")
+        if users.size and not 0 <= users.min() <= users.max() < fitted:
+            raise ValueError(f"`user` came as {user}; expected numbers in [0, {fitted})")
         return self.result_.top_n(user, N, exclude=seen)
 
     def similar_items(self, i, N=10):

@@ -136,7 +136,7 @@ def matrix_irls(
     Among the matrices that have the entries the next one minimises a quadratic form, whose weights
     come from the spectrum of the present one and make it a smoothed rank [1]_. The smoothing is
     the first singular value beyond `rank`, as in [1]_, but falls by a fifth in an iteration at
-    most: in our tests more matrices are found so. Once it is a tenth of the last singular value
+    most, for haste leads to wrong matrices. Once it is a tenth of the last singular value
     within `rank`, `gauss_newton` takes over. If that fails a second attempt goes slower and
     further; `n_init` allows for more, from random matrices that have the entries.
 

@@ -10,7 +10,7 @@ with :math:`\rho(r) = r^2 / 2` unless a robust loss is asked for. The values are
 (if at all) and divided by `scale`, their root mean square.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -270,10 +270,6 @@ class Completion:
     def _holdout_errors(self, A, B, a, b):
         rows, cols, vals = self.holdout
         return entries(self.be, A, B, a, b, rows, cols) - vals
-
-    def with_lam(self, lam):
-        """Return the same problem with another ridge, for continuation."""
-        return replace(self, lam=lam)
 
 
 def pose(

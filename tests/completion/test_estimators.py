@@ -275,7 +275,7 @@ def test_zero_counts_are_no_events(counts):
 def test_bad_questions_are_refused_by_name(counts):
     model = ImplicitALS(rank=2, random_state=0).fit(counts)
     for call, kind, name in (
-        (lambda: model.recommend(40), ValueError, "rows"),
+        (lambda: model.recommend(40), ValueError, "user"),
         (lambda: model.recommend(0, exclude_seen="yes"), TypeError, "exclude_seen"),
         (lambda: model.similar_items(30), ValueError, "i"),
         (lambda: model.similar_items(-1), ValueError, "i"),
@@ -294,3 +294,11 @@ def test_the_family_loads_scikit_learn_only_for_its_estimators():
         "assert 'sklearn' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("user", "error"), [(99, ValueError), (-1, ValueError), (0.5, TypeError)])
+def test_users_that_do_not_exist_are_refused_by_name(user, error):
+    counts = np.random.default_rng(0).poisson(1.0, (12, 10)).astype(float)
+    model = ImplicitALS(rank=2).fit(counts)
+    with pytest.raises(error, match="`user`"):
+        model.recommend(user)

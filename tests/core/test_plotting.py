@@ -53,6 +53,13 @@ def test_an_unknown_axis_is_refused_by_name():
         run([1.0]).plot(x="time")
 
 
+def test_a_run_without_a_history_is_refused_by_its_label():
+    quiet = run([1.0])
+    quiet.history = {}
+    with pytest.raises(ValueError, match="`quiet` came without a history"):
+        plot_convergence({"loud": run([1.0]), "quiet": quiet})
+
+
 def test_a_missing_matplotlib_names_the_extra(monkeypatch):
     load = builtins.__import__
 
