@@ -1,6 +1,9 @@
+from . import bcd as bcd
 from . import completion as completion
 from . import datasets as datasets
+from . import losses as losses
 from . import ot as ot
+from . import penalties as penalties
 from ._core.certificate import Certificate as Certificate
 from ._core.config import show_config as show_config
 from ._core.config import warmup as warmup

@@ -1,0 +1,1 @@
+"""Kernels of block coordinate descent, in twins."""
