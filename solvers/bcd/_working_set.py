@@ -84,7 +84,7 @@ class _Squares:
 
     def move(self, x, work=None):
         """Go to a point and return its `Report`; `work` knows the predictions."""
-        problem, xp = self.problem, self.xp
+        problem = self.problem
         self.x = x
         if work is not None:
             self.r = self.y - work.predict(x)
@@ -197,7 +197,7 @@ class _WorkingSet:
         self._add(xp.sort(new))
 
     def _add(self, new):
-        squares, xp, m = self.squares, self.xp, self.size
+        xp, m = self.xp, self.size
         self.inside[new] = True
         self.where = xp.concatenate([self.where, new])
         cross = self._gather(new)

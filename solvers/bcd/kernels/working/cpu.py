@@ -1,7 +1,7 @@
 """Numba kernels for small quadratics with a penalty; there are no CUDA twins.
 
-A small quadratic is ``g d + d G d / 2`` plus a penalty of ``w + d``. Its steps depend on each other
-one by one, so it is solved on the host wherever the data are. Rows and columns of G beyond the
+A small quadratic is ``g d + d G d / 2`` plus a penalty of ``w + d``. Each of its steps depends on
+the last one, so it is solved on the host wherever the data are. Rows and columns of G beyond the
 length of w do not count: a matrix with room to grow is passed as it is, because a view of it
 would need a second compilation. Everything is float64.
 """
