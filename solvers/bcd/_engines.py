@@ -34,4 +34,15 @@ def _accelerated(problem, watch, options):
     return Answer(x, c)
 
 
-ENGINES = {"auto": _accelerated, "bcd": _accelerated}
+def _auto(problem, watch, options):
+    """Choose by loss and penalty."""
+    from .. import losses
+    from ._working_set import solve_squares
+
+    squared = not problem.quadratic and isinstance(problem.loss, losses.Squared)
+    if squared and problem.bound is not None and "ridge" in problem.bound._fields:
+        return solve_squares(problem, watch, options)
+    return _accelerated(problem, watch, options)
+
+
+ENGINES = {"auto": _auto, "bcd": _accelerated}
