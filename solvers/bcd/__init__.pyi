@@ -1,5 +1,6 @@
 from ._certificate import alpha_max as alpha_max
 from ._certificate import certify as certify
+from ._minimize import minimize as minimize
 from ._models import lasso as lasso
 from ._problem import Problem as Problem
 from ._result import BlockResult as BlockResult

@@ -34,4 +34,10 @@ def _accelerated(problem, watch, options):
     return Answer(x, c)
 
 
-ENGINES = {"auto": _accelerated, "bcd": _accelerated}
+def _descend(problem, watch, options):
+    from ._minimize import descend
+
+    return descend(problem, watch, options)
+
+
+ENGINES = {"auto": _accelerated, "bcd": _descend}
