@@ -4,5 +4,6 @@ from ._least_squares import bvls as bvls
 from ._least_squares import elastic_net as elastic_net
 from ._least_squares import lasso as lasso
 from ._least_squares import nnls as nnls
+from ._minimize import minimize as minimize
 from ._problem import Problem as Problem
 from ._result import BlockResult as BlockResult

@@ -3,6 +3,7 @@
 A partition cuts the unknowns into blocks, a selection picks the block to move, an update moves it.
 """
 
+from . import _updates  # noqa: F401  (fills the table)
 from ._register import (
     PARTITIONS,
     SELECTIONS,
