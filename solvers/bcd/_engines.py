@@ -34,4 +34,13 @@ def _accelerated(problem, watch, options):
     return Answer(x, c)
 
 
-ENGINES = {"auto": _accelerated, "bcd": _accelerated}
+def _auto(problem, watch, options):
+    """Hand the problem to the solver that suits it."""
+    if problem.groups is not None or problem.multinomial:
+        from ._block_newton import solve
+
+        return solve(problem, watch, options)
+    return _accelerated(problem, watch, options)
+
+
+ENGINES = {"auto": _auto, "bcd": _accelerated}

@@ -393,7 +393,8 @@ def pose(
         design, y, s, rows = _weighted(io, design, y, s)
         multinomial = isinstance(loss, losses.Multinomial)
         weights = _feature_weights(io, p, len(classes) if multinomial else None)
-        penalty, groups = read_groups(io, penalty, (p, len(classes)) if multinomial else (p,))
+        shape = (p, len(classes)) if multinomial else (p,)
+        penalty, groups = read_groups(io, penalty, shape, weights)
     glm = GLM(io, design, y, s, loss, penalty, weights, groups, fit_intercept, classes, rows)
     check_step(glm)
     return glm
