@@ -3,6 +3,7 @@
 A partition cuts the unknowns into blocks, a selection picks the block to move, an update moves it.
 """
 
+from . import _graph  # noqa: F401  (its rules register themselves)
 from ._register import (
     PARTITIONS,
     SELECTIONS,
