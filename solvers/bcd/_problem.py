@@ -393,7 +393,9 @@ def pose(
         design, y, s, rows = _weighted(io, design, y, s)
         multinomial = isinstance(loss, losses.Multinomial)
         weights = _feature_weights(io, p, len(classes) if multinomial else None)
-        penalty, groups = read_groups(io, penalty, (p, len(classes)) if multinomial else (p,))
+        shape = (p, len(classes)) if multinomial else (p,)
+        penalties.check(penalty, math.prod(shape), xp=io.xp)
+        penalty, groups = read_groups(io, penalty, shape, weights)
     glm = GLM(io, design, y, s, loss, penalty, weights, groups, fit_intercept, classes, rows)
     check_step(glm)
     return glm
@@ -437,6 +439,7 @@ def check_loss(datafit):
             f"`datafit` came as {describe(datafit)}; expected one of "
             f"{', '.join(map(repr, DATAFITS))}, or one of solvers.losses"
         )
+    losses.check(datafit)
     return datafit
 
 
@@ -476,13 +479,16 @@ def check_step(glm):
     base = limits.get(type(glm.penalty))
     if base is None:
         return
-    L = glm.lipschitz
-    L = L[L > 0]
-    least = float(glm.be.host(L.min())) if L.size else math.inf
-    gamma = glm.penalty.gamma
-    if gamma <= base + 1.0 / least:
+    L, gamma = glm.lipschitz, glm.bound.gamma
+    counts = (L > 0) & (glm.bound.alpha > 0)
+    if not glm.be.host(counts.any()):
+        return
+    needed = base + 1.0 / L[counts]
+    worst = (gamma[counts] - needed).argmin()
+    gamma, needed = glm.be.host(gamma[counts][worst], needed[worst])
+    if gamma <= needed:
         raise ValueError(
-            f"`gamma` came as {gamma:.6g}; expected more than {base + 1.0 / least:.6g}: below, "
+            f"`gamma` came as {gamma:.6g}; expected more than {needed:.6g}: below, "
             "the problem in one coefficient is not convex; raise it or rescale the columns of X"
         )
 
