@@ -231,7 +231,8 @@ def bind(penalty, size, dtype, weights=None, *, xp=np):
         for name, field in zip(penalty._fields, penalty, strict=True)
     }
     if weights is not None and "alpha" in fields:
-        fields["alpha"] *= weights
+        # A weight of 0 frees a coefficient from an infinite penalty too.
+        fields["alpha"] = xp.where(weights == 0, 0.0, fields["alpha"]).astype(dtype) * weights
     return cls(**fields)
 
 
