@@ -1,5 +1,16 @@
 from ._certificate import alpha_max as alpha_max
 from ._certificate import certify as certify
+from ._estimators import NNLS as NNLS
+from ._estimators import ElasticNet as ElasticNet
+from ._estimators import GroupLasso as GroupLasso
+from ._estimators import HuberL1 as HuberL1
+from ._estimators import Lasso as Lasso
+from ._estimators import MCPRegression as MCPRegression
 from ._models import lasso as lasso
 from ._problem import Problem as Problem
 from ._result import BlockResult as BlockResult
+from .classification._estimators import LabelPropagation as LabelPropagation
+from .classification._estimators import SparseLogisticRegression as SparseLogisticRegression
+from .cross_validation._estimators import ElasticNetCV as ElasticNetCV
+from .cross_validation._estimators import LassoCV as LassoCV
+from .cross_validation._estimators import SparseLogisticRegressionCV as SparseLogisticRegressionCV
