@@ -6,7 +6,11 @@ from ._estimators import GroupLasso as GroupLasso
 from ._estimators import HuberL1 as HuberL1
 from ._estimators import Lasso as Lasso
 from ._estimators import MCPRegression as MCPRegression
-from ._models import lasso as lasso
+from ._least_squares import bvls as bvls
+from ._least_squares import elastic_net as elastic_net
+from ._least_squares import lasso as lasso
+from ._least_squares import nnls as nnls
+from ._minimize import minimize as minimize
 from ._problem import Problem as Problem
 from ._result import BlockResult as BlockResult
 from .classification._estimators import LabelPropagation as LabelPropagation

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from .. import losses, penalties
-from .._core import rules
 from .._core.arrays import is_sparse
-from .._core.validation import check_array, check_choice, check_flag, check_positive, describe
+from .._core.validation import check_array, check_choice, check_flag, describe
 from ._design import Design, read_design
 from ._groups import Groups, read_groups
 
@@ -394,9 +393,9 @@ def pose(
         y, classes = _targets(io, y, rows, loss)
         multinomial = isinstance(loss, losses.Multinomial)
         weights = _feature_weights(io, p, len(classes) if multinomial else None)
-        penalty, groups = read_groups(io, penalty, (p, len(classes)) if multinomial else (p,))
-        if groups is None:
-            _check_penalty(io, penalty, p * len(classes) if multinomial else p)
+        shape = (p, len(classes)) if multinomial else (p,)
+        penalties.check(penalty, math.prod(shape), xp=io.xp)
+        penalty, groups = read_groups(io, penalty, shape)
     glm = GLM(io, design, y, s, loss, penalty, weights, groups, fit_intercept, classes, rows)
     check_step(glm)
     return glm
@@ -440,8 +439,7 @@ def check_loss(datafit):
             f"`datafit` came as {describe(datafit)}; expected one of "
             f"{', '.join(map(repr, DATAFITS))}, or one of solvers.losses"
         )
-    if isinstance(datafit, losses.Huber):
-        check_positive(datafit.delta, "delta")
+    losses.check(datafit)
     return datafit
 
 
@@ -483,13 +481,16 @@ def check_step(glm):
     base = limits.get(type(glm.penalty))
     if base is None:
         return
-    L = glm.lipschitz
-    L = L[L > 0]
-    least = float(glm.be.host(L.min())) if L.size else math.inf
-    gamma = glm.penalty.gamma
-    if gamma <= base + 1.0 / least:
+    L, gamma = glm.lipschitz, glm.bound.gamma
+    counts = (L > 0) & (glm.bound.alpha > 0)
+    if not glm.be.host(counts.any()):
+        return
+    needed = base + 1.0 / L[counts]
+    worst = (gamma[counts] - needed).argmin()
+    gamma, needed = glm.be.host(gamma[counts][worst], needed[worst])
+    if gamma <= needed:
         raise ValueError(
-            f"`gamma` came as {gamma:.6g}; expected more than {base + 1.0 / least:.6g}: below, "
+            f"`gamma` came as {gamma:.6g}; expected more than {needed:.6g}: below, "
             "the problem in one coefficient is not convex; raise it or rescale the columns of X"
         )
 
@@ -514,30 +515,6 @@ def _check_symmetric(io, A):
         )
     if io.be.host((A.diagonal() < 0).any()):
         raise ValueError("`A` has negative diagonal entries; expected a semi-definite matrix")
-
-
-def _check_penalty(io, penalty, size):
-    """Raise where a penalty's numbers are none, or do not fit the coefficients."""
-    if rules.compiled_class(type(penalty)) is None and not hasattr(type(penalty), "canonical"):
-        raise TypeError(
-            f"`penalty` came as {describe(penalty)}; expected one of solvers.penalties, such as "
-            "penalties.L1(0.1), or one that is registered there"
-        )
-    for name, field in zip(penalty._fields, penalty, strict=True):
-        try:
-            numbers = io.xp.asarray(field, np.float64)
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"`penalty` came with {name} as {describe(field)}; expected numbers"
-            ) from None
-        if numbers.shape not in ((), (size,)):
-            raise ValueError(
-                f"`penalty` came with {name} of shape {numbers.shape}; expected a number or one "
-                f"for each of the {size} coefficients"
-            )
-        legal = numbers >= 0 if name in ("alpha", "ridge") else ~io.xp.isnan(numbers)
-        if not io.be.host(legal.all()):
-            raise ValueError(f"`{name}` of the penalty is negative or NaN; expected numbers >= 0")
 
 
 def _targets(io, y, rows, loss):

@@ -170,7 +170,8 @@ def test_nothing_of_the_callers_is_modified(data):
 
 def test_a_weight_of_zero_frees_a_feature_from_any_penalty(data):
     bound = posed(*data, penalty=penalties.L1(np.inf), weights=[0.0, 1.0, 2.0]).bound
-    assert bound.alpha.tolist() == [0.0, np.inf, np.inf]
+    assert bound.alpha[0] == 0.0
+    assert bound.alpha[1:].min() > 1e300
 
 
 def test_weights_of_features_may_be_those_of_each_class(data, rng):
@@ -253,10 +254,10 @@ BAD = [
     (lambda X, y: posed(X, y, losses.Huber(-1.0)), ValueError, "delta"),
     (lambda X, y: posed(X, y, penalty="l1"), TypeError, "penalty"),
     (lambda X, y: posed(X, y, penalty=penalties.L1), TypeError, "penalty"),
-    (lambda X, y: posed(X, y, penalty=penalties.L1("a")), TypeError, "penalty"),
+    (lambda X, y: posed(X, y, penalty=penalties.L1("a")), TypeError, "alpha"),
     (lambda X, y: posed(X, y, penalty=penalties.L1(-1.0)), ValueError, "alpha"),
     (lambda X, y: posed(X, y, penalty=penalties.L1(np.nan)), ValueError, "alpha"),
-    (lambda X, y: posed(X, y, penalty=penalties.L1(np.ones(4))), ValueError, "penalty"),
+    (lambda X, y: posed(X, y, penalty=penalties.L1(np.ones(4))), ValueError, "alpha"),
     (lambda X, y: posed(X, y, sample_weight=np.ones(7)), ValueError, "sample_weight"),
     (lambda X, y: posed(X, y, sample_weight=2.0), ValueError, "sample_weight"),
     (lambda X, y: posed(X, y, sample_weight=np.zeros(8)), ValueError, "sample_weight"),

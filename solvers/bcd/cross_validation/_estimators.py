@@ -284,11 +284,9 @@ class SparseLogisticRegressionCV(LinearClassifier):
             self.alphas, self.eps, datafit, X, y, self.fit_intercept, sample_weight
         )
         folds = list(check_cv(self.cv, y, classifier=True).split(X, y))
-        s = np.ones(y.size) if sample_weight is None else sample_weight
-        losses, rows = (
-            np.empty((self.alphas_.size, len(folds))),
-            X.tocsr() if sp.issparse(X) else X,
-        )
+        s = np.ones(y.size, X.dtype) if sample_weight is None else sample_weight
+        losses = np.empty((self.alphas_.size, len(folds)))
+        rows = X.tocsr() if sp.issparse(X) else X
         for k, (train, test) in enumerate(folds):
             run = bcd.path(
                 fun, rows[train], y[train], alphas=self.alphas_, sample_weight=s[train], **options
