@@ -1,3 +1,5 @@
+from ._block_models import group_lasso as group_lasso
+from ._block_models import multinomial as multinomial
 from ._certificate import alpha_max as alpha_max
 from ._certificate import certify as certify
 from ._estimators import NNLS as NNLS

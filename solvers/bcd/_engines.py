@@ -56,6 +56,8 @@ def _kind(problem):
     """Return what kind of problem this is, a key of `_SUITABLE`."""
     if problem.quadratic:
         return "quadratic"
+    if problem.groups is not None or problem.multinomial:
+        return "blocks"
     elastic = problem.bound is not None and "ridge" in problem.bound._fields
     if isinstance(problem.loss, losses.Squared) and elastic:
         return "squared"
@@ -65,6 +67,7 @@ def _kind(problem):
 _SUITABLE = {
     "quadratic": _accelerated,
     "squared": _later("._working_set", "solve_squares"),
+    "blocks": _later("._block_newton", "solve"),
     "other": _accelerated,
 }
 ENGINES = {"auto": _auto, "bcd": _later("._minimize", "descend")}

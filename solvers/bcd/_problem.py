@@ -395,7 +395,7 @@ def pose(
         weights = _feature_weights(io, p, len(classes) if multinomial else None)
         shape = (p, len(classes)) if multinomial else (p,)
         penalties.check(penalty, math.prod(shape), xp=io.xp)
-        penalty, groups = read_groups(io, penalty, shape)
+        penalty, groups = read_groups(io, penalty, shape, weights)
     glm = GLM(io, design, y, s, loss, penalty, weights, groups, fit_intercept, classes, rows)
     check_step(glm)
     return glm
