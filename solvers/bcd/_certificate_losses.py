@@ -188,6 +188,9 @@ class Poisson(Loss):
     def slope(self, z):
         return self.xp.exp(z) - self.y
 
+    def curvature(self, z):
+        return self.xp.exp(z)
+
     def conjugate(self, v):
         mean = v + self.y
         return _entropy(self.xp, mean) - mean

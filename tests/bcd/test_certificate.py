@@ -107,6 +107,56 @@ def test_the_gap_vanishes_at_enumerated_optima(seed):
     assert not bcd.certify(problem, w + 1e-3, tol=1e-13).holds
 
 
+@given(
+    seeds,
+    st.sampled_from(["quadratic", "logistic", "multinomial"]),
+    st.sampled_from([0.0, 0.4, 1.0, "rows"]),
+    st.booleans(),
+)
+def test_the_gap_of_group_penalties_encloses_the_optimum(seed, loss, share, free):
+    rng = np.random.default_rng(seed)
+    n, p, alpha = 14, 6, rng.uniform(0.01, 0.3)
+    X = rng.normal(size=(n, p))
+    y = targets(rng, loss, n, X @ rng.normal(size=p) / 2)
+    C = 3 if loss == "multinomial" else 1
+    weights = rng.choice([0.5, 1.0, 2.0], size=p)
+    if share == "rows":
+        public, groups, l1, roots = penalties.RowL2(alpha), [[j] for j in range(p)], 0.0, 1.0
+    else:
+        groups = [[2, 0], [1, 3, 5], [4]]
+        public = penalties.GroupL2(alpha, groups, share)
+        l1 = alpha * share * np.repeat(weights, C)
+        roots = np.array([np.sqrt(C * len(g)) for g in groups]) * (1.0 - share)
+    l2 = alpha * roots * np.array([np.sqrt(np.mean(weights[g] ** 2)) for g in groups])
+    cells = [[j * C + k for j in g for k in range(C)] for g in groups]
+    model = oracles.Model(X, y, loss, oracles.grouped(cells, l2, l1), fit_intercept=free)
+    problem = bcd.Problem(X, y, datafit=loss, penalty=public, weights=weights, fit_intercept=free)
+    w, c, best = model.solve(3000)
+    found = bcd.certify(problem, w, intercept=c if free else None)
+    assert found.kind == GAP
+    assert found.value <= 1e-6
+    for scale in (1e-2, 1.0):
+        bad = w + scale * rng.normal(size=w.shape) * (rng.random(w.shape) < 0.5)
+        found = bcd.certify(problem, bad, intercept=c if free else None)
+        primal = model.objective(bad, c)
+        assert found.details["primal"] == pytest.approx(primal, rel=1e-12)
+        assert found.details["gap"] >= primal - best - 1e-13
+        # The distance to the subdifferential, by the group with the largest.
+        g = model.smooth(bad, c)[1].ravel()
+        sizes = []
+        for cell, a in zip(cells, l2, strict=True):
+            part, slope, b = bad.ravel()[cell], g[cell], np.broadcast_to(l1, g.shape)[cell]
+            if not part.any():
+                sizes.append(max(np.linalg.norm(oracles.soft(slope, b)) - a, 0.0))
+                continue
+            pulled = slope + b * np.sign(part) + a * part / np.linalg.norm(part)
+            idle = np.maximum(abs(slope) - b, 0.0)
+            sizes.append(np.linalg.norm(np.where(part == 0, idle, pulled)))
+        assert found.details["kkt"] == pytest.approx(max(sizes), rel=1e-9, abs=1e-13)
+        worst = next(k for k, cell in enumerate(cells) if found.details["worst"] in cell)
+        assert sizes[worst] == pytest.approx(max(sizes), rel=1e-9, abs=1e-13)
+
+
 @pytest.mark.parametrize("fit_intercept", [False, True])
 @pytest.mark.parametrize("penalty", ["l1", "elastic", "positive"])
 def test_unpenalised_columns_beside_penalised_ones_keep_the_gap_of_least_squares(
