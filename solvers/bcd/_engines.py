@@ -37,11 +37,14 @@ def _accelerated(problem, watch, options):
 def _auto(problem, watch, options):
     """Choose by loss and penalty."""
     from .. import losses
+    from ._prox_newton import solve_losses
     from ._working_set import solve_squares
 
     squared = not problem.quadratic and isinstance(problem.loss, losses.Squared)
     if squared and problem.bound is not None and "ridge" in problem.bound._fields:
         return solve_squares(problem, watch, options)
+    if not problem.quadratic and problem.bound is not None and not problem.multinomial:
+        return solve_losses(problem, watch, options)
     return _accelerated(problem, watch, options)
 
 
