@@ -490,6 +490,7 @@ class _Model:
 
     def __init__(self, work, S, D):
         self.work, self.S, self.D = work, S, D
+        self.before = math.inf
         self.fit_intercept = work.point.problem.fit_intercept
         self.total = float(work.be.host(D.sum(dtype=np.float64)))
         self._take(work.gram(S, S, D), S)
@@ -497,12 +498,14 @@ class _Model:
     def serves(self, D, worst, goal):
         """Tell whether it is near enough to second derivatives with curvatures D."""
         off = float(self.work.be.host(abs(D - self.D).sum(dtype=np.float64))) / self.total
+        before, self.before = self.before, worst
         if off == 0.0:
             return True
-        # A step with errors of this share leaves that share of the violation. Second derivatives
-        # cost as much as some steps, the more the larger they are.
+        # A step with errors of this share leaves that share of the violation, unless they fall on
+        # directions with little curvature. Second derivatives cost as much as some steps, the
+        # more the larger they are.
         steps = math.log(max(worst / goal, 1.0)) / -math.log(off) if off < _STALE else math.inf
-        return steps <= 1.0 + self.S.size / 30
+        return worst <= 0.3 * before and steps <= 1.0 + self.S.size / 30
 
     def extend(self, S):
         """Take in the coefficients of S that are not there."""
