@@ -287,7 +287,9 @@ class Registered(Penalty):
     def _each(self, name, *arrays):
         rule = function_of(type(self.bound), name)
         columns = (self.host(array).tolist() for array in arrays)
-        return [rule(self.bound, *values, j) for j, values in enumerate(zip(*columns, strict=True))]
+        return [
+            rule(self.bound, *values, j) for j, values in enumerate(zip(*columns, strict=True))
+        ]
 
 
 def open_penalty(problem, data=None):

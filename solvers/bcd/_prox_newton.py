@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import losses, penalties
 from .._core.backend import get_backend
+from .._core.result import Status
 from ._l1qp import Factor, l1qp
 from ._small_qp import face_step, has_slopes, penalised_qp
 
@@ -54,6 +55,8 @@ def solve_losses(problem, watch, options):
         watch.active_set = work.where
         if watch.record(x, point.intercept(), block=work.size, **report._asdict()):
             break
+        if point.separated():
+            watch.run.end(Status.UNBOUNDED, "The classes can be separated: there is no minimiser.")
     return Answer(point.x, point.intercept())
 
 
@@ -74,7 +77,7 @@ class _Losses:
         self.start, _ = problem.zeros()
 
     def _has_gap(self):
-        """Tell whether slopes give a dual point: no free coefficient, a conjugate that is known."""
+        """Tell whether slopes give a dual point."""
         if not self.elastic or type(self.problem.loss) not in _FLOORS:
             return False
         alpha, ridge, lo, hi = self.penalty
@@ -156,6 +159,15 @@ class _Losses:
         least = _FLOORS[type(self.problem.loss)](self.problem)
         return (1.0 - k) * least - k * (rz - loss) - self._conjugate(-k * self.g)
 
+    def separated(self):
+        """Tell whether larger coefficients are better for ever."""
+        problem, penalty = self.problem, self.penalty
+        if not (isinstance(problem.loss, losses.Logistic) and self.elastic):
+            return False
+        costs = (penalty.alpha > 0.0) | (penalty.ridge > 0.0) | (penalty.lo > -np.inf)
+        costs = (costs | (penalty.hi < np.inf)) & (self.x != 0.0)
+        some, margin = self.be.host(costs.any(), (problem.y * self.z).min())
+        return not some and margin > 0.0
 
     def _conjugate(self, t):
         """Return ``sum_j sup_w t_j w - G_j(w)``, where it is finite."""
@@ -195,7 +207,9 @@ def best_shift(problem, z):
         if abs(g) <= np.finfo(z.dtype).eps * size:
             break
         low, high = (low, shift) if g > 0.0 else (shift, high)
-        new = shift - (min(max(g / bend, -reach), reach) if bend > 0.0 else math.copysign(reach, g))
+        new = shift - (
+            min(max(g / bend, -reach), reach) if bend > 0.0 else math.copysign(reach, g)
+        )
         reach *= 2.0
         if not low < new < high:
             new = 0.5 * (low + high)
@@ -266,7 +280,8 @@ class _NewtonSet:
         point, be, where = self.point, self.be, self.where
         self.penalty = self._on_host(penalties.take(point.penalty, where))
         w, g, unit, L = (
-            np.array(be.host(v[where]), np.float64) for v in (point.x, point.g, point.unit, point.L)
+            np.array(be.host(v[where]), np.float64)
+            for v in (point.x, point.g, point.unit, point.L)
         )
         self.w, self.unit, self.L = w, unit, L
         self.c, self.z, self.r = point.c, point.z, point.r
@@ -363,9 +378,7 @@ class _NewtonSet:
         v, q = self.w[S].copy(), g[S] - model.pull(balance)
         exact = isinstance(point.problem.loss, losses.Squared)
         tol = 0.5 * goal if exact else max(0.1 * worst, 0.5 * goal)
-        penalised_qp(
-            model.H, q, v, penalties.take(self.penalty, S), tol=tol, unit=self.unit[S]
-        )
+        penalised_qp(model.H, q, v, penalties.take(self.penalty, S), tol=tol, unit=self.unit[S])
         d = v - self.w[S]
         # An upper bound that falls needs no search.
         moved = self._search(S, d, model.intercept(d, balance), 0.0)
@@ -377,7 +390,9 @@ class _NewtonSet:
         F = np.flatnonzero(self.w)
         model = _Model(self, F, self._curvatures())
         g, balance = self._gradient(), self._balance()
-        step = face_step(model.H, g[F] - model.pull(balance), self.w[F], penalties.take(self.penalty, F))
+        step = face_step(
+            model.H, g[F] - model.pull(balance), self.w[F], penalties.take(self.penalty, F)
+        )
         if step is None:
             return False
         d = step[1]
@@ -388,7 +403,12 @@ class _NewtonSet:
         """Return by how much the penalty grows."""
         penalty_sum = get_backend("numpy").kernels("solvers.bcd").penalty_sum
         penalty = penalties.take(self.penalty, S)
-        return penalty_sum(penalty, self.w[S] + d) - penalty_sum(penalty, self.w[S])
+        return penalty_sum(penalty, self._moved(S, d)) - penalty_sum(penalty, self.w[S])
+
+    def _moved(self, S, d):
+        w = self.w[S] + d
+        # Rounding must not lead out of the bounds.
+        return np.clip(w, self.penalty.lo[S], self.penalty.hi[S]) if self.point.elastic else w
 
     def _movable(self, g):
         """Return which coefficients of the working set are not zero or may leave it soon."""
@@ -416,7 +436,7 @@ class _NewtonSet:
         return D + (floor * bound) * problem.s
 
     def _search(self, S, d, dc, promised):
-        """Move by a part of (d, dc) that makes the objective fall by a part of what is promised."""
+        """Move by a part of (d, dc) that makes the objective fall as promised, but for a part."""
         problem, loss = self.point.problem, losses.bind(self.point.problem.loss)
         dz = self._predict(S, d) + self.xp.asarray(dc, self.z.dtype)
         size = self.point.scale_of_values
@@ -430,7 +450,7 @@ class _NewtonSet:
             t *= 0.5
         else:
             return self._damp(0.0)
-        self.w[S] += t * d
+        self.w[S] = self._moved(S, t * d)
         self.c = self.c + t * dc
         self.z = self.z + t * dz
         self.r = problem.slopes(self.z)
