@@ -13,6 +13,9 @@ from ._least_squares import elastic_net as elastic_net
 from ._least_squares import lasso as lasso
 from ._least_squares import nnls as nnls
 from ._minimize import minimize as minimize
+from ._models_glm import huber as huber
+from ._models_glm import logistic as logistic
+from ._models_glm import sparse_regression as sparse_regression
 from ._problem import Problem as Problem
 from ._result import BlockResult as BlockResult
 from .classification._estimators import LabelPropagation as LabelPropagation

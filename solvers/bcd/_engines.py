@@ -68,6 +68,6 @@ _SUITABLE = {
     "quadratic": _accelerated,
     "squared": _later("._working_set", "solve_squares"),
     "blocks": _later("._block_newton", "solve"),
-    "other": _accelerated,
+    "other": _later("._prox_newton", "solve_losses"),
 }
 ENGINES = {"auto": _auto, "bcd": _later("._minimize", "descend")}
