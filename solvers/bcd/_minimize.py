@@ -6,8 +6,8 @@ from ._driver import Answer, solve
 from ._measure import Measure
 from ._problem import Problem
 from ._state import open_state
-from .rules import PARTITIONS, SELECTIONS, UPDATES
-from .rules._block import BreakdownError, is_smooth
+from .rules import PARTITIONS, SELECTIONS, UPDATES, cut, is_smooth
+from .rules._block import BreakdownError
 
 
 def minimize(
@@ -135,7 +135,7 @@ def descend(problem, watch, options):
     selection = SELECTIONS[options.selection]
     x, c = options.x0 or problem.zeros()
     state = open_state(problem, x, c, greedy=selection.greedy)
-    blocks = _blocks(problem, options)
+    blocks = cut(problem, options)
     select = selection.make(state, blocks, options.block_size, options.rng, options)
     update = choose_update(problem, options)
     step = UPDATES[update].make(state, options)
@@ -218,14 +218,6 @@ def choose_update(problem, options):
     return "newton" if is_smooth(problem) else "prox_newton"
 
 
-def _blocks(problem, options):
-    """Return the fixed blocks, or None if there are none."""
-    if not isinstance(options.partition, str):
-        return options.partition
-    make = PARTITIONS[options.partition].make
-    return make and make(problem, options.block_size, options.rng)
-
-
 def _every(problem, blocks, selection, options):
     """Return after how many updates to look: each for greedy rules, which know the gradient."""
     if options.check_every is not None:
@@ -234,7 +226,7 @@ def _every(problem, blocks, selection, options):
         return 1
     if blocks is None:
         return -(-problem.size // options.block_size)
-    return blocks.ptr.size - 1
+    return blocks.number
 
 
 def _names(options):

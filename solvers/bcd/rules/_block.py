@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ... import penalties
+from ._check import is_smooth
 
 # Relative to the mean of the diagonal; what Cholesky needs for a matrix that is singular but for
 # rounding errors.
@@ -72,11 +73,10 @@ class View:
         self.problem.kernels.prox_all(part.penalty, part.x - part.g / L, steps, new)
         return new - part.x
 
-    def newton_step(self, part, H, factor=None):
+    def newton_step(self, part, H):
         """Return the step that minimises ``g d + d H d / 2 + penalty(x + d)``."""
         if part.ridge is not None:
-            factor = factor or factorise(H + self.xp.diag(part.ridge), self.ridge, self.be)
-            return factor(-part.g)
+            return factorise(H + self.xp.diag(part.ridge), self.ridge, self.be)(-part.g)
         return self._composite_step(part, H)
 
     def predicted(self, part, d):
@@ -160,15 +160,6 @@ class View:
         new = xp.where(room <= t, end, xp.clip(xf + t * d, lo, hi))
         x[free] = new
         g += H[:, free] @ (new - xf)
-
-
-def is_smooth(problem):
-    """Tell whether a problem has neither kinks nor bounds."""
-    bound, be = problem.bound, problem.be
-    if bound is None or "lo" not in bound._fields:
-        return False
-    plain = (bound.alpha == 0) & (bound.lo == -math.inf) & (bound.hi == math.inf)
-    return bool(be.host(plain.all()))
 
 
 def factorise(H, ridge, be):

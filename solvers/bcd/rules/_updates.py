@@ -42,7 +42,7 @@ def lipschitz_ls(state, options):
         L, wins = view.be.host(estimate[block].max(), successes[block].min())
         if wins >= _PATIENCE:
             L, successes[block] = 0.5 * L, 0
-        first = L
+        trial = L
         for _ in range(_DOUBLINGS):
             line = state.line(block, view.prox_step(part, L))
             d = line.d.astype(np.float64)
@@ -57,7 +57,7 @@ def lipschitz_ls(state, options):
                 f"The curvature of a block was not found in {_DOUBLINGS} doublings."
             )
         estimate[block] = L
-        successes[block] = 0 if L > first else successes[block] + 1
+        successes[block] = 0 if trial != L else successes[block] + 1
         state.move(line)
         return -change
 
