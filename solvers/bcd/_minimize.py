@@ -6,8 +6,8 @@ from ._driver import Answer, solve
 from ._measure import Measure
 from ._problem import Problem
 from ._state import open_state
-from .rules import PARTITIONS, SELECTIONS, UPDATES
-from .rules._block import BreakdownError, is_smooth
+from .rules import SELECTIONS, UPDATES, cut, has_forests, is_smooth
+from .rules._block import BreakdownError
 
 
 def minimize(
@@ -135,12 +135,14 @@ def descend(problem, watch, options):
     selection = SELECTIONS[options.selection]
     x, c = options.x0 or problem.zeros()
     state = open_state(problem, x, c, greedy=selection.greedy)
-    blocks = _blocks(problem, options)
+    blocks = cut(problem, options)
     select = selection.make(state, blocks, options.block_size, options.rng, options)
     update = choose_update(problem, options)
     step = UPDATES[update].make(state, options)
     books = _Books(state, watch, options, every=_every(problem, blocks, selection, options))
     watch.used = {**_names(options), "update": update}
+    if hasattr(select, "used"):
+        watch.used["selection"] = select.used
 
     if books.optimal():
         return Answer(state.x, state.c)
@@ -211,19 +213,11 @@ def choose_update(problem, options):
         return options.update
     if problem.groups is not None or not problem.convex:
         return "gradient"
-    if getattr(PARTITIONS.get(options.partition), "forest", False) and is_smooth(problem):
+    if has_forests(options.partition) and is_smooth(problem):
         return "tree"
     if problem.quadratic or type(problem.loss).__name__ == "Squared":
         return "exact"
     return "newton" if is_smooth(problem) else "prox_newton"
-
-
-def _blocks(problem, options):
-    """Return the fixed blocks, or None if there are none."""
-    if not isinstance(options.partition, str):
-        return options.partition
-    make = PARTITIONS[options.partition].make
-    return make and make(problem, options.block_size, options.rng)
 
 
 def _every(problem, blocks, selection, options):
@@ -233,8 +227,9 @@ def _every(problem, blocks, selection, options):
     if selection.greedy:
         return 1
     if blocks is None:
-        return -(-problem.size // options.block_size)
-    return blocks.ptr.size - 1
+        # A block that grows has no size to tell.
+        return -(-problem.size // (options.block_size or problem.size))
+    return blocks.number
 
 
 def _names(options):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ... import penalties
+from ._check import is_smooth
 
 # Relative to the mean of the diagonal; what Cholesky needs for a matrix that is singular but for
 # rounding errors.
@@ -160,15 +161,6 @@ class View:
         new = xp.where(room <= t, end, xp.clip(xf + t * d, lo, hi))
         x[free] = new
         g += H[:, free] @ (new - xf)
-
-
-def is_smooth(problem):
-    """Tell whether a problem has neither kinks nor bounds."""
-    bound, be = problem.bound, problem.be
-    if bound is None or "lo" not in bound._fields:
-        return False
-    plain = (bound.alpha == 0) & (bound.lo == -math.inf) & (bound.hi == math.inf)
-    return bool(be.host(plain.all()))
 
 
 def factorise(H, ridge, be):
