@@ -3,3 +3,4 @@ from ._certificate import certify as certify
 from ._models import lasso as lasso
 from ._problem import Problem as Problem
 from ._result import BlockResult as BlockResult
+from ._graph import label_propagation as label_propagation
