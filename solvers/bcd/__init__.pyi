@@ -8,6 +8,7 @@ from ._estimators import GroupLasso as GroupLasso
 from ._estimators import HuberL1 as HuberL1
 from ._estimators import Lasso as Lasso
 from ._estimators import MCPRegression as MCPRegression
+from ._graph import label_propagation as label_propagation
 from ._least_squares import bvls as bvls
 from ._least_squares import elastic_net as elastic_net
 from ._least_squares import lasso as lasso
