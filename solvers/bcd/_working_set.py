@@ -256,6 +256,8 @@ class _WorkingSet:
         goal = max(0.1 * self.outside, 0.3 * goal)
         if squares.has_gap:
             goal = min(goal, 0.1 * be.host(squares.penalty.alpha.max()) or np.inf)
+        # A start that is better than this would never move.
+        goal = min(goal, 0.1 * squares.worst)
         _, newton = l1qp(self.G, g, w, penalty, tol=goal, unit=unit, factor=Factor(self.G))
         x = squares.x.copy()
         x[where] = self.xp.asarray(w, x.dtype)
