@@ -1,4 +1,4 @@
-"""From a posed problem to a result: checks of options, the solver's run, certificate and report."""
+"""From a posed problem to a result: checks of options, the run, certificate and report."""
 
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple

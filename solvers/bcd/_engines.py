@@ -68,7 +68,7 @@ _SUITABLE = {
     "quadratic": _later("._quadratic", "solve_quadratic"),
     "squared": _later("._working_set", "solve_squares"),
     "blocks": _later("._block_newton", "solve"),
-    "other": _accelerated,
+    "other": _later("._prox_newton", "solve_losses"),
 }
 ENGINES = {
     "auto": _auto,

@@ -481,6 +481,8 @@ class NNLS(LinearRegressor):
 
     def _solve(self, X, y, sample_weight):
         if sample_weight is not None:
+            if not sample_weight.any():
+                raise ValueError("`sample_weight` holds zeros only; expected a positive weight")
             root = np.sqrt(sample_weight)
             X = X.multiply(root[:, None]).tocsc() if sp.issparse(X) else X * root[:, None]
             y = y * root

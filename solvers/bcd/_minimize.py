@@ -6,7 +6,7 @@ from ._driver import Answer, solve
 from ._measure import Measure
 from ._problem import Problem
 from ._state import open_state
-from .rules import PARTITIONS, SELECTIONS, UPDATES, cut, is_smooth
+from .rules import SELECTIONS, UPDATES, cut, has_forests, is_smooth
 from .rules._block import BreakdownError
 
 
@@ -141,6 +141,8 @@ def descend(problem, watch, options):
     step = UPDATES[update].make(state, options)
     books = _Books(state, watch, options, every=_every(problem, blocks, selection, options))
     watch.used = {**_names(options), "update": update}
+    if hasattr(select, "used"):
+        watch.used["selection"] = select.used
 
     if books.optimal():
         return Answer(state.x, state.c)
@@ -211,7 +213,7 @@ def choose_update(problem, options):
         return options.update
     if problem.groups is not None or not problem.convex:
         return "gradient"
-    if getattr(PARTITIONS.get(options.partition), "forest", False) and is_smooth(problem):
+    if has_forests(options.partition) and is_smooth(problem):
         return "tree"
     if problem.quadratic or type(problem.loss).__name__ == "Squared":
         return "exact"
@@ -225,7 +227,8 @@ def _every(problem, blocks, selection, options):
     if selection.greedy:
         return 1
     if blocks is None:
-        return -(-problem.size // options.block_size)
+        # A block that grows has no size to tell.
+        return -(-problem.size // (options.block_size or problem.size))
     return blocks.number
 
 

@@ -76,7 +76,7 @@ def test_block_sizes_have_a_default_and_limits(rng):
     assert check(problem, selection="nn")["block_size"] == 1
     assert check(problem, block_size=7)["block_size"] == 7
     for wrong, kind in ((0, ValueError), (81, ValueError), (2.0, TypeError), (True, TypeError)):
-        with pytest.raises(kind, match="^`block_size`"):
+        with pytest.raises(kind, match=r"^`block_size`"):
             check(problem, block_size=wrong)
     assert message(problem, selection="nn", block_size=2).startswith("`block_size`")
     assert message(problem, partition=np.arange(80) % 3, block_size=2).startswith("`block_size`")

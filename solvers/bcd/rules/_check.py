@@ -179,6 +179,11 @@ def is_fixed(partition):
     return isinstance(partition, Blocks) or not PARTITIONS[partition].variable
 
 
+def has_forests(partition):
+    """Tell whether the matrix of each block of a checked partition is a forest."""
+    return isinstance(partition, str) and PARTITIONS[partition].forest
+
+
 def _check_partition(problem, partition):
     if problem.groups is not None:
         raise ValueError(
@@ -253,7 +258,7 @@ def _check_update(problem, partition, update):
 def _objection(problem, partition, update, smooth):
     """Return why an update does not fit, or None."""
     rule = UPDATES[update]
-    if rule.forest and (isinstance(partition, Blocks) or not PARTITIONS[partition].forest):
+    if rule.forest and not has_forests(partition):
         return f"but the blocks of {_shown(partition)} are no forests"
     if smooth and not rule.smooth:
         return "which is for problems with a penalty or bounds"

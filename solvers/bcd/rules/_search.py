@@ -100,7 +100,7 @@ class Thresholding:
         self._state, self._size = state, size
         product = _scores.hessian_product(state)
         self._product = lambda v: product(v) + state.penalty.ridge * v
-        self._step = 1.0 / largest_eigenvalue(state, self._product)
+        self._step = 1.0 / _spectral_radius(state, self._product)
         self._inverse = _scores.inverse(state.problem.xp, state.lipschitz + state.penalty.ridge)
 
     def __call__(self):
@@ -123,7 +123,7 @@ class Thresholding:
         return out
 
 
-def largest_eigenvalue(state, product):
+def _spectral_radius(state, product):
     """Return an estimate from above of the largest eigenvalue of a semi-definite matrix."""
     xp, host = state.problem.xp, state.problem.be.host
     # A start that no eigenvector is orthogonal to, for certain.

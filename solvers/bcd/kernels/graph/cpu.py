@@ -242,3 +242,109 @@ def solve_forest(levels, up, pivots, factors, h):
                 left = max(left, abs(h[p, c]))
                 h[p, c] = 0.0
     return left
+
+
+@kernel()
+def split_rows(ptr, idx, blocks, low, high):
+    """Find where a row's entries in its own block begin and end; indices are sorted.
+
+    `blocks` tells where blocks of rows start.
+    """
+    for b in range(blocks.size - 1):
+        for p in range(blocks[b], blocks[b + 1]):
+            low[p] = ptr[p]
+            while low[p] < ptr[p + 1] and idx[low[p]] < blocks[b]:
+                low[p] += 1
+            high[p] = low[p]
+            while high[p] < ptr[p + 1] and idx[high[p]] < blocks[b + 1]:
+                high[p] += 1
+
+
+@kernel(fastmath=EXACT)
+def sweep_forests(rows, idx, val, low, high, trees, factors, z, work):
+    """Solve with the symmetric block Gauss-Seidel splitting of a matrix, for each column of z.
+
+    Parameters
+    ----------
+    rows, idx, val : array
+        The matrix in compressed rows, in the order of `trees`.
+    low, high : array of int64
+        See `split_rows`.
+    trees : tuple (ptr, levels, floors, up)
+        As from `elimination_order`.
+    factors : tuple (pivots, factors)
+        As from `factor_forest`.
+    z : array, shape (m, C)
+        Right-hand side, then solution.
+    work : array, shape (m, C)
+        Room.
+    """
+    ptr, number, C = trees[0], trees[0].size - 1, z.shape[1]
+    for b in range(number):
+        for p in range(ptr[b], ptr[b + 1]):
+            for k in range(rows[p], low[p]):
+                for c in range(C):
+                    z[p, c] -= val[k] * z[idx[k], c]
+        _solve_block(trees, factors, b, z)
+    for b in range(number - 2, -1, -1):
+        for p in range(ptr[b], ptr[b + 1]):
+            for c in range(C):
+                work[p, c] = 0.0
+            for k in range(high[p], rows[p + 1]):
+                for c in range(C):
+                    work[p, c] += val[k] * z[idx[k], c]
+        _solve_block(trees, factors, b, work)
+        for p in range(ptr[b], ptr[b + 1]):
+            for c in range(C):
+                z[p, c] -= work[p, c]
+
+
+@kernel(inline=True)
+def _solve_block(trees, factors, b, z):
+    ptr, levels, floors, up = trees
+    first, last = ptr[b], ptr[b + 1]
+    pivots, down = factors
+    solve_forest(
+        levels[floors[b] : floors[b + 1]], up[first:last], pivots[first:last],
+        down[first:last], z[first:last],
+    )  # fmt: skip
+
+
+@kernel(fastmath=EXACT)
+def add_columns(ptr, idx, val, nodes, d, g):
+    """Add ``A[:, nodes] d`` to g, for a symmetric A in compressed rows."""
+    for p in range(nodes.size):
+        for k in range(ptr[nodes[p]], ptr[nodes[p] + 1]):
+            for c in range(d.shape[1]):
+                g[idx[k], c] += val[k] * d[p, c]
+
+
+@kernel(fastmath=EXACT)
+def projected_sweep(ptr, idx, val, diagonal, b, lo, hi, colours, order, x):
+    """Minimise ``x^T A x / 2 - b^T x`` over each unknown in turn, within bounds.
+
+    Parameters
+    ----------
+    ptr, idx, val : array
+        A in compressed rows.
+    diagonal : array, shape (m,)
+        Its diagonal.
+    b : array, shape (m, C)
+        Right-hand sides.
+    lo, hi : float
+        Bounds.
+    colours : array of int64
+        Where colours start in `order`; the unknowns of one are not coupled.
+    order : array of int32, shape (m,)
+        Unknowns, colour by colour.
+    x : array, shape (m, C)
+        The point, changed in place.
+    """
+    for t in range(colours.size - 1):
+        for p in range(colours[t], colours[t + 1]):
+            i = order[p]
+            for c in range(x.shape[1]):
+                g = -b[i, c]
+                for k in range(ptr[i], ptr[i + 1]):
+                    g += val[k] * x[idx[k], c]
+                x[i, c] = min(max(x[i, c] - g / diagonal[i], lo), hi)
