@@ -24,3 +24,5 @@ from .classification._estimators import SparseLogisticRegression as SparseLogist
 from .cross_validation._estimators import ElasticNetCV as ElasticNetCV
 from .cross_validation._estimators import LassoCV as LassoCV
 from .cross_validation._estimators import SparseLogisticRegressionCV as SparseLogisticRegressionCV
+from ._quadratic import quadratic as quadratic
+from ._svm import svm_dual as svm_dual

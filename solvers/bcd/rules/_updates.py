@@ -46,10 +46,9 @@ def lipschitz_ls(state, options):
         for _ in range(_DOUBLINGS):
             line = state.line(block, view.prox_step(part, L))
             d = line.d.astype(np.float64)
-            change = view.change(part, line)
             slope, square = view.be.host(part.g @ d, d @ d)
-            excess = change - (slope + view.penalty_change(part, d) + 0.5 * L * square)
-            if excess <= 0.0 or excess <= view.noise():
+            change, other = view.change(part, line), view.penalty_change(part, d)
+            if change - other <= slope + 0.5 * L * square + line.rounding():
                 break
             L *= 2.0
         else:
