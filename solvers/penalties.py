@@ -249,7 +249,8 @@ def bind(penalty, size, dtype, weights=None, *, xp=np):
     for name in {"alpha", "ridge"} & fields.keys():
         fields[name] = xp.minimum(fields[name], largest)
     if weights is not None and "alpha" in fields:
-        fields["alpha"] = xp.minimum(fields["alpha"] * weights, largest)
+        with np.errstate(over="ignore"):
+            fields["alpha"] = xp.minimum(fields["alpha"] * weights, largest)
     return rules.compiled_class(type(penalty))(**fields)
 
 
@@ -279,7 +280,7 @@ def check(penalty, size, *, xp=np):
     """Raise unless a penalty is one, and its fields are what they may be, for `size` unknowns."""
     group = isinstance(penalty, GroupL2 | RowL2)
     known = group or hasattr(penalty, "canonical") or rules.compiled_class(type(penalty))
-    if not known:
+    if not known or isinstance(penalty, type):
         raise TypeError(
             f"`penalty` came as {penalty!r}; expected one of solvers.penalties, or one that is "
             "registered there"

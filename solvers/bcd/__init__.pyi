@@ -2,6 +2,12 @@ from ._block_models import group_lasso as group_lasso
 from ._block_models import multinomial as multinomial
 from ._certificate import alpha_max as alpha_max
 from ._certificate import certify as certify
+from ._estimators import NNLS as NNLS
+from ._estimators import ElasticNet as ElasticNet
+from ._estimators import GroupLasso as GroupLasso
+from ._estimators import HuberL1 as HuberL1
+from ._estimators import Lasso as Lasso
+from ._estimators import MCPRegression as MCPRegression
 from ._least_squares import bvls as bvls
 from ._least_squares import elastic_net as elastic_net
 from ._least_squares import lasso as lasso
@@ -9,3 +15,8 @@ from ._least_squares import nnls as nnls
 from ._minimize import minimize as minimize
 from ._problem import Problem as Problem
 from ._result import BlockResult as BlockResult
+from .classification._estimators import LabelPropagation as LabelPropagation
+from .classification._estimators import SparseLogisticRegression as SparseLogisticRegression
+from .cross_validation._estimators import ElasticNetCV as ElasticNetCV
+from .cross_validation._estimators import LassoCV as LassoCV
+from .cross_validation._estimators import SparseLogisticRegressionCV as SparseLogisticRegressionCV

@@ -385,12 +385,12 @@ def pose(
     n, p = design.shape
     loss = check_loss(datafit)
     fit_intercept = check_flag(fit_intercept, "fit_intercept")
+    means = "(n_samples,)"
     with io.device:
-        means = "(n_samples,)"
-        y = check_array(io, "y", shape=(n,), means=means)
+        y = _vector(io, "y", n, means)
         s = check_array(io, "sample_weight", shape=(n,), means=means, minimum=0.0)
-        y, classes = _targets(io, y, loss)
         design, y, s, rows = _weighted(io, design, y, s)
+        y, classes = _targets(io, y, rows, loss)
         multinomial = isinstance(loss, losses.Multinomial)
         weights = _feature_weights(io, p, len(classes) if multinomial else None)
         shape = (p, len(classes)) if multinomial else (p,)
@@ -410,7 +410,7 @@ def pose_quadratic(A, b, *, bounds=None, l1=0.0):
     if n != p:
         raise ValueError(f"`A` came with shape {(n, p)}; expected a square matrix")
     with io.device:
-        b = check_array(io, "b", shape=(n,), means="(A.shape[0],)")
+        b = _vector(io, "b", n, "(A.shape[0],)")
         matrix = design.X.tocsr() if design.sparse else design.X
         _check_symmetric(io, matrix)
         lo, hi = check_bounds(io, bounds, n)
@@ -423,7 +423,7 @@ def pose_least_squares(A, b, *, bounds=None):
     io, design = read_design(A, name="A", b=b)
     n, p = design.shape
     with io.device:
-        y = check_array(io, "b", shape=(n,), means="(A.shape[0],)")
+        y = _vector(io, "b", n, "(A.shape[0],)")
         lo, hi = check_bounds(io, bounds, p)
         s = io.xp.ones(n, io.dtype)
     box = penalties.ElasticBox(0.0, 0.0, lo, hi)
@@ -470,6 +470,8 @@ def check_bounds(io, bounds, size):
     lo, hi = ends
     if io.be.host((lo > hi).any()):
         raise ValueError("`bounds` came with lo > hi; expected lo <= hi")
+    if io.be.host((lo == math.inf).any() | (hi == -math.inf).any()):
+        raise ValueError("`bounds` leave no finite number; expected lo < inf and hi > -inf")
     return lo, hi
 
 
@@ -493,6 +495,12 @@ def check_step(glm):
         )
 
 
+def _vector(io, name, n, means):
+    if name not in io:
+        raise TypeError(f"`{name}` came as NoneType; expected an array of shape {means}")
+    return check_array(io, name, shape=(n,), means=means)
+
+
 def _check_symmetric(io, A):
     difference = A - A.T
     if is_sparse(difference):
@@ -509,14 +517,16 @@ def _check_symmetric(io, A):
         raise ValueError("`A` has negative diagonal entries; expected a semi-definite matrix")
 
 
-def _targets(io, y, loss):
+def _targets(io, y, rows, loss):
     """Return targets in the form of the loss, and the caller's labels if it has classes."""
     xp = io.xp
     if isinstance(loss, losses.Poisson) and io.be.host((y < 0).any()):
         raise ValueError("`y` contains negative counts; expected numbers >= 0")
     if not isinstance(loss, (*_TWO_CLASSES, losses.Multinomial)):
         return y, None
-    classes, numbers = xp.unique(y, return_inverse=True)
+    # As they came: whole numbers stay so, and large ones stay apart.
+    labels = io.raw("y") if rows is None else io.raw("y")[rows]
+    classes, numbers = xp.unique(labels, return_inverse=True)
     wanted = "two different labels" if isinstance(loss, _TWO_CLASSES) else "two or more classes"
     many = isinstance(loss, _TWO_CLASSES) and classes.size > 2
     if classes.size < 2 or many:
@@ -531,10 +541,12 @@ def _weighted(io, design, y, s):
     xp, n = io.xp, y.size
     if s is None:
         return design, y, xp.full(n, 1.0 / n, io.dtype), None
-    total = io.be.host(s.sum(dtype=np.float64))
-    if not total > 0:
+    largest = io.be.host(s.max())
+    if not largest > 0:
         raise ValueError("`sample_weight` holds zeros only; expected a positive weight")
-    s = (s.astype(np.float64) / total).astype(io.dtype)
+    # By the largest first: the sum itself may overflow.
+    s = s.astype(np.float64) / largest
+    s = (s / s.sum()).astype(io.dtype)
     rows = None
     if not io.be.host((s > 0).all()):
         rows = xp.flatnonzero(s > 0)
