@@ -18,7 +18,8 @@ _MEMORY, _RIDGE = 5, 1e-10
 
 def descend_coordinates(problem, watch, options):
     """Sweep over the coefficients until the certificate holds."""
-    return _sweep(Sweeps(problem, options), watch, options, lambda sweeps: None)
+    kind = QuadraticSweeps if problem.quadratic else Sweeps
+    return _sweep(kind(problem, options), watch, options, lambda sweeps: None)
 
 
 def descend_anderson(problem, watch, options):

@@ -112,6 +112,8 @@ def solve_now(
     n_threads=None,
     warn=True,
     kind=BlockResult,
+    engines=ENGINES,
+    judge=judge,
     **fields,
 ):
     """Check the options of a call, solve the problem and return the result.
@@ -129,6 +131,10 @@ def solve_now(
         Whether to warn if the certificate does not hold.
     kind : type
         The result's class.
+    engines : dict
+        Solvers by method.
+    judge : callable
+        ``judge(problem, x, c, tol=)`` returns the certificate.
     **fields : object
         Further fields of the result; a callable gets the answer.
     """
@@ -145,6 +151,8 @@ def solve_now(
         "update": update,
     }
     rules = check_rules(problem, **asked)
+    if norm not in (1, 2):
+        raise ValueError(f"`norm` came as {norm!r}; expected 1 or 2")
     if method == "auto" and not (working_set and is_default(**asked)):
         method = "bcd"
     maxiter = check_count(maxiter, "maxiter", allow_none=True)
@@ -172,7 +180,7 @@ def solve_now(
         options = replace(options, x0=check_start(problem, x0))
         run = Monitor(name, "value", be=io.be, **run_options)
         watch = Watch(problem, run, options)
-        engine = ENGINES[method]
+        engine = engines[method]
         for attempt in range(_RETRIES):
             answer = engine(problem, watch, options)
             if not all(io.be.host(*(io.xp.isfinite(part).all() for part in answer))):

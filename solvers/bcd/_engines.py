@@ -65,9 +65,14 @@ def _kind(problem):
 
 
 _SUITABLE = {
-    "quadratic": _accelerated,
+    "quadratic": _later("._quadratic", "solve_quadratic"),
     "squared": _later("._working_set", "solve_squares"),
     "blocks": _later("._block_newton", "solve"),
     "other": _later("._prox_newton", "solve_losses"),
 }
-ENGINES = {"auto": _auto, "bcd": _later("._minimize", "descend")}
+ENGINES = {
+    "auto": _auto,
+    "bcd": _later("._minimize", "descend"),
+    "cd": _later("._coordinate", "descend_coordinates"),
+    "anderson": _later("._coordinate", "descend_anderson"),
+}

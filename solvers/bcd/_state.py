@@ -185,6 +185,11 @@ class Line:
             change, first = state._kernels.loss_change, (losses.bind(problem.loss),)
         return float(change(*first, problem.y, state.z, self.dz, float(t), problem.s))
 
+    def rounding(self):
+        """Return what rounding may add to `change` and take from the slope along the step."""
+        size = self.state.problem.be.host((abs(self.state._r) * abs(self.dz)).sum())
+        return 8.0 * float(np.finfo(self.dz.dtype).eps * size)
+
 
 class QuadraticState:
     """A point `x` of a `Quadratic` with its gradient; parameters as of `GLMState`."""
@@ -262,6 +267,12 @@ class QuadraticLine:
         slope, Hd = d @ self.state._g[self.block], self._product(d)
         slope, bend = self.state.problem.be.host(slope, d @ Hd)
         return float(t * slope + 0.5 * t * t * bend)
+
+    def rounding(self):
+        """Return what rounding may add to `change` and take from the slope along the step."""
+        g = self.state._g[self.block]
+        size = self.state.problem.be.host((abs(g) * abs(self.d)).sum())
+        return 8.0 * float(np.finfo(g.dtype).eps * size)
 
     def _product(self, d):
         """Return ``A_bb d``; a large sparse block is not made dense for it."""

@@ -254,9 +254,7 @@ def hinge_sweep(X, y, square, C, order, count, above, below, x, w, ends):
 
 
 @kernel(fastmath=EXACT)
-def hinge_sweep_rows(
-    indptr, indices, data, y, square, C, order, count, above, below, x, w, ends
-):
+def hinge_sweep_rows(indptr, indices, data, y, square, C, order, count, above, below, x, w, ends):
     """Do what `hinge_sweep` does for samples in compressed rows."""
     kept, least, most = 0, 0.0, 0.0
     for k in range(count):
