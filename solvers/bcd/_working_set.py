@@ -159,7 +159,7 @@ class _WorkingSet:
         self.first = max(10, int((2 * p) ** 0.5))
         self.where = self.xp.zeros(0, np.int64)
         self.inside = self.xp.zeros(p, bool)
-        self.columns, self.outside = None, 0.0
+        self.outside = 0.0
         self.sparse = squares.problem.design.sparse
         self.rows = self.xp.empty((0, n), squares.root.dtype)
         self.G = np.empty((0, 0))
@@ -202,9 +202,9 @@ class _WorkingSet:
         total = self.size
         if total > self.G.shape[0]:
             self.G = _grown(np, self.G, m, (2 * total, 2 * total))
-        block = self.be.host(self._sparse(new) if self.sparse else self._dense(new))
-        self.G[m:total, :total] = block
-        self.G[:m, m:total] = block[:, :m].T
+        cross = self.be.host(self._sparse(new) if self.sparse else self._dense(new))
+        self.G[:total, m:total] = cross
+        self.G[m:total, :m] = cross[:m].T
 
     def _dense(self, new):
         squares, total = self.squares, self.size
@@ -218,28 +218,30 @@ class _WorkingSet:
             squares.kernels.gather(design.X, new, root, fresh)
         if squares.problem.fit_intercept:
             fresh -= squares.mean[new].astype(root.dtype)[:, None] * root
-        return fresh @ self.rows[:total].T
+        return self.rows[:total] @ fresh.T
 
     def _sparse(self, new):
-        squares = self.squares
-        problem = squares.problem
-        fresh = problem.design.columns(new)
-        self.columns = problem.design.columns(self.where)
-        block = (fresh.multiply(problem.s[:, None]).tocsc().T @ self.columns).toarray()
-        if problem.fit_intercept:
-            block -= squares.total * squares.mean[new][:, None] * squares.mean[self.where]
-        return block
+        squares, X = self.squares, self.squares.problem.design.X
+        cross = self.xp.empty((self.size, new.size))
+        first = self.size - new.size
+        squares.kernels.gram_csc(
+            X.indptr, X.indices, X.data, squares.problem.s, self.where, first, cross
+        )
+        if squares.problem.fit_intercept:
+            mean = squares.mean
+            cross -= squares.total * mean[self.where][:, None] * mean[new]
+        return cross
 
     def predict(self, x):
         """Return ``sqrt(s) X x``, centred where there is an intercept."""
-        squares = self.squares
-        w = x[self.where]
+        squares, w = self.squares, x[self.where]
         if not self.sparse:
             return w @ self.rows[: self.size]
-        z = self.columns @ w
+        X, z = squares.problem.design.X, self.xp.empty_like(squares.root)
+        squares.kernels.dot_csc(X.indptr, X.indices, X.data, self.where, w, z)
         if squares.problem.fit_intercept:
-            z = z - squares.mean[self.where] @ w
-        return (squares.root * z).astype(squares.problem.dtype)
+            z -= (squares.mean[self.where] @ w).astype(z.dtype)
+        return squares.root * z
 
     def solve(self, tol):
         """Solve the problem in play; return the point (p,) and the number of Newton steps."""
