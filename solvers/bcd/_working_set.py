@@ -13,6 +13,8 @@ from ._l1qp import Factor, l1qp
 
 # A column whose variance is below this part of its square is a constant, up to rounding.
 _CONSTANT = 1e-13
+# Fewest columns that are looked for at a time, and passes that their Gram matrix may cost.
+_LEAST, _PASSES = 10, 2.0
 
 
 def solve_squares(problem, watch, options):
@@ -156,7 +158,7 @@ class _WorkingSet:
     def __init__(self, squares):
         self.squares, self.be, self.xp = squares, squares.be, squares.xp
         n, p = squares.problem.design.shape
-        self.first = max(10, int((2 * p) ** 0.5))
+        self.first = max(_LEAST, int((2 * p) ** 0.5))
         self.where = self.xp.zeros(0, np.int64)
         self.inside = self.xp.zeros(p, bool)
         self.outside = 0.0
@@ -187,12 +189,19 @@ class _WorkingSet:
         count = min(found, max(self.first, nonzero // 2, kept))
         if not count:
             return
-        new = (
-            xp.argpartition(-scores, count - 1)[:count]
-            if count < scores.size
-            else xp.arange(count)
-        )
+        new = xp.argpartition(-scores, count - 1)[:count]
+        if self.sparse and not kept:
+            new = self._affordable(new[xp.argsort(-scores[new])])
         self._add(xp.sort(new))
+
+    def _affordable(self, new):
+        """Return the first columns, as many as have a Gram matrix that costs a few passes."""
+        starts, n = self.squares.problem.design.X.indptr, self.squares.root.size
+        old = (starts[self.where + 1] - starts[self.where]).sum(dtype=np.float64)
+        mine = (starts[new + 1] - starts[new]).cumsum(dtype=np.float64)
+        cost = mine * (old + mine) / n
+        many = self.be.host((cost <= _PASSES * self.squares.problem.design.size).sum())
+        return new[: max(many, _LEAST)]
 
     def _add(self, new):
         """Take in columns, and their products with all columns in play."""
