@@ -172,6 +172,7 @@ def test_products_columns_and_moments_are_those_of_the_matrix(X, form, rng):
     square, mean = design.moments(s)
     np.testing.assert_allclose(square, s @ X**2)
     np.testing.assert_allclose(mean, s @ X)
+    np.testing.assert_allclose(design.moments(s, r[:, 0])[2], (s * r[:, 0]) @ X)
 
 
 def test_moments_of_single_precision_do_not_overflow():
