@@ -2,6 +2,7 @@
 
 from .._core.result import Status
 from .._core.validation import describe
+from ._coordinate import descend_singly, moves_singly
 from ._driver import Answer, solve
 from ._measure import Measure
 from ._problem import Problem
@@ -67,7 +68,8 @@ def minimize(
         Start.
     check_every : int, optional
         Block updates between two looks at the certificate's value, which are also the rows of
-        the history. Default: 1 for greedy rules, one round of all blocks for the others.
+        the history. Default: 1 for greedy rules, one round of all blocks for the others; for
+        single unknowns that kernels move as many as there are, for greedy rules at most 100.
     callback : callable, optional
         Called with the state after each look; a true return or StopIteration ends the run.
     rng : int or Generator, optional
@@ -134,10 +136,13 @@ def descend(problem, watch, options):
     """Select a block, update it, and look now and then whether that was enough."""
     selection = SELECTIONS[options.selection]
     x, c = options.x0 or problem.zeros()
-    state = open_state(problem, x, c, greedy=selection.greedy)
     blocks = cut(problem, options)
+    state = open_state(problem, x, c, greedy=selection.greedy)
     select = selection.make(state, blocks, options.block_size, options.rng, options)
     update = choose_update(problem, options)
+    watch.used = {**_names(options), "update": update}
+    if moves_singly(problem, options, blocks, update):
+        return descend_singly(problem, watch, options, blocks, select)
     step = UPDATES[update].make(state, options)
     books = _Books(state, watch, options, every=_every(problem, blocks, selection, options))
     watch.used = {**_names(options), "update": update}
