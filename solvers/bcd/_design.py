@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from .._core.arrays import Ingest, is_sparse
 from .._core.validation import check_array, describe
 
@@ -58,21 +56,28 @@ class Design:
         """Return some columns as a matrix (n, len), compressed if X is."""
         return self.X[:, where]
 
-    def moments(self, s):
-        """Return ``sum_i s_i X_ij^2`` and ``sum_i s_i X_ij``, in float64."""
+    def moments(self, s, y):
+        """Return the sums of ``s x^2``, ``s x`` and ``s x y`` over each column, in float64.
+
+        A single pass. Vectors s and y (n,) are in float64.
+        """
+        square, mean, cross = out = self.be.xp.empty((3, self.shape[1]))
+        kernels = self.be.kernels("solvers.bcd", "screen")
         if self.sparse:
-            square = self.X.copy()
-            square.data = square.data.astype(np.float64) ** 2
-            return square.T @ s, self.X.T @ s
-        X = self.X
-        return self.be.xp.einsum("i,ij,ij->j", s, X, X, dtype=np.float64), X.T @ s
+            X = self.X
+            kernels.moments_csc(X.indptr, X.indices, X.data, s, y, square, mean, cross)
+        elif self.fortran:
+            kernels.moments_columns(self.X.T, s, y, square, mean, cross)
+        else:
+            kernels.moments_rows(self.X, s, y, square, mean, cross)
+        return out
 
     def astype(self, dtype):
         """Return the same matrix in another precision."""
         return replace(self, X=self.X.astype(dtype))
 
 
-def read_design(X, *, name="X", sparse_ok=True, **arrays):
+def read_design(X, /, *, name="X", sparse_ok=True, **arrays):
     """Check a matrix and the arrays that come with it.
 
     Parameters

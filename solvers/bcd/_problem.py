@@ -125,8 +125,8 @@ class GLM:
 
     @cached_property
     def moments(self):
-        """Weighted sums of squares and of entries of each column, in float64."""
-        return self.design.moments(self.s.astype(np.float64))
+        """Weighted sums of squares, entries and products with y, of each column, in float64."""
+        return self.design.moments(self.s.astype(np.float64), self.y.astype(np.float64))
 
     @property
     def kernels(self):
@@ -136,7 +136,7 @@ class GLM:
     @cached_property
     def lipschitz(self):
         """Largest second derivative of the smooth part for each coefficient, float64 (N,)."""
-        square, mean = self.moments
+        square, mean, _ = self.moments
         if self.fit_intercept and isinstance(self.loss, losses.Squared):
             # The intercept follows at once: columns count as if they were centred.
             total = self.s.sum(dtype=np.float64)

@@ -60,20 +60,29 @@ class _Squares:
         self.penalty = problem.bound
         self.total = s.sum(dtype=np.float64)
         self.root = xp.sqrt(s)
-        square, mean = problem.moments
+        square, mean, cross = problem.moments
         self.mean = mean / self.total
         self.L = xp.where(problem.lipschitz > _CONSTANT * square, problem.lipschitz, 0.0)
         self.level = (s @ problem.y) / self.total if problem.fit_intercept else 0.0
         self.y = self.root * (problem.y - self.level)
-        alpha = self.penalty.alpha
-        top, ridge = self.be.host(alpha.max(), self.penalty.ridge.max())
-        # Without a penalty there is no dual point: the gradient judges.
-        self.has_gap = top > 0.0 or ridge > 0.0
-        self.unit = (
-            xp.where(alpha > 0.0, alpha / top, 1.0) if self.has_gap else xp.ones_like(alpha)
+        alpha, ridge, lo, hi = self.penalty
+        free = (lo == -np.inf) | (lo == 0.0)
+        self.top, largest, plain = self.be.host(
+            alpha.max(), ridge.max(), (free & (hi == np.inf) & (alpha > 0.0)).all()
         )
+        # The conjugate of the penalty is 0 wherever it is finite.
+        self.plain = plain and largest == 0.0
+        # Without a penalty there is no dual point: the gradient judges.
+        self.has_gap = self.top > 0.0 or largest > 0.0
+        self.unit = xp.ones_like(alpha)
+        if self.top > 0.0:
+            self.unit = xp.where(alpha > 0.0, alpha / self.top, 1.0)
         self.start, _ = problem.zeros()
-        self.scale = None
+        self.kernels = self.be.kernels("solvers.bcd", "screen")
+        first = cross - self.level * mean
+        self._first = -first.astype(problem.dtype)
+        self.scale = self.be.host(0.5 * (self.y @ self.y) if self.has_gap else abs(first).max())
+        self.scale = self.scale or 1.0
 
     def intercept(self):
         """Return the best intercept."""
@@ -86,6 +95,7 @@ class _Squares:
         """Go to a point and return its `Report`; `work` knows the predictions."""
         problem = self.problem
         self.x = x
+        first = None
         if work is not None:
             self.r = self.y - work.predict(x)
         elif self.be.host((x != 0).any()):
@@ -94,49 +104,35 @@ class _Squares:
                 z = z - self.mean @ x
             self.r = self.y - self.root * z.astype(problem.dtype)
         else:
-            self.r = self.y
-        self.g = -problem.design.rdot(self.root * self.r)
+            self.r, first = self.y, self._first
+        self.g = first if first is not None else -problem.design.rdot(self.root * self.r)
         return self._measure()
 
     def _measure(self):
         x, g, be, xp = self.x, self.g, self.be, self.xp
-        penalty = self.penalty
-        violation = xp.empty_like(g)
-        self.problem.kernels.distances(penalty, x, g, violation)
-        violation = violation / self.unit
-        rr, ry, size, worst = be.host(
-            *(self.r @ v for v in (self.r, self.y)),
+        self.scores, self.violations, steepness = xp.empty((3, x.size), x.dtype)
+        self.kernels.survey(
+            self.penalty, x, g, self.L, self.unit, self.scores, self.violations, steepness
+        )
+        rr, ry, size, self.worst, steepest = be.host(
+            self.r @ self.r,
+            self.r @ self.y,
             self.problem.penalty_sum(x),
-            violation.max(),
+            self.violations.max(),
+            steepness.max(),
         )
         primal = 0.5 * rr + size
-        if self.scale is None:
-            yy = be.host(self.y @ self.y)
-            self.scale = (0.5 * yy if self.has_gap else be.host(abs(self.g).max())) or 1.0
-        self.worst = worst
-        self.violation = violation
         if not self.has_gap:
-            return Report(primal, worst / self.scale, np.nan)
-        gap = primal - self._dual(rr, ry)
+            return Report(primal, self.worst / self.scale, np.nan)
+        gap = primal - self._dual(rr, ry, steepest)
         return Report(primal, max(gap, 0.0) / self.scale, gap)
 
-    def _dual(self, rr, ry):
+    def _dual(self, rr, ry, steepest):
         """Return the dual objective at the best multiple of the residual."""
-        xp, (alpha, ridge, lo, hi) = self.xp, self.penalty
-        t = -self.g
-        # Where the penalty grows linearly for ever, its conjugate is infinite beyond alpha.
-        linear = (ridge == 0.0) & (alpha > 0.0)
-        up = xp.where(linear & (hi == np.inf), t, 0.0)
-        down = xp.where(linear & (lo == -np.inf), -t, 0.0)
-        steepest, top, plain = self.be.host(
-            (xp.maximum(up, down) / self.unit).max(),
-            alpha.max(),
-            (linear & (hi == np.inf) & ((lo == -np.inf) | (lo == 0.0))).all(),
-        )
-        limit = top / steepest if steepest > 0.0 else np.inf
-        k = min(ry / rr if plain and rr > 0.0 else 1.0, limit)
+        limit = self.top / steepest if steepest > 0.0 else np.inf
+        k = min(ry / rr if self.plain and rr > 0.0 else 1.0, limit)
         dual = k * ry - 0.5 * k * k * rr
-        return dual if plain else dual - self._conjugate(k * t)
+        return dual if self.plain else dual - self._conjugate(-k * self.g)
 
     def _conjugate(self, t):
         """Return ``sum_j sup_w t_j w - G_j(w)``; unpenalised coefficients count as 0."""
@@ -160,11 +156,14 @@ class _WorkingSet:
     def __init__(self, squares):
         self.squares, self.be, self.xp = squares, squares.be, squares.xp
         n, p = squares.problem.design.shape
-        self.first = max(10, min(n, p) // 20)
+        self.first = max(10, int((2 * p) ** 0.5))
         self.where = self.xp.zeros(0, np.int64)
         self.inside = self.xp.zeros(p, bool)
         self.columns, self.outside = None, 0.0
+        self.sparse = squares.problem.design.sparse
+        self.rows = self.xp.empty((0, n), squares.root.dtype)
         self.G = np.empty((0, 0))
+        self.factor = Factor(self.G)
 
     @property
     def size(self):
@@ -174,19 +173,18 @@ class _WorkingSet:
     def grow(self):
         """Take in the coefficients that promise most, by the GS-q rule."""
         squares, xp, be = self.squares, self.xp, self.be
-        x, g = squares.x, squares.g
-        scores = xp.empty_like(g)
-        squares.problem.kernels.prox_scores(squares.penalty, x, g, squares.L, scores)
-        scores = xp.where(self.inside, 0.0, scores)
+        x = squares.x
+        scores = squares.scores
+        scores[self.where] = 0.0
         scores = xp.where((x != squares.start) & ~self.inside & (squares.L > 0.0), np.inf, scores)
         found, kept, nonzero, outside = be.host(
             (scores > 0.0).sum(),
             (scores == np.inf).sum(),
             (x != 0.0).sum(),
-            xp.where(self.inside, 0.0, squares.violation).max(),
+            xp.where(self.inside, 0.0, squares.violations).max(),
         )
         self.outside = outside
-        count = min(found, max(self.first, nonzero, kept))
+        count = min(found, max(self.first, nonzero // 2, kept))
         if not count:
             return
         new = (
@@ -197,46 +195,47 @@ class _WorkingSet:
         self._add(xp.sort(new))
 
     def _add(self, new):
+        """Take in columns, and their products with all columns in play."""
         xp, m = self.xp, self.size
         self.inside[new] = True
         self.where = xp.concatenate([self.where, new])
-        cross = self._gather(new)
-        total = m + new.size
+        total = self.size
         if total > self.G.shape[0]:
-            room = np.zeros((max(total, 2 * m), max(total, 2 * m)))
-            room[:m, :m] = self.G[:m, :m]
-            self.G = room
-        block = np.asarray(self.be.host(cross), np.float64)
-        self.G[:total, m:total] = block
-        self.G[m:total, :total] = block.T
+            self.G = _grown(np, self.G, m, (2 * total, 2 * total))
+        block = self.be.host(self._sparse(new) if self.sparse else self._dense(new))
+        self.G[m:total, :total] = block
+        self.G[:m, m:total] = block[:, :m].T
 
-    def _gather(self, new):
-        """Take in columns; return their products (m, new) with all columns in play."""
-        squares, xp = self.squares, self.xp
-        problem, root = squares.problem, squares.root
-        design = problem.design
-        if design.sparse:
-            fresh = design.columns(new)
-            self.columns = design.columns(self.where)
-            cross = (self.columns.T @ fresh.multiply(problem.s[:, None]).tocsc()).toarray()
-            if problem.fit_intercept:
-                mean = squares.mean
-                cross = cross - squares.total * mean[self.where][:, None] * mean[new]
-            return cross
-        fresh = design.X.T[new]
+    def _dense(self, new):
+        squares, total = self.squares, self.size
+        design, root, m = squares.problem.design, squares.root, total - new.size
+        if total > self.rows.shape[0]:
+            self.rows = _grown(self.xp, self.rows, m, (2 * total, root.size))
+        fresh = self.rows[m:total]
+        if design.fortran:
+            self.xp.multiply(design.X.T[new], root, out=fresh)
+        else:
+            squares.kernels.gather(design.X, new, root, fresh)
+        if squares.problem.fit_intercept:
+            fresh -= squares.mean[new].astype(root.dtype)[:, None] * root
+        return fresh @ self.rows[:total].T
+
+    def _sparse(self, new):
+        squares = self.squares
+        problem = squares.problem
+        fresh = problem.design.columns(new)
+        self.columns = problem.design.columns(self.where)
+        block = (fresh.multiply(problem.s[:, None]).tocsc().T @ self.columns).toarray()
         if problem.fit_intercept:
-            fresh = fresh - squares.mean[new].astype(fresh.dtype)[:, None]
-        fresh = fresh * root
-        old = self.columns
-        self.columns = fresh if old is None else xp.concatenate([old, fresh])
-        return self.columns @ fresh.T
+            block -= squares.total * squares.mean[new][:, None] * squares.mean[self.where]
+        return block
 
     def predict(self, x):
         """Return ``sqrt(s) X x``, centred where there is an intercept."""
         squares = self.squares
         w = x[self.where]
-        if not squares.problem.design.sparse:
-            return w @ self.columns
+        if not self.sparse:
+            return w @ self.rows[: self.size]
         z = self.columns @ w
         if squares.problem.fit_intercept:
             z = z - squares.mean[self.where] @ w
@@ -256,7 +255,18 @@ class _WorkingSet:
         goal = max(0.1 * self.outside, 0.3 * goal)
         if squares.has_gap:
             goal = min(goal, 0.1 * be.host(squares.penalty.alpha.max()) or np.inf)
-        _, newton = l1qp(self.G, g, w, penalty, tol=goal, unit=unit, factor=Factor(self.G))
+        # A start that is better than this would never move.
+        goal = min(goal, 0.1 * squares.worst)
+        self.factor.G = self.G
+        _, newton = l1qp(self.G, g, w, penalty, tol=goal, unit=unit, factor=self.factor)
         x = squares.x.copy()
         x[where] = self.xp.asarray(w, x.dtype)
         return x, newton
+
+
+def _grown(xp, old, used, shape):
+    """Return a larger array that begins with the used rows, and columns, of the old one."""
+    new = xp.empty(shape, old.dtype)
+    width = min(old.shape[1], used if shape[0] == shape[1] else shape[1])
+    new[:used, :width] = old[:used, :width]
+    return new

@@ -100,6 +100,16 @@ def walk(G, g, w, penalty, face, d):
     return hits
 
 
+@kernel(fastmath=REDUCE)
+def part(G, face, ridge, jitter, out):
+    """Set the upper triangle of ``out = G_FF + diag(ridge_F)``, its diagonal raised a little."""
+    for a in range(face.size):
+        row = G[face[a]]
+        for b in range(a, face.size):
+            out[a, b] = row[face[b]]
+        out[a, a] = out[a, a] * (1.0 + jitter) + ridge[face[a]]
+
+
 @kernel(fastmath=REDUCE, inline=True)
 def _add(x, t, y):
     for i in range(x.size):
