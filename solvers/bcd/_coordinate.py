@@ -11,6 +11,7 @@ from ._driver import Answer
 from ._intercept import fit_intercept
 from ._measure import Measure
 from ._state import fits_gram, open_state
+from .rules import has_lipschitz
 
 # Sweeps between two looks at the certificate's value, each of which costs a pass.
 _EVERY = 10
@@ -26,6 +27,11 @@ _RULES = {"gs": 0, "gs-s": 0, "gsl": 1, "gs-r": 2, "gsq": 3, "gsd": 3, "mi": 3, 
 
 def descend_coordinates(problem, watch, options, *, factor=1.0, improve=None):
     """Sweep over the unknowns, in order or as selection="random" or "perm" draws them."""
+    if problem.groups is not None or problem.multinomial or not has_lipschitz(problem):
+        raise ValueError(
+            f"`method` came as {options.method!r}, which is for penalties of single coefficients, "
+            "one prediction per sample and losses of bounded curvature; expected 'auto'"
+        )
     kind = QuadraticSweeps if problem.quadratic else Sweeps
     sweeps, order = kind(problem, options, factor), _Order(problem, options)
 

@@ -1,13 +1,16 @@
 """Block coordinate descent as the paper writes it: select a block, update it, repeat."""
 
+from dataclasses import replace
+
 from .._core.result import Status
 from .._core.validation import describe
 from ._coordinate import descend_singly, moves_singly
 from ._driver import Answer, solve
+from ._engines import ENGINES
 from ._measure import Measure
 from ._problem import Problem
 from ._state import open_state
-from .rules import SELECTIONS, UPDATES, cut, has_forests, is_smooth
+from .rules import SELECTIONS, UPDATES, cut, has_forests, has_lipschitz, is_smooth
 from .rules._block import BreakdownError
 
 
@@ -134,6 +137,11 @@ def minimize(
 
 def descend(problem, watch, options):
     """Select a block, update it, and look now and then whether that was enough."""
+    if problem.groups is not None:
+        # The groups are the blocks, and their solver knows what to do with them.
+        return ENGINES["auto"](problem, watch, options)
+    if SELECTIONS[options.selection].lipschitz and not has_lipschitz(problem):
+        options = replace(options, selection="gs")
     selection = SELECTIONS[options.selection]
     x, c = options.x0 or problem.zeros()
     blocks = cut(problem, options)
