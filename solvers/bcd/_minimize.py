@@ -1,12 +1,16 @@
 """Block coordinate descent as the paper writes it: select a block, update it, repeat."""
 
+from dataclasses import replace
+
 from .._core.result import Status
 from .._core.validation import describe
+from ._coordinate import descend_singly, moves_singly
 from ._driver import Answer, solve
+from ._engines import ENGINES
 from ._measure import Measure
 from ._problem import Problem
 from ._state import open_state
-from .rules import SELECTIONS, UPDATES, cut, has_forests, is_smooth
+from .rules import SELECTIONS, UPDATES, cut, has_forests, has_lipschitz, is_smooth
 from .rules._block import BreakdownError
 
 
@@ -67,7 +71,8 @@ def minimize(
         Start.
     check_every : int, optional
         Block updates between two looks at the certificate's value, which are also the rows of
-        the history. Default: 1 for greedy rules, one round of all blocks for the others.
+        the history. Default: 1 for greedy rules, one round of all blocks for the others; for
+        single unknowns that kernels move as many as there are, for greedy rules at most 100.
     callback : callable, optional
         Called with the state after each look; a true return or StopIteration ends the run.
     rng : int or Generator, optional
@@ -132,12 +137,20 @@ def minimize(
 
 def descend(problem, watch, options):
     """Select a block, update it, and look now and then whether that was enough."""
+    if problem.groups is not None:
+        # The groups are the blocks, and their solver knows what to do with them.
+        return ENGINES["auto"](problem, watch, options)
+    if SELECTIONS[options.selection].lipschitz and not has_lipschitz(problem):
+        options = replace(options, selection="gs")
     selection = SELECTIONS[options.selection]
     x, c = options.x0 or problem.zeros()
-    state = open_state(problem, x, c, greedy=selection.greedy)
     blocks = cut(problem, options)
+    state = open_state(problem, x, c, greedy=selection.greedy)
     select = selection.make(state, blocks, options.block_size, options.rng, options)
     update = choose_update(problem, options)
+    watch.used = {**_names(options), "update": update}
+    if moves_singly(problem, options, blocks, update):
+        return descend_singly(problem, watch, options, blocks, select)
     step = UPDATES[update].make(state, options)
     books = _Books(state, watch, options, every=_every(problem, blocks, selection, options))
     watch.used = {**_names(options), "update": update}
