@@ -17,7 +17,7 @@ import numpy as np
 from .._core.arrays import Ingest
 from .._core.certificate import Certificate
 from .._core.validation import check_array, check_positive, describe
-from ._certificate_data import Data
+from ._certificate_data import Data, multiply
 from ._certificate_losses import open_loss
 from ._certificate_penalties import open_penalty
 from ._problem import GLM, Problem
@@ -148,14 +148,14 @@ class Case:
 
     def pull(self, v):
         """Return the gradient by the coefficients (N,) that slopes v (n,) or (n, C) make."""
-        return self.data.pull(self._weigh(v)).reshape(-1)
+        return self.data.pull(self.weigh(v)).reshape(-1)
 
     def pull_both(self, v, other):
         """Return `pull` of two slopes, in one pass over X."""
         if v is other:
             g = self.pull(v)
             return g, g
-        v, other = (self._weigh(part).reshape(v.shape[0], -1) for part in (v, other))
+        v, other = (self.weigh(part).reshape(v.shape[0], -1) for part in (v, other))
         G = self.data.pull(self.xp.concatenate([v, other], axis=1))
         half = v.shape[1]
         return G[:, :half].reshape(-1), G[:, half:].reshape(-1)
@@ -200,7 +200,8 @@ class Case:
             r = r - basis @ (basis.T @ r)
         return r / root[:, 0]
 
-    def _weigh(self, v):
+    def weigh(self, v):
+        """Return slopes v times the weights of their samples."""
         return self.data.s * v if v.ndim == 1 else self.data.s[:, None] * v
 
 
@@ -252,9 +253,9 @@ def _judge_kkt(case, point, tol):
 def _judge_quadratic(problem, x, tol):
     host, penalty = problem.be.host, open_penalty(problem)
     b = problem.b.astype(np.float64)
-    g = problem.A @ x - b
+    g = multiply(problem.xp, problem.A, x) - b
     kkt, worst = penalty.worst(x, g)
-    unit = host(abs(problem.A @ penalty.start - b).max()) or 1.0
+    unit = host(abs(multiply(problem.xp, problem.A, penalty.start) - b).max()) or 1.0
     primal = host(0.5 * (x @ (g - b))) + float(host(penalty.value(x)))
     details = {"primal": primal, "kkt": kkt, "scale": unit, "worst": worst}
     return Certificate(KKT, kkt / unit + _ROUNDING, tol, details)
@@ -282,7 +283,3 @@ def _given(model, name, value, shape):
     if x is None:
         raise TypeError(f"`{name}` came as NoneType; expected an array of shape {shape}")
     return x.reshape(-1)
-
-
-def alpha_max(datafit, X, y, *, penalty="l1", **options):
-    raise NotImplementedError

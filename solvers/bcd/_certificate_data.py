@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .._core.arrays import is_sparse
+
 # Numbers in a block of a matrix that is converted or gathered, one block at a time.
 _BLOCK = 1 << 20
 # Gathering the support's columns pays below this share of all: contiguous columns, other ones.
@@ -44,7 +46,7 @@ class Data:
         p = self.X.shape[1]
         share = _FEW if self.sparse or self.X.flags.f_contiguous else _VERY_FEW
         if used.size > share * p:
-            return self._times(W) + c
+            return multiply(xp, self.X, W) + c
         z = xp.zeros((self.X.shape[0], *self.shape[1:]))
         # Sparse columns are gathered at once: what they hold is small.
         width = p if self.sparse else max(_BLOCK // self.X.shape[0], 1)
@@ -55,10 +57,7 @@ class Data:
 
     def pull(self, r):
         """Return ``X^T r``, r (n,) or (n, m)."""
-        if self._ready:
-            return self.X.T @ r
-        parts = ((where, X.T @ (r if across else r[where])) for where, X, across in self._blocks())
-        return self._put(parts, (self.X.shape[1], *r.shape[1:]))
+        return multiply(self.xp, self.X.T, r)
 
     def squares(self):
         """Return the sums of ``s_i X_ij^2``, (p,)."""
@@ -66,49 +65,28 @@ class Data:
             squared = self.X.copy()
             squared.data = squared.data.astype(np.float64) ** 2
             return squared.T @ self.s
-        parts = (
-            (where, self.xp.square(X).T @ (self.s if across else self.s[where]))
-            for where, X, across in self._blocks()
-        )
-        return self._put(parts, (self.X.shape[1],))
+        return multiply(self.xp, self.X.T, self.s, of=self.xp.square)
 
     def columns(self, where):
         """Return some columns as a dense matrix, float64."""
         X = self.X[:, where]
         return (X.toarray() if self.sparse else X).astype(np.float64)
 
-    @property
-    def _ready(self):
-        """Whether products with X need no conversion that is not made entry by entry."""
-        return self.sparse or self.X.dtype == np.float64
 
-    def _times(self, W):
-        if self._ready:
-            return self.X @ W
-        z = self.xp.zeros((self.X.shape[0], *W.shape[1:]))
-        for where, X, across in self._blocks():
-            if across:
-                z += X @ W[where]
-            else:
-                z[where] = X @ W
-        return z
-
-    def _blocks(self):
-        """Yield slices of a dense X, by columns (True) or by rows, in float64."""
-        across = self.X.flags.f_contiguous and not self.X.flags.c_contiguous
-        n, p = self.X.shape
-        width = max(_BLOCK // (n if across else p), 1)
-        for k in range(0, p if across else n, width):
-            where = slice(k, k + width)
-            X = self.X[:, where] if across else self.X[where]
-            yield where, X.astype(np.float64), across
-
-    def _put(self, parts, shape):
-        out = self.xp.zeros(shape)
-        for where, part in parts:
-            # Blocks of rows add up, those of columns lie side by side.
-            if part.shape == out.shape:
-                out += part
-            else:
-                out[where] = part
-        return out
+def multiply(xp, X, W, of=None):
+    """Return ``X W`` in float64, or ``of(X) W``, without a copy of X in float64."""
+    if of is None and (is_sparse(X) or X.dtype == np.float64):
+        return X @ W
+    m, n = X.shape
+    rows = X.flags.c_contiguous
+    out = xp.zeros((m, *W.shape[1:]))
+    width = max(_BLOCK // (n if rows else m), 1)
+    for k in range(0, m if rows else n, width):
+        where = slice(k, k + width)
+        block = (X[where] if rows else X[:, where]).astype(np.float64)
+        block = block if of is None else of(block)
+        if rows:
+            out[where] = block @ W
+        else:
+            out += block @ W[where]
+    return out

@@ -93,6 +93,9 @@ class Squared(Loss):
     def slope(self, z):
         return z - self.y
 
+    def curvature(self, z):
+        return self.xp.ones(z.shape)
+
     def conjugate(self, v):
         return v * (0.5 * v + self.y)
 
@@ -185,6 +188,9 @@ class Poisson(Loss):
     def slope(self, z):
         return self.xp.exp(z) - self.y
 
+    def curvature(self, z):
+        return self.xp.exp(z)
+
     def conjugate(self, v):
         mean = v + self.y
         return _entropy(self.xp, mean) - mean
@@ -213,7 +219,7 @@ class Multinomial(Loss):
         return spread - (z[self.rows, self.y] - top)
 
     def slope(self, z):
-        q = self._chances(z)
+        q = self.chances(z)
         q[self.rows, self.y] -= 1.0
         return q
 
@@ -237,7 +243,7 @@ class Multinomial(Loss):
     def intercept(self, z):
         c = np.zeros(z.shape[1])
         for _ in range(100):
-            q = self._chances(z + self.xp.asarray(c))
+            q = self.chances(z + self.xp.asarray(c))
             mass = self.s[:, None] * q
             gram, q_sum = self.host(mass.T @ q, mass.sum(axis=0))
             q[self.rows, self.y] -= 1.0
@@ -258,7 +264,8 @@ class Multinomial(Loss):
             c = c + d
         return self.xp.asarray(c)
 
-    def _chances(self, z):
+    def chances(self, z):
+        """Return the probability of each class."""
         q = self.xp.exp(z - z.max(axis=1)[:, None])
         return q / q.sum(axis=1)[:, None]
 

@@ -83,7 +83,7 @@ class ElasticBox(Penalty):
 
     def distance(self, w, g):
         xp = self.xp
-        slope = g + self.r * w
+        slope = g + self.xp.where(w == 0, 0.0, self.r) * w
         # How far the slope is above what pulls w up, and below what pulls it down.
         left = xp.where(w > self.lo, slope - xp.where(w > 0, -self.a, self.a), 0.0)
         right = xp.where(w < self.hi, xp.where(w < 0, self.a, -self.a) - slope, 0.0)
@@ -121,8 +121,8 @@ class ElasticBox(Penalty):
 
     def _smooth(self, w):
         # An infinite weight of a coefficient that is zero costs nothing.
-        size = self.xp.where(w == 0, 0.0, self.a) * abs(w)
-        return size + 0.5 * self.r * w * w
+        a, r = (self.xp.where(w == 0, 0.0, weight) for weight in (self.a, self.r))
+        return a * abs(w) + 0.5 * r * w * w
 
 
 class Groups(Penalty):
@@ -287,7 +287,9 @@ class Registered(Penalty):
     def _each(self, name, *arrays):
         rule = function_of(type(self.bound), name)
         columns = (self.host(array).tolist() for array in arrays)
-        return [rule(self.bound, *values, j) for j, values in enumerate(zip(*columns, strict=True))]
+        return [
+            rule(self.bound, *values, j) for j, values in enumerate(zip(*columns, strict=True))
+        ]
 
 
 def open_penalty(problem, data=None):

@@ -155,7 +155,7 @@ def accelerated(model, L, start, iterations=20000, adaptive=False):
         if found > best and t > 1:
             v, vc, t = w, c, 1.0
             continue
-        step = max(abs(new - w).max(), abs(new_c - c).max())
+        step = max(abs(new - v).max(), abs(new_c - vc).max())
         following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * t * t))
         v = new + (t - 1.0) / following * (new - w)
         vc = new_c + (t - 1.0) / following * (new_c - c)

@@ -1,0 +1,133 @@
+"""How `label_propagation` solves its systems: directly, by conjugate gradients, or by blocks.
+
+Each solver takes (problem, watch, x) with a start x (m, C), and returns values (m, C).
+"""
+
+from importlib import import_module
+
+import numpy as np
+
+from ._propagation import is_forest
+from ._smoother import Smoother
+from .rules import _forest
+
+# Direct factorisation where it takes no time to speak of; beyond, its fill decides.
+_SMALL = 3000
+
+
+def auto(problem, watch, x):
+    """Eliminate where that is cheap: forests, small systems; else use conjugate gradients."""
+    if is_forest(problem.graph):
+        return by_trees(problem, watch, x)
+    if problem.unknown.size <= _SMALL:
+        return cholesky(problem, watch, x)
+    return conjugate_gradients(problem, watch, x)
+
+
+def cholesky(problem, watch, x):
+    """Factorise the matrix; each turn refines what came before."""
+    watch.used["update"] = "cholesky"
+    solve = factorised(problem.be, problem.A)
+    r = problem.b - problem.A @ x
+    for _ in watch.run:
+        x = x + solve(r)
+        r = problem.b - problem.A @ x
+        if watch.record(x, r):
+            break
+    return x
+
+
+def factorised(be, A):
+    """Return ``solve(b)`` for a symmetric, positive definite sparse matrix."""
+    splu = import_module(f"{be.sparse.__name__}.linalg").splu
+    # Without pivoting and with a symmetric ordering, LU has the fill of a Cholesky factor.
+    factor = splu(
+        A.astype(np.float64).tocsc(),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+    return lambda b: factor.solve(b.astype(np.float64)).astype(A.dtype)
+
+
+def conjugate_gradients(problem, watch, x):
+    """Conjugate gradients, all columns side by side, preconditioned by the diagonal."""
+    watch.used["update"] = "cg"
+    xp, A, inverse = problem.xp, problem.A, 1.0 / problem.diagonal[:, None]
+    x, r = x.copy(), problem.b - A @ x
+    p, rho = xp.zeros_like(r), xp.ones(r.shape[1], r.dtype)
+    for _ in watch.run:
+        z = inverse * r
+        rho, before = xp.einsum("ij,ij->j", r, z), rho
+        # A column that is solved has nothing left to divide by.
+        p *= rho / xp.where(before > 0, before, 1)
+        p += z
+        Ap = A @ p
+        bend = xp.einsum("ij,ij->j", p, Ap)
+        step = xp.where(bend > 0, rho / xp.where(bend > 0, bend, 1), 0)
+        x += step * p
+        r -= step * Ap
+        if watch.record(x, r):
+            break
+    return x
+
+
+def by_trees(problem, watch, x):
+    """Sweep over blocks that are forests, and solve each by message passing."""
+    watch.used.update(partition="tree", update="tree")
+    graph = problem.graph
+    return _sweeps(problem, watch, x, _forest.tree_blocks(graph, descending(problem)))
+
+
+def by_colours(problem, watch, x):
+    """Sweep over colours, whose unknowns are not coupled."""
+    watch.used.update(partition="redblack", update="exact")
+    return _sweeps(problem, watch, x, _forest.colours(problem.graph, descending(problem)))
+
+
+def _sweeps(problem, watch, x, blocks):
+    watch.used["selection"] = "cyclic"
+    smoother = Smoother(problem, blocks)
+    r = problem.b - problem.A @ x
+    for _ in watch.run:
+        x = x + smoother.apply(r)
+        r = problem.b - problem.A @ x
+        if watch.record(x, r, blocks=2 * smoother.number - 1):
+            break
+    return x
+
+
+def by_greedy_forests(problem, watch, x):
+    """Move the forest of the unknowns with the largest gradients, relative to their diagonals."""
+    watch.used.update(partition="forest_variable", selection="gsl", update="tree")
+    xp, A, graph = problem.xp, problem.A, problem.graph
+    x, g = x.copy(), A @ x - problem.b
+    scale = 1.0 / xp.sqrt(problem.diagonal)
+    for turn in watch.run:
+        chosen = _forest.sorted_forest(graph, abs(g).max(axis=1) * scale)
+        trees = _forest.arrange(graph, chosen)
+        d = -g[trees.order]
+        pivots, factors = problem.diagonal[trees.order].astype(np.float64), xp.empty(len(d))
+        graph.kernels.factor_forest(trees.levels, trees.up, A.data[trees.edge], pivots, factors)
+        graph.kernels.solve_forest(trees.levels, trees.up, pivots, factors, d)
+        x[trees.order] += d
+        graph.kernels.add_columns(graph.ptr, graph.idx, A.data, trees.order, d, g)
+        if turn % 500 == 499:
+            g = A @ x - problem.b  # increments drift
+        if watch.record(x, -g, blocks=1):
+            break
+    return x
+
+
+def descending(problem):
+    return problem.xp.argsort(-problem.diagonal, kind="stable")
+
+
+SOLVERS = {
+    "auto": auto,
+    "tree": by_trees,
+    "redblack": by_colours,
+    "forest_variable": by_greedy_forests,
+    "cg": conjugate_gradients,
+    "cholesky": cholesky,
+}

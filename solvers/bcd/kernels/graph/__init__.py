@@ -1,0 +1,1 @@
+"""Kernels on graphs: colours, forests, and message passing on them."""
