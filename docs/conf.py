@@ -60,7 +60,7 @@ numpydoc_show_class_members = False
 numpydoc_validation_checks = {"all", "SA01", "ES01", "EX01", "RT02"}
 numpydoc_validation_exclude = {
     # Their parameters are fields, which stand under Attributes, or the enum machinery's own.
-    r"\.TransportProblem$",
+    r"\.(Transport|Linear|Graph)Problem$",
     r"\.Status$",
 }
 

@@ -4,6 +4,9 @@ Every transport problem is a `TransportProblem`: weights that sum to one and a c
 the points behind the cost where there are any. Costs are scaled to a maximum of 1 unless a
 function says otherwise, so that `reg` has the same meaning in all of them.
 
+Designs come as a `LinearProblem`, with targets and planted coefficients, graphs with a few labels
+as a `GraphProblem`.
+
 Matrices with holes come in the forms that `solvers.completion` takes: a sparse matrix whose stored
 entries are the known ones, triples, or an array with NaN.
 """
@@ -17,23 +20,41 @@ from scipy.sparse import coo_array
 from scipy.spatial.distance import cdist
 
 from ._core import sampling, validation
+from ._core.designs import (
+    GraphProblem,
+    LinearProblem,
+    autoregressive,
+    block_correlated,
+    lattice_graph,
+    moons_graph,
+    one_hot_interactions,
+    text_like,
+)
 from ._core.random import check_rng
 
 __all__ = [
+    "GraphProblem",
+    "LinearProblem",
     "TransportProblem",
     "assignment",
+    "autoregressive",
+    "block_correlated",
     "color_transport",
     "damaged_photograph",
     "digits_transport",
     "gaussian_mixture_transport",
     "grid_transport",
+    "lattice_graph",
     "listening_counts",
+    "moons_graph",
+    "one_hot_interactions",
     "planted_matrix",
     "random_field_transport",
     "random_transport",
     "ratings_like",
     "read_movielens",
     "sample_photographs",
+    "text_like",
 ]
 
 # Topics of `listening_counts`, and how users divide their time: three favourites, then anything.

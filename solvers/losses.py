@@ -1,11 +1,33 @@
 """Losses of predictions, as small immutable objects that solvers compile into their loops.
 
 A loss compares a target y with a prediction z, sample by sample; `Multinomial` compares a class
-with one prediction per class. A new loss is a NamedTuple of numbers with three scalar functions,
-see `register`.
+with one prediction per class. A new loss is a NamedTuple of numbers with three scalar functions::
+
+    class Quantile(NamedTuple):
+        tau: float  # its slopes are -tau and 1 - tau, but for a stretch of this width
+        width: float
+
+
+    def derivative(loss, y, z):
+        return min(max((z - y) / loss.width, -loss.tau), 1.0 - loss.tau)
+
+
+    def value(loss, y, z):
+        # With d the slope: d (z - y) - width d^2 / 2 is right on all three pieces.
+        d = min(max((z - y) / loss.width, -loss.tau), 1.0 - loss.tau)
+        return d * (z - y) - 0.5 * loss.width * d * d
+
+
+    def curvature(loss, y, z):
+        inside = -loss.tau < (z - y) / loss.width < 1.0 - loss.tau
+        return 1.0 / loss.width if inside else 0.0
+
+
+    losses.register(Quantile, value=value, derivative=derivative, curvature=curvature)
 """
 
 import math
+from numbers import Real
 from typing import NamedTuple
 
 from ._core import rules
@@ -83,8 +105,20 @@ def register(cls, *, value, derivative, curvature, bound=math.inf):
     type
         `cls`.
     """
+    rules.register(cls, value=value, derivative=derivative, curvature=curvature)
     CURVATURE[cls] = bound
-    return rules.register(cls, value=value, derivative=derivative, curvature=curvature)
+    return cls
+
+
+def check(loss):
+    """Raise unless the fields of a loss are what they may be."""
+    for name, field in zip(loss._fields, loss, strict=True):
+        if isinstance(field, bool) or not isinstance(field, Real):
+            raise TypeError(f"`{name}` came as {type(field).__name__}; expected a number")
+        positive = isinstance(loss, Huber)
+        if not math.isfinite(field) or (positive and field <= 0.0):
+            expected = "a finite number > 0" if positive else "a finite number"
+            raise ValueError(f"`{name}` came as {field:.6g}; expected {expected}")
 
 
 def bind(loss):
@@ -101,7 +135,7 @@ def _squared_derivative(loss, y, z):
 
 
 def _squared_curvature(loss, y, z):
-    return 1.0 + 0.0 * z
+    return 1.0
 
 
 def _logistic_value(loss, y, z):

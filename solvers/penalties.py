@@ -3,19 +3,34 @@
 A penalty is a sum over coefficients, ``sum_j G_j(w_j)``, or over groups of them. Fields are
 numbers, or arrays with one entry per coefficient; a feature weight multiplies `alpha`.
 
-A new penalty is a NamedTuple and a handful of scalar functions::
+A new penalty is a NamedTuple and three scalar functions. In them every field is an array with one
+entry per coefficient, whatever the caller gave::
 
-    class Cauchy(NamedTuple):
-        alpha: float
+    class CappedL1(NamedTuple):
+        alpha: float  # alpha min(|w|, cap)
+        cap: float
 
 
     def value(penalty, w, j):
-        return penalty.alpha[j] * math.log1p(w * w)
+        return penalty.alpha[j] * min(abs(w), penalty.cap[j])
 
-    ...
-    penalties.register(Cauchy, value=value, prox=prox, distance=distance)
 
-In rules every field is an array with one entry per coefficient.
+    def prox(penalty, v, step, j):
+        a, cap, size = penalty.alpha[j], penalty.cap[j], abs(v)
+        inner = min(max(size - step * a, 0.0), cap)
+        outer = max(size, cap)
+        inside = a * inner + (inner - size) ** 2 / (2.0 * step)
+        outside = a * cap + (outer - size) ** 2 / (2.0 * step)
+        return math.copysign(inner if inside <= outside else outer, v)
+
+
+    def distance(penalty, w, g, j):
+        if w == 0.0:
+            return max(abs(g) - penalty.alpha[j], 0.0)
+        return abs(g + math.copysign(penalty.alpha[j] if abs(w) < penalty.cap[j] else 0.0, w))
+
+
+    penalties.register(CappedL1, value=value, prox=prox, distance=distance)
 """
 
 import math
@@ -86,7 +101,9 @@ class ElasticNet(NamedTuple):
 
     def canonical(self):
         """Return the same penalty as an `ElasticBox`."""
-        return ElasticBox(self.alpha * self.l1_ratio, self.alpha * (1.0 - self.l1_ratio))
+        # An infinite alpha leaves a share of zero at zero.
+        share, rest = self.l1_ratio, 1.0 - self.l1_ratio
+        return ElasticBox(self.alpha * share if share else 0.0, self.alpha * rest if rest else 0.0)
 
 
 class PositiveL1(NamedTuple):
@@ -193,6 +210,9 @@ def register(cls, *, value, prox, distance, slope=None, bend=None):
     type
         `cls`.
     """
+    if (slope is None) != (bend is None):
+        missing = "slope" if slope is None else "bend"
+        raise ValueError(f"`{missing}` came as None; expected both of `slope` and `bend`, or none")
     given = {"value": value, "prox": prox, "distance": distance, "slope": slope, "bend": bend}
     return rules.register(cls, **{name: f for name, f in given.items() if f is not None})
 
@@ -203,7 +223,7 @@ def bind(penalty, size, dtype, weights=None, *, xp=np):
     Parameters
     ----------
     penalty : NamedTuple
-        One of this module or a registered one.
+        One of this module or a registered one that has passed `check`.
     size : int
         Number of coefficients.
     dtype : numpy.dtype
@@ -220,19 +240,86 @@ def bind(penalty, size, dtype, weights=None, *, xp=np):
     """
     if hasattr(penalty, "canonical"):
         penalty = penalty.canonical()
-    cls = rules.compiled_class(type(penalty))
-    if cls is None:
-        raise TypeError(
-            f"`penalty` came as {penalty!r}; expected one of solvers.penalties, or one that is "
-            "registered there"
-        )
     fields = {
         name: xp.broadcast_to(xp.asarray(field, dtype), (size,)).copy()
         for name, field in zip(penalty._fields, penalty, strict=True)
     }
+    # Finite, so that an infinite strength times a coefficient or a weight of 0 is 0.
+    largest = np.finfo(dtype).max
+    for name in {"alpha", "ridge"} & fields.keys():
+        fields[name] = xp.minimum(fields[name], largest)
     if weights is not None and "alpha" in fields:
-        fields["alpha"] *= weights
-    return cls(**fields)
+        with np.errstate(over="ignore"):
+            fields["alpha"] = xp.minimum(fields["alpha"] * weights, largest)
+    return rules.compiled_class(type(penalty))(**fields)
+
+
+# Legal values of fields: the test that an array of them must pass, and how it reads.
+_AT_LEAST_0 = (lambda v: v >= 0.0), ">= 0"
+_LEGAL = {
+    (ElasticBox, "alpha"): _AT_LEAST_0,
+    (ElasticBox, "ridge"): _AT_LEAST_0,
+    (L1, "alpha"): _AT_LEAST_0,
+    (L2, "alpha"): _AT_LEAST_0,
+    (ElasticNet, "alpha"): _AT_LEAST_0,
+    (PositiveL1, "alpha"): _AT_LEAST_0,
+    (GroupL2, "alpha"): _AT_LEAST_0,
+    (RowL2, "alpha"): _AT_LEAST_0,
+    (MCP, "alpha"): _AT_LEAST_0,
+    (SCAD, "alpha"): _AT_LEAST_0,
+    (Lq, "alpha"): _AT_LEAST_0,
+    (ElasticNet, "l1_ratio"): ((lambda v: (v >= 0.0) & (v <= 1.0)), "in [0, 1]"),
+    (GroupL2, "l1_ratio"): ((lambda v: (v >= 0.0) & (v <= 1.0)), "in [0, 1]"),
+    (MCP, "gamma"): ((lambda v: v > 1.0), "above 1"),
+    (SCAD, "gamma"): ((lambda v: v > 2.0), "above 2"),
+    (Lq, "q"): ((lambda v: (v > 0.0) & (v < 1.0)), "between 0 and 1"),
+}
+
+
+def check(penalty, size, *, xp=np):
+    """Raise unless a penalty is one, and its fields are what they may be, for `size` unknowns."""
+    group = isinstance(penalty, GroupL2 | RowL2)
+    known = group or hasattr(penalty, "canonical") or rules.compiled_class(type(penalty))
+    if not known or isinstance(penalty, type):
+        raise TypeError(
+            f"`penalty` came as {penalty!r}; expected one of solvers.penalties, or one that is "
+            "registered there"
+        )
+    numbers = {
+        name: _numbers(field, name, size, xp)
+        for name, field in zip(penalty._fields, penalty, strict=True)
+        if name != "groups" or not group
+    }
+    for name, field in numbers.items():
+        legal, text = _LEGAL.get((type(penalty), name), (None, None))
+        if legal is not None and not legal(field).all():
+            raise ValueError(f"`{name}` came as {_shown(penalty, name)}; expected {text}")
+    if isinstance(penalty, Box | ElasticBox) and (numbers["lo"] > numbers["hi"]).any():
+        lo, hi = _shown(penalty, "lo"), _shown(penalty, "hi")
+        raise ValueError(f"`lo` came as {lo} and `hi` as {hi}; expected lo <= hi")
+
+
+def _numbers(field, name, size, xp):
+    """Return a field as an array of shape () or (size,) without NaN."""
+    try:
+        numbers = xp.asarray(field, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"`{name}` came as {type(field).__name__}; expected a number or an array of numbers"
+        ) from None
+    if numbers.shape not in ((), (size,)):
+        raise ValueError(
+            f"`{name}` came with shape {numbers.shape}; expected a number or an array of shape "
+            f"({size},)"
+        )
+    if (numbers != numbers).any():
+        raise ValueError(f"`{name}` contains NaN; expected numbers")
+    return numbers
+
+
+def _shown(penalty, name):
+    field = getattr(penalty, name)
+    return f"{field:.6g}" if isinstance(field, int | float) else "an array with others"
 
 
 def take(bound, where):
@@ -346,12 +433,13 @@ def _lq_prox(penalty, v, step, j):
     # Below this the minimiser is zero; above it lies between h and |v|.
     h = (2.0 * t * (1.0 - q)) ** (1.0 / (2.0 - q))
     if size <= h + t * q * h ** (q - 1.0):
-        return 0.0 * v
+        return 0.0
+    # Newton's method comes down to the root: the function is convex.
     w = size
     for _ in range(50):
         step_w = (w - size + t * q * w ** (q - 1.0)) / (1.0 + t * q * (q - 1.0) * w ** (q - 2.0))
         w -= step_w
-        if abs(step_w) <= 1e-16 * w:
+        if step_w <= 1e-15 * w:
             break
     return math.copysign(w, v)
 
@@ -368,7 +456,7 @@ def _lq_bend(penalty, w, j):
 def _lq_distance(penalty, w, g, j):
     # Its slope at zero is infinite: zero is stationary whatever g is.
     if w == 0.0:
-        return 0.0 * g
+        return 0.0
     q = penalty.q[j]
     return abs(g + math.copysign(penalty.alpha[j] * q * abs(w) ** (q - 1.0), w))
 

@@ -8,13 +8,17 @@ the same name, without a word.
 """
 
 import hashlib
+import re
 from collections import namedtuple
+from numbers import Number
 from types import CodeType
 
 # By the class that kernels see: the functions by name.
 _functions: dict[type, dict] = {}
 # By public class: the class that kernels see.
 _compiled: dict[type, type] = {}
+# Class, fields and digest of the rules.
+_NAME = re.compile(r"[^_]\w*?__(\w+__)*[0-9a-f]{16}")
 
 
 def register(cls, **functions):
@@ -26,10 +30,21 @@ def register(cls, **functions):
         A subclass of `typing.NamedTuple`.
     **functions : function
         Rules by name. They are compiled by Numba: numbers in, a number out, with `math` and
-        ``if``; they may read the tuple's fields and global numbers, but no closures.
+        ``if``; they may use the tuple's fields, global numbers and global functions that
+        Numba compiles, but no variables of an enclosing function.
+
+    Returns
+    -------
+    type
+        `cls`. Registered again with other rules, it has those from then on.
     """
     if not (isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")):
         raise TypeError(f"`cls` came as {cls!r}; expected a class made with typing.NamedTuple")
+    if any("__" in name or name.strip("_") != name for name in (cls.__name__, *cls._fields)):
+        raise ValueError(
+            f"`cls` came as {cls!r}; expected names without double, leading or trailing "
+            "underscores for it and its fields"
+        )
     for name, function in functions.items():
         if not hasattr(function, "__code__"):
             raise TypeError(f"`{name}` came as {function!r}; expected a plain function")
@@ -38,8 +53,11 @@ def register(cls, **functions):
                 f"`{name}` uses variables of an enclosing function; expected one that uses its "
                 "arguments and global numbers only"
             )
-    digest = hashlib.sha256("".join(map(_text, functions.values())).encode()).hexdigest()[:16]
-    compiled = __getattr__("__".join([cls.__name__, *cls._fields, digest]))
+    rules = "".join(f"{name}: {_text(f, set())}" for name, f in sorted(functions.items()))
+    digest = hashlib.sha256(rules.encode()).hexdigest()[:16]
+    name = "__".join([cls.__name__, *cls._fields, digest])
+    # One and the same class for one name: Numba compares them by identity.
+    compiled = globals().get(name) or __getattr__(name)
     _functions[compiled] = functions
     _compiled[cls] = compiled
     return cls
@@ -58,7 +76,7 @@ def function_of(compiled, name):
 def __getattr__(name):
     # Numba's index of its cache names classes of this module, perhaps ones that are not
     # registered yet, or never will be again.
-    if "__" not in name.strip("_") or name.startswith("_"):
+    if not _NAME.fullmatch(name):
         raise AttributeError(name)
     first, *fields, digest = name.split("__")
     made = namedtuple(f"{first}_{digest}", fields)  # noqa: PYI024 (its fields are data)
@@ -68,17 +86,31 @@ def __getattr__(name):
     return made
 
 
-def _text(function):
-    """Return what a function computes as text: code, constants and global numbers."""
+def _text(function, seen):
+    """Return what a function computes as text: code, constants, and globals that it uses."""
+    seen.add(function)
     code = function.__code__
-    numbers = {
-        name: value
-        for name in code.co_names
-        if isinstance(value := function.__globals__.get(name), int | float)
-    }
-    return f"{function.__name__}{code.co_varnames}{code.co_names}{_constants(code)}{numbers}"
+    used = [
+        f"{name}={_global(value, seen)}"
+        for name in _names(code)
+        if (value := function.__globals__.get(name)) is not None
+    ]
+    return f"{_code(code)}{function.__defaults__}{used}"
 
 
-def _constants(code):
-    inner = [_constants(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    return f"{code.co_code.hex()}{inner}"
+def _global(value, seen):
+    value = getattr(value, "py_func", value)  # of a function that Numba compiled
+    if hasattr(value, "__code__"):
+        return "again" if value in seen else _text(value, seen)
+    # Modules and classes are not followed.
+    return repr(value) if isinstance(value, Number | str | tuple) else ""
+
+
+def _names(code):
+    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
+    return [*code.co_names, *(name for c in inner for name in _names(c))]
+
+
+def _code(code):
+    constants = [_code(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return f"{code.co_code.hex()}{code.co_names}{code.co_varnames}{constants}"

@@ -3,10 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from .._core.arrays import Ingest, is_sparse
-from .._core.validation import check_array
+from .._core.validation import check_array, describe
 
 
 @dataclass(frozen=True)
@@ -58,14 +56,21 @@ class Design:
         """Return some columns as a matrix (n, len), compressed if X is."""
         return self.X[:, where]
 
-    def moments(self, s):
-        """Return ``sum_i s_i X_ij^2`` and ``sum_i s_i X_ij``, in float64."""
+    def moments(self, s, y):
+        """Return the sums of ``s x^2``, ``s x`` and ``s x y`` over each column, in float64.
+
+        A single pass. Vectors s and y (n,) are in float64.
+        """
+        square, mean, cross = out = self.be.xp.empty((3, self.shape[1]))
+        kernels = self.be.kernels("solvers.bcd", "screen")
         if self.sparse:
-            square = self.X.copy()
-            square.data = square.data.astype(np.float64) ** 2
-            return square.T @ s, self.X.T @ s
-        X = self.X
-        return self.be.xp.einsum("i,ij,ij->j", s, X, X, dtype=np.float64), X.T @ s
+            X = self.X
+            kernels.moments_csc(X.indptr, X.indices, X.data, s, y, square, mean, cross)
+        elif self.fortran:
+            kernels.moments_columns(self.X.T, s, y, square, mean, cross)
+        else:
+            kernels.moments_rows(self.X, s, y, square, mean, cross)
+        return out
 
     def astype(self, dtype):
         """Return the same matrix in another precision."""
@@ -94,13 +99,13 @@ def read_design(X, /, *, name="X", sparse_ok=True, **arrays):
         return _from_sparse(X, name, arrays)
     hint = {} if sparse_ok else {name: f"pass `{name}.toarray()`"}
     io = Ingest(sparse_hint=hint, **{name: X, **arrays})
+    if name not in io:
+        raise TypeError(f"`{name}` came as NoneType; expected a matrix")
     with io.device:
-        if name in io and io.is_fortran(name):
+        if io.is_fortran(name):
             dense = check_array(io, name, ndim=2, transposed=True).T
         else:
             dense = check_array(io, name, ndim=2)
-    if dense is None:
-        raise TypeError(f"`{name}` came as NoneType; expected a matrix")
     return io, Design(io.be, dense, False)
 
 
@@ -109,14 +114,28 @@ def _from_sparse(X, name, arrays):
         raise ValueError(f"`{name}` came {X.ndim}-D; expected 2-D")
     if 0 in X.shape:
         raise ValueError(f"`{name}` came empty, with shape {X.shape}; expected entries")
-    csc = X.tocsc()
+    if X.dtype.kind not in "fiub":
+        raise TypeError(
+            f"`{name}` came as {describe(X)} with dtype {X.dtype}; expected float32, float64, "
+            "integers or booleans"
+        )
+    # The sum of two small integers may not fit into one.
+    csc = (X.astype(np.float64) if X.dtype.kind in "iu" else X).tocsc()
     if not csc.has_canonical_format:
         # The caller's matrix stays as it is.
-        csc = csc.copy() if csc is X or csc.data is getattr(X, "data", None) else csc
+        csc = csc.copy() if csc is X else csc
         csc.sum_duplicates()
     io = Ingest(**{name: csc.data, **arrays})
     with io.device:
         data = check_array(io, name, nonempty=False)
         where = io.be.sparse
         matrix = where.csc_array if hasattr(where, "csc_array") else where.csc_matrix
-        return io, Design(io.be, matrix((data, csc.indices, csc.indptr), shape=csc.shape), True)
+        places = (_writable(csc.indices), _writable(csc.indptr))
+        return io, Design(io.be, matrix((data, *places), shape=csc.shape), True)
+
+
+def _writable(places):
+    """Return indices that Numba compiles nothing new for: plain, in memory, not read-only."""
+    # CuPy's arrays are always writable, and their flags do not say so.
+    ready = type(places) is not np.memmap and getattr(places.flags, "writeable", True)
+    return places if ready else np.array(places)

@@ -1,4 +1,4 @@
-"""From a posed problem to a result: checks of options, the solver's run, certificate and report."""
+"""From a posed problem to a result: checks of options, the run, certificate and report."""
 
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -84,6 +84,8 @@ def solve(
     progress=False,
     n_threads=None,
     kind=BlockResult,
+    engines=ENGINES,
+    judge=judge,
     **fields,
 ):
     """Check the options of a call, solve the problem and return the result.
@@ -99,6 +101,10 @@ def solve(
         See `lasso` and `minimize`.
     kind : type
         The result's class.
+    engines : dict
+        Solvers by method.
+    judge : callable
+        ``judge(problem, x, c, tol=)`` returns the certificate.
     **fields : object
         Further fields of the result; a callable gets the answer.
     """
@@ -115,6 +121,8 @@ def solve(
         "update": update,
     }
     rules = check_rules(problem, **asked)
+    if norm not in (1, 2):
+        raise ValueError(f"`norm` came as {norm!r}; expected 1 or 2")
     if method == "auto" and not (working_set and is_default(**asked)):
         method = "bcd"
     maxiter = check_count(maxiter, "maxiter", allow_none=True)
@@ -142,7 +150,7 @@ def solve(
         options = replace(options, x0=check_start(problem, x0))
         run = Monitor(name, "value", be=io.be, **run_options)
         watch = Watch(problem, run, options)
-        engine = ENGINES[method]
+        engine = engines[method]
         for attempt in range(_RETRIES):
             answer = engine(problem, watch, options)
             if not all(io.be.host(*(io.xp.isfinite(part).all() for part in answer))):

@@ -1,5 +1,9 @@
 """The solvers behind `method`: each takes (problem, watch, options) and returns an `Answer`."""
 
+from importlib import import_module
+
+from .. import losses
+
 
 def _accelerated(problem, watch, options):
     """Proximal gradient steps with momentum: stands in until the solver proper is there."""
@@ -34,4 +38,41 @@ def _accelerated(problem, watch, options):
     return Answer(x, c)
 
 
-ENGINES = {"auto": _accelerated, "bcd": _accelerated}
+def _later(module, name):
+    """Return a solver whose module is imported when it first runs."""
+
+    def run(problem, watch, options):
+        return getattr(import_module(module, __package__), name)(problem, watch, options)
+
+    return run
+
+
+def _auto(problem, watch, options):
+    """Run what suits a problem."""
+    return _SUITABLE[_kind(problem)](problem, watch, options)
+
+
+def _kind(problem):
+    """Return what kind of problem this is, a key of `_SUITABLE`."""
+    if problem.quadratic:
+        return "quadratic"
+    if problem.groups is not None or problem.multinomial:
+        return "blocks"
+    elastic = problem.bound is not None and "ridge" in problem.bound._fields
+    if isinstance(problem.loss, losses.Squared) and elastic:
+        return "squared"
+    return "other"
+
+
+_SUITABLE = {
+    "quadratic": _later("._quadratic", "solve_quadratic"),
+    "squared": _later("._working_set", "solve_squares"),
+    "blocks": _later("._block_newton", "solve"),
+    "other": _later("._prox_newton", "solve_losses"),
+}
+ENGINES = {
+    "auto": _auto,
+    "bcd": _later("._minimize", "descend"),
+    "cd": _later("._coordinate", "descend_coordinates"),
+    "anderson": _later("._coordinate", "descend_anderson"),
+}

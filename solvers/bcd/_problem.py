@@ -125,8 +125,8 @@ class GLM:
 
     @cached_property
     def moments(self):
-        """Weighted sums of squares and of entries of each column, in float64."""
-        return self.design.moments(self.s.astype(np.float64))
+        """Weighted sums of squares, entries and products with y, of each column, in float64."""
+        return self.design.moments(self.s.astype(np.float64), self.y.astype(np.float64))
 
     @property
     def kernels(self):
@@ -136,7 +136,7 @@ class GLM:
     @cached_property
     def lipschitz(self):
         """Largest second derivative of the smooth part for each coefficient, float64 (N,)."""
-        square, mean = self.moments
+        square, mean, _ = self.moments
         if self.fit_intercept and isinstance(self.loss, losses.Squared):
             # The intercept follows at once: columns count as if they were centred.
             total = self.s.sum(dtype=np.float64)
@@ -385,15 +385,17 @@ def pose(
     n, p = design.shape
     loss = check_loss(datafit)
     fit_intercept = check_flag(fit_intercept, "fit_intercept")
+    means = "(n_samples,)"
     with io.device:
-        means = "(n_samples,)"
-        y = check_array(io, "y", shape=(n,), means=means)
+        y = _vector(io, "y", n, means)
         s = check_array(io, "sample_weight", shape=(n,), means=means, minimum=0.0)
-        y, classes = _targets(io, y, loss)
         design, y, s, rows = _weighted(io, design, y, s)
+        y, classes = _targets(io, y, rows, loss)
         multinomial = isinstance(loss, losses.Multinomial)
         weights = _feature_weights(io, p, len(classes) if multinomial else None)
-        penalty, groups = read_groups(io, penalty, (p, len(classes)) if multinomial else (p,))
+        shape = (p, len(classes)) if multinomial else (p,)
+        penalties.check(penalty, math.prod(shape), xp=io.xp)
+        penalty, groups = read_groups(io, penalty, shape, weights)
     glm = GLM(io, design, y, s, loss, penalty, weights, groups, fit_intercept, classes, rows)
     check_step(glm)
     return glm
@@ -408,7 +410,7 @@ def pose_quadratic(A, b, *, bounds=None, l1=0.0):
     if n != p:
         raise ValueError(f"`A` came with shape {(n, p)}; expected a square matrix")
     with io.device:
-        b = check_array(io, "b", shape=(n,), means="(A.shape[0],)")
+        b = _vector(io, "b", n, "(A.shape[0],)")
         matrix = design.X.tocsr() if design.sparse else design.X
         _check_symmetric(io, matrix)
         lo, hi = check_bounds(io, bounds, n)
@@ -421,7 +423,7 @@ def pose_least_squares(A, b, *, bounds=None):
     io, design = read_design(A, name="A", b=b)
     n, p = design.shape
     with io.device:
-        y = check_array(io, "b", shape=(n,), means="(A.shape[0],)")
+        y = _vector(io, "b", n, "(A.shape[0],)")
         lo, hi = check_bounds(io, bounds, p)
         s = io.xp.ones(n, io.dtype)
     box = penalties.ElasticBox(0.0, 0.0, lo, hi)
@@ -437,6 +439,7 @@ def check_loss(datafit):
             f"`datafit` came as {describe(datafit)}; expected one of "
             f"{', '.join(map(repr, DATAFITS))}, or one of solvers.losses"
         )
+    losses.check(datafit)
     return datafit
 
 
@@ -467,6 +470,8 @@ def check_bounds(io, bounds, size):
     lo, hi = ends
     if io.be.host((lo > hi).any()):
         raise ValueError("`bounds` came with lo > hi; expected lo <= hi")
+    if io.be.host((lo == math.inf).any() | (hi == -math.inf).any()):
+        raise ValueError("`bounds` leave no finite number; expected lo < inf and hi > -inf")
     return lo, hi
 
 
@@ -476,15 +481,24 @@ def check_step(glm):
     base = limits.get(type(glm.penalty))
     if base is None:
         return
-    L = glm.lipschitz
-    L = L[L > 0]
-    least = float(glm.be.host(L.min())) if L.size else math.inf
-    gamma = glm.penalty.gamma
-    if gamma <= base + 1.0 / least:
+    L, gamma = glm.lipschitz, glm.bound.gamma
+    counts = (L > 0) & (glm.bound.alpha > 0)
+    if not glm.be.host(counts.any()):
+        return
+    needed = base + 1.0 / L[counts]
+    worst = (gamma[counts] - needed).argmin()
+    gamma, needed = glm.be.host(gamma[counts][worst], needed[worst])
+    if gamma <= needed:
         raise ValueError(
-            f"`gamma` came as {gamma:.6g}; expected more than {base + 1.0 / least:.6g}: below, "
+            f"`gamma` came as {gamma:.6g}; expected more than {needed:.6g}: below, "
             "the problem in one coefficient is not convex; raise it or rescale the columns of X"
         )
+
+
+def _vector(io, name, n, means):
+    if name not in io:
+        raise TypeError(f"`{name}` came as NoneType; expected an array of shape {means}")
+    return check_array(io, name, shape=(n,), means=means)
 
 
 def _check_symmetric(io, A):
@@ -503,14 +517,16 @@ def _check_symmetric(io, A):
         raise ValueError("`A` has negative diagonal entries; expected a semi-definite matrix")
 
 
-def _targets(io, y, loss):
+def _targets(io, y, rows, loss):
     """Return targets in the form of the loss, and the caller's labels if it has classes."""
     xp = io.xp
     if isinstance(loss, losses.Poisson) and io.be.host((y < 0).any()):
         raise ValueError("`y` contains negative counts; expected numbers >= 0")
     if not isinstance(loss, (*_TWO_CLASSES, losses.Multinomial)):
         return y, None
-    classes, numbers = xp.unique(y, return_inverse=True)
+    # As they came: whole numbers stay so, and large ones stay apart.
+    labels = io.raw("y") if rows is None else io.raw("y")[rows]
+    classes, numbers = xp.unique(labels, return_inverse=True)
     wanted = "two different labels" if isinstance(loss, _TWO_CLASSES) else "two or more classes"
     many = isinstance(loss, _TWO_CLASSES) and classes.size > 2
     if classes.size < 2 or many:
@@ -525,10 +541,12 @@ def _weighted(io, design, y, s):
     xp, n = io.xp, y.size
     if s is None:
         return design, y, xp.full(n, 1.0 / n, io.dtype), None
-    total = io.be.host(s.sum(dtype=np.float64))
-    if not total > 0:
+    largest = io.be.host(s.max())
+    if not largest > 0:
         raise ValueError("`sample_weight` holds zeros only; expected a positive weight")
-    s = (s.astype(np.float64) / total).astype(io.dtype)
+    # By the largest first: the sum itself may overflow.
+    s = s.astype(np.float64) / largest
+    s = (s / s.sum()).astype(io.dtype)
     rows = None
     if not io.be.host((s > 0).all()):
         rows = xp.flatnonzero(s > 0)

@@ -449,10 +449,7 @@ def _finished(entered, problem, x, answer, report, watch, options, without, mode
         "_model": {**model, "delta": delta},
         "_gauge": io.out(_gauge(problem, x, B)),
     }
-    result = run.finish(CompletionResult, report.certificate, note=report.note, **fields)
-    if not len(result.history["nit"]):
-        result.history = {}
-    return result
+    return run.finish(CompletionResult, report.certificate, note=report.note, **fields)
 
 
 def _gauge(problem, x, B):

@@ -21,6 +21,7 @@ def run(gap, method="newton"):
     nit = np.arange(1, len(gap) + 1)
     return Result(
         method=method,
+        nit=len(gap),
         certificate=Certificate("gap", 1.0, 1e-3, {}),
         history={"nit": nit, "seconds": nit / 10, "gap": gap, "fun": gap + 1},
     )
@@ -55,7 +56,7 @@ def test_an_unknown_axis_is_refused_by_name():
 
 def test_a_run_without_a_history_is_refused_by_its_label():
     quiet = run([1.0])
-    quiet.history = {}
+    quiet.history = {name: column[:0] for name, column in quiet.history.items()}
     with pytest.raises(ValueError, match="`quiet` came without a history"):
         plot_convergence({"loud": run([1.0]), "quiet": quiet})
 

@@ -26,6 +26,15 @@ def loss_sum(loss, y, z, s):
     return total
 
 
+@kernel(fastmath=REDUCE)
+def loss_change(loss, y, z, dz, t, s):
+    """Return by how much a step ``t dz`` changes the weighted sum of losses."""
+    total = 0.0
+    for i in range(y.size):
+        total += s[i] * (loss_value(loss, y[i], z[i] + t * dz[i]) - loss_value(loss, y[i], z[i]))
+    return total
+
+
 @kernel(fastmath=EXACT)
 def loss_slopes(loss, y, z, s, out):
     """Set `out` to the weighted first derivatives."""

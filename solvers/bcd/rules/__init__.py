@@ -3,16 +3,17 @@
 A partition cuts the unknowns into blocks, a selection picks the block to move, an update moves it.
 """
 
-from . import _graph  # noqa: F401  (its rules register themselves)
+from ...losses import register as register_datafit
+from ...penalties import register as register_penalty
+from . import _graph, _partitions, _selections, _updates  # noqa: F401  (they fill the tables)
+from ._check import check_rules, has_forests, has_lipschitz, is_default, is_fixed, is_smooth
+from ._partitions import cut
 from ._register import (
     PARTITIONS,
     SELECTIONS,
     UPDATES,
-    check_rules,
-    is_default,
-    register_datafit,
+    Blocks,
     register_partition,
-    register_penalty,
     register_selection,
     register_update,
 )
@@ -21,8 +22,14 @@ __all__ = [
     "PARTITIONS",
     "SELECTIONS",
     "UPDATES",
+    "Blocks",
     "check_rules",
+    "cut",
+    "has_forests",
+    "has_lipschitz",
     "is_default",
+    "is_fixed",
+    "is_smooth",
     "register_datafit",
     "register_partition",
     "register_penalty",

@@ -140,16 +140,27 @@ register_partition(
     forest=True,
     about="Greedy forests in A's graph, two combs on lattices.",
 )
+
+
+def growing(problem):
+    """Return a function that makes the unknowns with the best scores a forest."""
+    graph = _forest.graph_of(problem.be, problem.A)
+    return lambda scores: _chosen(problem.xp, graph, scores)
+
+
 register_partition(
     "forest_variable",
     None,
     graph=True,
     forest=True,
+    variable=True,
+    grow=growing,
     about="A new forest at each step, of the unknowns with the best scores.",
 )
 register_update(
     "tree",
     message_passing,
     composite=False,
+    forest=True,
     about="Exact minimisation over a forest by message passing, in time linear in its size.",
 )

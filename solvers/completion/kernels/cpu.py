@@ -172,14 +172,27 @@ def _residual(cuts, ptr, idx, val, A, B, a, b, out):
     k = A.shape[1]
     for t in prange(cuts.size - 1):
         for i in range(cuts[t], cuts[t + 1]):
-            for p in range(ptr[i], ptr[i + 1]):
-                j = idx[p]
-                total = out.dtype.type(0.0)
+            row, p, end = A[i], ptr[i], ptr[i + 1]
+            # Four entries at a time: their sums need not wait for each other.
+            while p + 4 <= end:
+                b0, b1, b2, b3 = B[idx[p]], B[idx[p + 1]], B[idx[p + 2]], B[idx[p + 3]]
+                x0 = x1 = x2 = x3 = out.dtype.type(0.0)
                 for q in range(k):
-                    total += A[i, q] * B[j, q]
+                    x0 += row[q] * b0[q]
+                    x1 += row[q] * b1[q]
+                    x2 += row[q] * b2[q]
+                    x3 += row[q] * b3[q]
+                out[p], out[p + 1], out[p + 2], out[p + 3] = x0, x1, x2, x3
+                p += 4
+            for last in range(p, end):
+                column, x0 = B[idx[last]], out.dtype.type(0.0)
+                for q in range(k):
+                    x0 += row[q] * column[q]
+                out[last] = x0
+            for p in range(ptr[i], end):
                 if a.size > 0:
-                    total += a[i] + b[j]
-                out[p] = total - val[p]
+                    out[p] += a[i] + b[idx[p]]
+                out[p] -= val[p]
 
 
 def times(ptr, idx, val, B, out):

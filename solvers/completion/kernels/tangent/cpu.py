@@ -27,17 +27,38 @@ def _jac_rows(where, ptr, idx, weight, U, V, A, B, y, gA):
     k = U.shape[1]
     for t in prange(where.size - 1):
         for i in range(where[t], where[t + 1]):
-            gA[i] = 0.0
-            for p in range(ptr[i], ptr[i + 1]):
-                j = idx[p]
+            a, u, g = A[i], U[i], gA[i]
+            g[:] = 0.0
+            p, end = ptr[i], ptr[i + 1]
+            # Four entries at a time: g is read and written once, and sums need not wait.
+            while p + 4 <= end:
+                v0, v1, v2, v3 = V[idx[p]], V[idx[p + 1]], V[idx[p + 2]], V[idx[p + 3]]
+                b0, b1, b2, b3 = B[idx[p]], B[idx[p + 1]], B[idx[p + 2]], B[idx[p + 3]]
+                y0 = y1 = y2 = y3 = y.dtype.type(0.0)
+                for q in range(k):
+                    y0 += a[q] * v0[q] + u[q] * b0[q]
+                    y1 += a[q] * v1[q] + u[q] * b1[q]
+                    y2 += a[q] * v2[q] + u[q] * b2[q]
+                    y3 += a[q] * v3[q] + u[q] * b3[q]
+                if weight.size > 0:
+                    y0 *= weight[p]
+                    y1 *= weight[p + 1]
+                    y2 *= weight[p + 2]
+                    y3 *= weight[p + 3]
+                y[p], y[p + 1], y[p + 2], y[p + 3] = y0, y1, y2, y3
+                for q in range(k):
+                    g[q] += y0 * v0[q] + y1 * v1[q] + y2 * v2[q] + y3 * v3[q]
+                p += 4
+            for last in range(p, end):
+                v, b = V[idx[last]], B[idx[last]]
                 total = y.dtype.type(0.0)
                 for q in range(k):
-                    total += A[i, q] * V[j, q] + U[i, q] * B[j, q]
+                    total += a[q] * v[q] + u[q] * b[q]
                 if weight.size > 0:
-                    total *= weight[p]
-                y[p] = total
+                    total *= weight[last]
+                y[last] = total
                 for q in range(k):
-                    gA[i, q] += total * V[j, q]
+                    g[q] += total * v[q]
 
 
 def jac_cols(ptr, idx, perm, y, U, gB):

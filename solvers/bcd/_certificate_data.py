@@ -1,0 +1,92 @@
+"""What the judge reads of a problem: the caller's numbers in float64, and products with X."""
+
+import numpy as np
+
+from .._core.arrays import is_sparse
+
+# Numbers in a block of a matrix that is converted or gathered, one block at a time.
+_BLOCK = 1 << 20
+# Gathering the support's columns pays below this share of all: contiguous columns, other ones.
+_FEW, _VERY_FEW = 0.3, 0.05
+
+
+class Data:
+    """Targets and weights of a `GLM` in float64, and products with X, which is never copied.
+
+    Parameters
+    ----------
+    problem : GLM
+
+    Attributes
+    ----------
+    be : Backend
+    xp : module
+    X : array or sparse array
+    y, s : array, shape (n,)
+        Class numbers stay whole.
+    total : float
+        Sum of s.
+    shape : tuple
+        Shape of the coefficients, (p,) or (p, C).
+    fit_intercept : bool
+    """
+
+    def __init__(self, problem):
+        self.be, self.xp = problem.be, problem.xp
+        self.sparse, self.X = problem.design.sparse, problem.design.X
+        self.y = problem.y if problem.y.dtype.kind == "i" else problem.y.astype(np.float64)
+        self.s = problem.s.astype(np.float64)
+        self.total = self.be.host(self.s.sum())
+        self.shape, self.fit_intercept = problem.shape, problem.fit_intercept
+
+    def predict(self, w, c):
+        """Return ``X w + c`` for coefficients (N,)."""
+        xp, W = self.xp, w.reshape(self.shape)
+        used = xp.flatnonzero(W.any(axis=1) if W.ndim == 2 else W)
+        p = self.X.shape[1]
+        share = _FEW if self.sparse or self.X.flags.f_contiguous else _VERY_FEW
+        if used.size > share * p:
+            return multiply(xp, self.X, W) + c
+        z = xp.zeros((self.X.shape[0], *self.shape[1:]))
+        # Sparse columns are gathered at once: what they hold is small.
+        width = p if self.sparse else max(_BLOCK // self.X.shape[0], 1)
+        for k in range(0, used.size, width):
+            some = used[k : k + width]
+            z += self.X[:, some] @ W[some]
+        return z + c
+
+    def pull(self, r):
+        """Return ``X^T r``, r (n,) or (n, m)."""
+        return multiply(self.xp, self.X.T, r)
+
+    def squares(self):
+        """Return the sums of ``s_i X_ij^2``, (p,)."""
+        if self.sparse:
+            squared = self.X.copy()
+            squared.data = squared.data.astype(np.float64) ** 2
+            return squared.T @ self.s
+        return multiply(self.xp, self.X.T, self.s, of=self.xp.square)
+
+    def columns(self, where):
+        """Return some columns as a dense matrix, float64."""
+        X = self.X[:, where]
+        return (X.toarray() if self.sparse else X).astype(np.float64)
+
+
+def multiply(xp, X, W, of=None):
+    """Return ``X W`` in float64, or ``of(X) W``, without a copy of X in float64."""
+    if of is None and (is_sparse(X) or X.dtype == np.float64):
+        return X @ W
+    m, n = X.shape
+    rows = X.flags.c_contiguous
+    out = xp.zeros((m, *W.shape[1:]))
+    width = max(_BLOCK // (n if rows else m), 1)
+    for k in range(0, m if rows else n, width):
+        where = slice(k, k + width)
+        block = (X[where] if rows else X[:, where]).astype(np.float64)
+        block = block if of is None else of(block)
+        if rows:
+            out[where] = block @ W
+        else:
+            out += block @ W[where]
+    return out

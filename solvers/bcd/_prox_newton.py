@@ -1,0 +1,556 @@
+"""Losses of one prediction and any penalty of single coefficients: proximal Newton steps.
+
+Rounds of: gradient and duality gap, a working set of the best coefficients by the GS-q rule, and
+the problem restricted to it, solved by Newton steps. Each is a small quadratic with the penalty,
+solved by `l1qp`, and a line search on the predictions.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import losses, penalties
+from .._core.backend import get_backend
+from .._core.result import Status
+from ._l1qp import Factor, l1qp
+from ._small_qp import face_step, has_slopes, penalised_qp
+
+# Newton steps on one working set before the next look at all coefficients.
+_STEPS = 20
+# A second derivative serves on while a weighted mean of the curvatures has changed by less.
+_STALE = 0.1
+# Coefficients whose gradient is within this share of moving them take part in a Newton step.
+_NEAR = 1.02
+_EPS = np.finfo(np.float64).eps
+
+
+class Report(NamedTuple):
+    """How good a point is, as far as the solver knows."""
+
+    fun: float
+    value: float
+    gap: float
+
+
+def solve_losses(problem, watch, options):
+    """Solve a `GLM` with one prediction per sample and a separable penalty; see `_engines`."""
+    from ._driver import Answer
+
+    x, c = options.x0 or problem.zeros()
+    point = _Losses(problem)
+    report = point.open(x, c)
+    watch.npass += 2.0
+    watch.used = {"partition": "variable", "selection": "gsq", "update": "prox_newton"}
+    if report.value <= watch.tol:
+        watch.record(point.x, point.intercept(), iterations=0, **report._asdict())
+    work = _NewtonSet(point)
+    for _ in watch.run:
+        work.grow()
+        x, newton = work.solve(watch.tol)
+        report = point.move(x, work)
+        watch.n_newton += newton
+        watch.n_blocks += 1
+        watch.npass += 1.0 + work.passes
+        watch.active_set = work.where
+        if watch.record(x, point.intercept(), block=work.size, **report._asdict()):
+            break
+        if point.separated():
+            watch.run.end(Status.UNBOUNDED, "The classes can be separated: there is no minimiser.")
+    return Answer(point.x, point.intercept())
+
+
+class _Losses:
+    """A point of the whole problem: `x`, `c`, predictions `z`, slopes `r`, gradient `g`."""
+
+    def __init__(self, problem):
+        self.problem, self.xp, self.be = problem, problem.xp, problem.be
+        self.penalty, self.L = problem.bound, problem.lipschitz
+        self.elastic = "ridge" in self.penalty._fields
+        self.M = losses.CURVATURE[type(problem.loss)]
+        self.has_gap = self._has_gap()
+        self.unit = self.xp.ones_like(self.penalty[0])
+        if "alpha" in self.penalty._fields:
+            alpha = self.penalty.alpha
+            top = float(self.be.host(alpha.max())) or 1.0
+            self.unit = self.xp.where(alpha > 0.0, alpha / top, 1.0)
+        self.start, _ = problem.zeros()
+
+    def _has_gap(self):
+        """Tell whether slopes give a dual point."""
+        if not self.elastic or type(self.problem.loss) not in _FLOORS:
+            return False
+        alpha, ridge, lo, hi = self.penalty
+        held = (alpha > 0.0) | (ridge > 0.0)
+        boxed = (lo > -np.inf) & (hi < np.inf)
+        every, some = self.be.host((held | boxed).all(), held.any())
+        return every and some
+
+    def open(self, x, c):
+        """Go to a first point, and find what values are relative to."""
+        problem = self.problem
+        self._at(self.start, *self._cold())
+        if self.has_gap:
+            self.scale = float(problem.loss_sum(self.z) + problem.penalty_sum(self.start)) or 1.0
+        else:
+            self.scale = float(self.be.host(abs(problem.design.rdot(self.r)).max())) or 1.0
+        self.scale_of_values = float(problem.loss_sum(self.z)) or 1.0
+        if self.be.host((x != self.start).any()):
+            self._at(x, c, problem.predict(x, c))
+        self.g = problem.design.rdot(self.r)
+        return self._measure()
+
+    def _cold(self):
+        problem, x = self.problem, self.start
+        c = problem.zeros()[1]
+        if self.be.host((x != 0).any()):
+            return c, problem.predict(x, c)
+        return c, self.xp.zeros(problem.y.shape, problem.dtype)
+
+    def move(self, x, work=None):
+        """Go to a point whose predictions `work` knows, and return its `Report`."""
+        self._at(x, work.c, work.z)
+        self.g = self.problem.design.rdot(self.r)
+        return self._measure()
+
+    def intercept(self):
+        """Return the intercept."""
+        return self.xp.asarray(self.c, self.problem.dtype)
+
+    def _at(self, x, c, z):
+        """Take a point, with the best intercept for it."""
+        problem = self.problem
+        shift = best_shift(problem, z) if problem.fit_intercept else 0.0
+        self.x, self.c, self.z = x, c + shift, z + shift if shift else z
+        self.r = problem.slopes(self.z)
+
+    def _measure(self):
+        problem, x, g = self.problem, self.x, self.g
+        self.violation = self._violations(x, g) / self.unit
+        worst, rz = self.be.host(self.violation.max(), self.r @ self.z)
+        self.worst, loss = worst, float(problem.loss_sum(self.z))
+        primal = loss + float(problem.penalty_sum(x))
+        if not self.has_gap:
+            return Report(primal, worst / self.scale, np.nan)
+        gap = primal - self._bound(rz, loss)
+        return Report(primal, max(gap, 0.0) / self.scale, gap)
+
+    def _violations(self, x, g):
+        out = self.xp.empty_like(g)
+        self.problem.kernels.distances(self.penalty, x, g, out)
+        if self.elastic:
+            return out
+        steps = self.xp.empty_like(g)
+        self.problem.kernels.prox_steps(self.penalty, x, g, self.L, steps)
+        return self.xp.maximum(out, self.L * abs(steps))
+
+    def _bound(self, rz, loss):
+        """Return a lower bound of the optimum.
+
+        Where the slopes v are scaled by k < 1, convexity bounds the conjugates of the losses:
+        ``phi*(k v) <= k phi*(v) + (1 - k) phi*(0)``, and ``phi*(v) = v z - phi(z)``.
+        """
+        xp, (alpha, ridge, lo, hi) = self.xp, self.penalty
+        linear = (ridge == 0.0) & (alpha > 0.0)
+        up = xp.where(linear & (hi == np.inf), -self.g, 0.0)
+        down = xp.where(linear & (lo == -np.inf), self.g, 0.0)
+        ratio = xp.maximum(up, down) / xp.where(alpha > 0.0, alpha, 1.0)
+        k = 1.0 / max(float(self.be.host(ratio.max())), 1.0)
+        least = _FLOORS[type(self.problem.loss)](self.problem)
+        return (1.0 - k) * least - k * (rz - loss) - self._conjugate(-k * self.g)
+
+    def separated(self):
+        """Tell whether larger coefficients are better for ever."""
+        problem, penalty = self.problem, self.penalty
+        if not (isinstance(problem.loss, losses.Logistic) and self.elastic):
+            return False
+        costs = (penalty.alpha > 0.0) | (penalty.ridge > 0.0) | (penalty.lo > -np.inf)
+        costs = (costs | (penalty.hi < np.inf)) & (self.x != 0.0)
+        some, margin = self.be.host(costs.any(), (problem.y * self.z).min())
+        return not some and margin > 0.0
+
+    def _conjugate(self, t):
+        """Return ``sum_j sup_w t_j w - G_j(w)``, where it is finite."""
+        xp, (alpha, ridge, lo, hi) = self.xp, self.penalty
+        beyond = xp.sign(t) * xp.maximum(abs(t) - alpha, 0.0)
+        end = xp.where(beyond > 0.0, hi, xp.where(beyond < 0.0, lo, 0.0))
+        w = xp.where(ridge > 0.0, beyond / xp.where(ridge > 0.0, ridge, 1.0), end)
+        w = xp.clip(xp.where(xp.isfinite(w), w, 0.0), lo, hi)
+        return self.be.host((t * w - alpha * abs(w) - 0.5 * ridge * w * w).sum(dtype=np.float64))
+
+
+def _poisson_floor(problem):
+    xp, y = problem.xp, problem.y
+    each = y - y * xp.log(xp.where(y > 0.0, y, 1.0))
+    return float(problem.be.host((problem.s * each).sum()))
+
+
+# The infimum of the sum of losses over all predictions.
+_FLOORS = {
+    losses.Logistic: lambda problem: 0.0,
+    losses.Huber: lambda problem: 0.0,
+    losses.Squared: lambda problem: 0.0,
+    losses.SquaredHinge: lambda problem: 0.0,
+    losses.Poisson: _poisson_floor,
+}
+
+
+def best_shift(problem, z):
+    """Return the number that, added to all predictions, makes the losses least."""
+    be, xp = problem.be, problem.xp
+    low, high, shift = -math.inf, math.inf, 0.0
+    reach = max(1.0, float(be.host(abs(problem.y - z).max())))
+    for _ in range(200):
+        r = problem.slopes(z + xp.asarray(shift, z.dtype))
+        h = problem.curvatures(z + xp.asarray(shift, z.dtype))
+        g, size, bend = be.host(r.sum(dtype=np.float64), abs(r).sum(), h.sum(dtype=np.float64))
+        if abs(g) <= np.finfo(z.dtype).eps * size:
+            break
+        low, high = (low, shift) if g > 0.0 else (shift, high)
+        new = shift - (
+            min(max(g / bend, -reach), reach) if bend > 0.0 else math.copysign(reach, g)
+        )
+        reach *= 2.0
+        if not low < new < high:
+            new = 0.5 * (low + high)
+        if new in (shift, low, high):
+            break
+        shift = new
+    return shift
+
+
+class _NewtonSet:
+    """The coefficients in play, and Newton steps on them.
+
+    `c`, `z`, `r` are intercept, predictions and slopes there.
+    """
+
+    def __init__(self, point):
+        self.point, self.be, self.xp = point, point.be, point.xp
+        n, p = point.problem.design.shape
+        self.first = max(10, min(n, p) // 20)
+        self.where = self.xp.zeros(0, np.int64)
+        self.inside = self.xp.zeros(p, bool)
+        self.columns, self.outside = None, 0.0
+        self.model, self.damping = None, 0.0
+
+    @property
+    def size(self):
+        """Number of coefficients."""
+        return self.where.size
+
+    def grow(self):
+        """Take in the coefficients that promise most, by the GS-q rule."""
+        point, xp = self.point, self.xp
+        scores = xp.where(self.inside, 0.0, self._scores())
+        away = (point.x != point.start) & ~self.inside & (point.L > 0.0)
+        scores = xp.where(away, np.inf, scores)
+        found, kept, nonzero, self.outside = self.be.host(
+            (scores > 0.0).sum(),
+            away.sum(),
+            (point.x != 0.0).sum(),
+            xp.where(self.inside, 0.0, point.violation).max(),
+        )
+        count = min(found, max(self.first, nonzero, kept))
+        if count:
+            best = xp.argpartition(-scores, min(count, scores.size - 1))[:count]
+            self._add(xp.sort(best))
+
+    def _scores(self):
+        point, xp = self.point, self.xp
+        if not math.isfinite(point.M):
+            return point.violation
+        scores = xp.empty_like(point.g)
+        point.problem.kernels.prox_scores(point.penalty, point.x, point.g, point.L, scores)
+        return scores
+
+    def _add(self, new):
+        xp, design = self.xp, self.point.problem.design
+        self.inside[new] = True
+        self.where = xp.concatenate([self.where, new])
+        if design.sparse:
+            self.columns = design.columns(self.where)
+            return
+        fresh = design.X.T[new]
+        old = self.columns
+        self.columns = fresh if old is None else xp.concatenate([old, fresh])
+
+    def solve(self, tol):
+        """Solve the problem in play; return the point (p,) and the number of Newton steps."""
+        point, be, where = self.point, self.be, self.where
+        self.penalty = self._on_host(penalties.take(point.penalty, where))
+        w, g, unit, L = (
+            np.array(be.host(v[where]), np.float64)
+            for v in (point.x, point.g, point.unit, point.L)
+        )
+        self.w, self.unit, self.L = w, unit, L
+        self.c, self.z, self.r = point.c, point.z, point.r
+        goal, self.passes = self._goal(tol), 0.0
+        share = self.size / max(point.problem.size, 1)
+        newton = 0
+        for step in range(_STEPS):
+            if step:
+                g = self._gradient()
+            violation = self._violation(g)
+            worst = max(violation.max(initial=0.0), abs(self._balance()))
+            if worst <= goal:
+                break
+            self.passes += 3.0 * share
+            newton += 1
+            if not self._step(g, worst, goal):
+                break
+        x = point.x.copy()
+        x[where] = self.xp.asarray(self.w, x.dtype)
+        return x, newton
+
+    def _goal(self, tol):
+        """Return the violation on the working set that is small enough for now."""
+        point = self.point
+        goal = 0.3 * tol * point.scale
+        if point.has_gap:
+            # A violation v costs v / alpha of the objective.
+            alpha = float(self.penalty.alpha.max())
+            goal *= (alpha or 1.0) / point.scale
+            return max(min(0.1 * self.outside, 0.1 * alpha or math.inf), goal)
+        return max(0.1 * self.outside, goal)
+
+    def _on_host(self, penalty):
+        return type(penalty)(*(np.asarray(self.be.host(f), np.float64) for f in penalty))
+
+    def _balance(self):
+        """Return the derivative by the intercept."""
+        if not self.point.problem.fit_intercept:
+            return 0.0
+        return float(self.be.host(self.r.sum(dtype=np.float64)))
+
+    def _gradient(self):
+        g = self.columns.T @ self.r if self._sparse else self.columns @ self.r
+        return np.array(self.be.host(g), np.float64)
+
+    @property
+    def _sparse(self):
+        return self.point.problem.design.sparse
+
+    def _violation(self, g):
+        kernels = get_backend("numpy").kernels("solvers.bcd")
+        out = np.empty_like(g)
+        kernels.distances(self.penalty, self.w, g, out)
+        if not self.point.elastic:
+            steps = np.empty_like(g)
+            kernels.prox_steps(self.penalty, self.w, g, self.L, steps)
+            out = np.maximum(out, self.L * abs(steps))
+        return out / self.unit
+
+    def _step(self, g, worst, goal):
+        """Make a step on the coefficients that may move; tell whether it led anywhere."""
+        point = self.point
+        if not point.elastic:
+            return self._majorised_step(g, worst, goal)
+        model = self._model_of(self._movable(g), self._curvatures(), worst, goal)
+        S, balance = model.S, self._balance()
+        v, q = self.w[S].copy(), g[S] - model.pull(balance)
+        alpha = float(self.penalty.alpha.max())
+        # Far from the optimum a rough step is as good; near it, errors must shrink like squares.
+        tol = 0.05 * worst * (min(1.0, worst / alpha) if alpha else 1.0)
+        penalty = penalties.take(self.penalty, S)
+        l1qp(
+            model.H,
+            q,
+            v,
+            penalty,
+            tol=max(tol, 0.1 * goal),
+            unit=self.unit[S],
+            factor=model.factor,
+        )
+        d = v - self.w[S]
+        dc = model.intercept(d, balance)
+        return self._search(S, d, dc, g[S] @ d + balance * dc + self._growth(S, d))
+
+    def _majorised_step(self, g, worst, goal):
+        """Minimise an upper bound, then make a Newton step on the coefficients that are not zero.
+
+        Second derivatives that are never too small keep the problem in each coefficient convex.
+        """
+        point = self.point
+        S, balance = np.flatnonzero(self.L > 0.0), self._balance()
+        model = self._model_of(S, point.M * point.problem.s, worst, goal)
+        S = model.S
+        v, q = self.w[S].copy(), g[S] - model.pull(balance)
+        exact = isinstance(point.problem.loss, losses.Squared)
+        tol = 0.5 * goal if exact else max(0.1 * worst, 0.5 * goal)
+        penalised_qp(model.H, q, v, penalties.take(self.penalty, S), tol=tol, unit=self.unit[S])
+        d = v - self.w[S]
+        # An upper bound that falls needs no search.
+        moved = self._search(S, d, model.intercept(d, balance), 0.0)
+        if exact or not moved or not has_slopes(self.penalty):
+            return moved
+        return self._face_step() or moved
+
+    def _face_step(self):
+        F = np.flatnonzero(self.w)
+        model = _Model(self, F, self._curvatures())
+        g, balance = self._gradient(), self._balance()
+        step = face_step(
+            model.H, g[F] - model.pull(balance), self.w[F], penalties.take(self.penalty, F)
+        )
+        if step is None:
+            return False
+        d = step[1]
+        dc = model.intercept(d, balance)
+        return self._search(F, d, dc, min(g[F] @ d + balance * dc + self._growth(F, d), -1e-300))
+
+    def _growth(self, S, d):
+        """Return by how much the penalty grows."""
+        penalty_sum = get_backend("numpy").kernels("solvers.bcd").penalty_sum
+        penalty = penalties.take(self.penalty, S)
+        return penalty_sum(penalty, self._moved(S, d)) - penalty_sum(penalty, self.w[S])
+
+    def _moved(self, S, d):
+        w = self.w[S] + d
+        # Rounding must not lead out of the bounds.
+        return np.clip(w, self.penalty.lo[S], self.penalty.hi[S]) if self.point.elastic else w
+
+    def _movable(self, g):
+        """Return which coefficients of the working set are not zero or may leave it soon."""
+        L = self.L if math.isfinite(self.point.M) else np.ones_like(self.L)
+        steps = np.empty_like(g)
+        kernels = get_backend("numpy").kernels("solvers.bcd")
+        kernels.prox_steps(self.penalty, self.w, _NEAR * g, L, steps)
+        return np.flatnonzero((self.L > 0.0) & ((self.w != 0.0) | (steps != 0.0)))
+
+    def _model_of(self, S, D, worst, goal):
+        """Return second derivatives for S at least, older ones if they serve."""
+        if self.model is not None and self.model.serves(D, worst, goal):
+            self.model.extend(S)
+        else:
+            self.model = _Model(self, S, D)
+        return self.model
+
+    def _curvatures(self):
+        problem = self.point.problem
+        D = problem.curvatures(self.z)
+        top, some = self.be.host((D / problem.s).max(), D.sum())
+        bound = self.point.M if math.isfinite(self.point.M) else max(float(top), 1.0)
+        # The share of the bound keeps directions without curvature from being endless.
+        floor = max(self.damping, 1e-12, 1e-3 if some <= 0.0 else 0.0)
+        return D + (floor * bound) * problem.s
+
+    def _search(self, S, d, dc, promised):
+        """Move by a part of (d, dc) that makes the objective fall as promised, but for a part."""
+        problem, loss = self.point.problem, losses.bind(self.point.problem.loss)
+        dz = self._predict(S, d) + self.xp.asarray(dc, self.z.dtype)
+        size = self.point.scale_of_values
+        t = 1.0
+        for _ in range(40):
+            change = float(problem.kernels.loss_change(loss, problem.y, self.z, dz, t, problem.s))
+            change += self._growth(S, t * d)
+            # Below the rounding of the sums nothing can be said against a Newton step.
+            if change <= 1e-4 * t * promised or (t == 1.0 and abs(promised) <= 1e-13 * size):
+                break
+            t *= 0.5
+        else:
+            return self._damp(0.0)
+        self.w[S] = self._moved(S, t * d)
+        self.c = self.c + t * dc
+        self.z = self.z + t * dz
+        self.r = problem.slopes(self.z)
+        return self._damp(t)
+
+    def _damp(self, t):
+        """Trust second derivatives less after a short step; tell whether to go on."""
+        if t < 0.25:
+            if self.damping >= 1.0:
+                return t > 0.0
+            self.damping, self.model = min(max(10.0 * self.damping, 1e-2), 1.0), None
+        elif t == 1.0 and self.damping:
+            self.damping = 0.1 * self.damping if self.damping > 1e-3 else 0.0
+        return True
+
+    def _predict(self, S, d):
+        d = self.xp.asarray(d, self.z.dtype)
+        S = self.xp.asarray(S)
+        if self._sparse:
+            full = self.xp.zeros(self.size, self.z.dtype)
+            full[S] = d
+            return self.columns @ full
+        return d @ self.columns[S]
+
+    def gram(self, A, B, D):
+        """Return ``X_A^T diag(D) X_B`` for members of the working set, on the host."""
+        xp = self.xp
+        A, B = xp.asarray(A), xp.asarray(B)
+        if self._sparse:
+            right = self.columns[:, B].multiply(D[:, None]).tocsc()
+            H = (self.columns[:, A].T @ right).toarray()
+        else:
+            root = xp.sqrt(D)
+            left = self.columns[A] * root
+            # NumPy sees that a matrix meets its own transpose, and halves the work.
+            H = left @ (left if A is B else self.columns[B] * root).T
+        return np.asarray(self.be.host(H), np.float64)
+
+    def mixed(self, S, D):
+        """Return ``X_S^T D``, on the host."""
+        S = self.xp.asarray(S)
+        h = self.columns[:, S].T @ D if self._sparse else self.columns[S] @ D
+        return np.asarray(self.be.host(h), np.float64)
+
+
+class _Model:
+    """Second derivatives on some coefficients, with the intercept eliminated.
+
+    Attributes
+    ----------
+    S : numpy.ndarray of int
+        The coefficients, by their place in the working set.
+    H : numpy.ndarray
+        Their second derivatives.
+    factor : Factor
+    """
+
+    def __init__(self, work, S, D):
+        self.work, self.S, self.D = work, S, D
+        self.before = math.inf
+        self.fit_intercept = work.point.problem.fit_intercept
+        self.total = float(work.be.host(D.sum(dtype=np.float64)))
+        self._take(work.gram(S, S, D), S)
+
+    def serves(self, D, worst, goal):
+        """Tell whether it is near enough to second derivatives with curvatures D."""
+        off = float(self.work.be.host(abs(D - self.D).sum(dtype=np.float64))) / self.total
+        before, self.before = self.before, worst
+        if off == 0.0:
+            return True
+        # A step with errors of this share leaves that share of the violation, unless they fall on
+        # directions with little curvature. Second derivatives cost as much as some steps, the
+        # more the larger they are.
+        steps = math.log(max(worst / goal, 1.0)) / -math.log(off) if off < _STALE else math.inf
+        return worst <= 0.3 * before and steps <= 1.0 + self.S.size / 30
+
+    def extend(self, S):
+        """Take in the coefficients of S that are not there."""
+        new = np.setdiff1d(S, self.S)
+        if not new.size:
+            return
+        m, S = self.S.size, np.concatenate([self.S, new])
+        H = np.empty((S.size, S.size))
+        H[:m, :m] = self.full
+        H[:, m:] = self.work.gram(S, new, self.D)
+        H[m:, :m] = H[:m, m:].T
+        self.S = S
+        self._take(H, S)
+
+    def _take(self, H, S):
+        self.full = H
+        if self.fit_intercept:
+            self.mixed = self.work.mixed(S, self.D)
+            H = H - np.outer(self.mixed, self.mixed) / self.total
+        self.H, self.factor = H, Factor(H)
+
+    def pull(self, balance):
+        """Return what the best intercept takes off the gradient on S."""
+        return self.mixed * (balance / self.total) if self.fit_intercept else 0.0
+
+    def intercept(self, d, balance):
+        """Return the intercept's part of a step."""
+        return -(balance + self.mixed @ d) / self.total if self.fit_intercept else 0.0

@@ -1,0 +1,272 @@
+"""Squared loss with an elastic penalty and bounds: greedy working sets and exact small problems.
+
+Rounds of: gradient and duality gap, a working set of the best coefficients by the GS-q rule, its
+Gram matrix, and the problem restricted to it, solved by `l1qp`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import penalties
+from ._l1qp import Factor, l1qp
+
+# A column whose variance is below this part of its square is a constant, up to rounding.
+_CONSTANT = 1e-13
+
+
+def solve_squares(problem, watch, options):
+    """Solve a `GLM` with squared loss and an `ElasticBox`; an engine, see `_engines`."""
+    from ._driver import Answer
+
+    squares = _Squares(problem)
+    x, _ = options.x0 or problem.zeros()
+    report = squares.move(x)
+    watch.npass += 2.0
+    watch.used = {"partition": "variable", "selection": "gsq", "update": "prox_newton"}
+    if report.value <= watch.tol:
+        watch.record(x, squares.intercept(), iterations=0, **report._asdict())
+    work = _WorkingSet(squares)
+    for _ in watch.run:
+        work.grow()
+        x, newton = work.solve(watch.tol)
+        report = squares.move(x, work)
+        watch.n_newton += newton
+        watch.n_blocks += 1
+        watch.npass += 1.0 + 2.0 * work.size / problem.size
+        watch.active_set = work.where
+        if watch.record(x, squares.intercept(), block=work.size, **report._asdict()):
+            break
+    return Answer(squares.x, squares.intercept())
+
+
+class Report(NamedTuple):
+    """How good a point is, as far as the solver knows."""
+
+    fun: float
+    value: float
+    gap: float
+
+
+class _Squares:
+    """A point `x` of the whole problem: residual `r`, gradient `g`, how good it is.
+
+    Everything is in terms of ``sqrt(s) X``, centred where there is an intercept.
+    """
+
+    def __init__(self, problem):
+        self.problem, self.xp, self.be = problem, problem.xp, problem.be
+        xp, s = problem.xp, problem.s
+        self.penalty = problem.bound
+        self.total = s.sum(dtype=np.float64)
+        self.root = xp.sqrt(s)
+        square, mean, cross = problem.moments
+        self.mean = mean / self.total
+        self.L = xp.where(problem.lipschitz > _CONSTANT * square, problem.lipschitz, 0.0)
+        self.level = (s @ problem.y) / self.total if problem.fit_intercept else 0.0
+        self.y = self.root * (problem.y - self.level)
+        alpha, ridge, lo, hi = self.penalty
+        free = (lo == -np.inf) | (lo == 0.0)
+        self.top, largest, plain = self.be.host(
+            alpha.max(), ridge.max(), (free & (hi == np.inf) & (alpha > 0.0)).all()
+        )
+        # The conjugate of the penalty is 0 wherever it is finite.
+        self.plain = plain and largest == 0.0
+        # Without a penalty there is no dual point: the gradient judges.
+        self.has_gap = self.top > 0.0 or largest > 0.0
+        self.unit = xp.ones_like(alpha)
+        if self.top > 0.0:
+            self.unit = xp.where(alpha > 0.0, alpha / self.top, 1.0)
+        self.start, _ = problem.zeros()
+        self.kernels = self.be.kernels("solvers.bcd", "screen")
+        first = cross - self.level * mean
+        self._first = -first.astype(problem.dtype)
+        self.scale = self.be.host(0.5 * (self.y @ self.y) if self.has_gap else abs(first).max())
+        self.scale = self.scale or 1.0
+
+    def intercept(self):
+        """Return the best intercept."""
+        problem = self.problem
+        if not problem.fit_intercept:
+            return problem.zeros()[1]
+        return self.xp.asarray(self.level - self.mean @ self.x, problem.dtype)
+
+    def move(self, x, work=None):
+        """Go to a point and return its `Report`; `work` knows the predictions."""
+        problem = self.problem
+        self.x = x
+        first = None
+        if work is not None:
+            self.r = self.y - work.predict(x)
+        elif self.be.host((x != 0).any()):
+            z = problem.design.dot(x)
+            if problem.fit_intercept:
+                z = z - self.mean @ x
+            self.r = self.y - self.root * z.astype(problem.dtype)
+        else:
+            self.r, first = self.y, self._first
+        self.g = first if first is not None else -problem.design.rdot(self.root * self.r)
+        return self._measure()
+
+    def _measure(self):
+        x, g, be, xp = self.x, self.g, self.be, self.xp
+        self.scores, self.violations, steepness = xp.empty((3, x.size), x.dtype)
+        self.kernels.survey(
+            self.penalty, x, g, self.L, self.unit, self.scores, self.violations, steepness
+        )
+        rr, ry, size, self.worst, steepest = be.host(
+            self.r @ self.r,
+            self.r @ self.y,
+            self.problem.penalty_sum(x),
+            self.violations.max(),
+            steepness.max(),
+        )
+        primal = 0.5 * rr + size
+        if not self.has_gap:
+            return Report(primal, self.worst / self.scale, np.nan)
+        gap = primal - self._dual(rr, ry, steepest)
+        return Report(primal, max(gap, 0.0) / self.scale, gap)
+
+    def _dual(self, rr, ry, steepest):
+        """Return the dual objective at the best multiple of the residual."""
+        limit = self.top / steepest if steepest > 0.0 else np.inf
+        k = min(ry / rr if self.plain and rr > 0.0 else 1.0, limit)
+        dual = k * ry - 0.5 * k * k * rr
+        return dual if self.plain else dual - self._conjugate(-k * self.g)
+
+    def _conjugate(self, t):
+        """Return ``sum_j sup_w t_j w - G_j(w)``; unpenalised coefficients count as 0."""
+        xp, (alpha, ridge, lo, hi) = self.xp, self.penalty
+        beyond = xp.sign(t) * xp.maximum(abs(t) - alpha, 0.0)
+        end = xp.where(beyond > 0.0, hi, xp.where(beyond < 0.0, lo, 0.0))
+        w = xp.where(ridge > 0.0, beyond / xp.where(ridge > 0.0, ridge, 1.0), end)
+        w = xp.clip(xp.where(xp.isfinite(w), w, 0.0), lo, hi)
+        return self.be.host((t * w - alpha * abs(w) - 0.5 * ridge * w * w).sum(dtype=np.float64))
+
+
+class _WorkingSet:
+    """The coefficients in play: their columns, Gram matrix, and small problem.
+
+    Attributes
+    ----------
+    where : array of int
+        Which they are, in the order in which they came.
+    """
+
+    def __init__(self, squares):
+        self.squares, self.be, self.xp = squares, squares.be, squares.xp
+        n, p = squares.problem.design.shape
+        self.first = max(10, int((2 * p) ** 0.5))
+        self.where = self.xp.zeros(0, np.int64)
+        self.inside = self.xp.zeros(p, bool)
+        self.columns, self.outside = None, 0.0
+        self.sparse = squares.problem.design.sparse
+        self.rows = self.xp.empty((0, n), squares.root.dtype)
+        self.G = np.empty((0, 0))
+        self.factor = Factor(self.G)
+
+    @property
+    def size(self):
+        """Number of coefficients."""
+        return self.where.size
+
+    def grow(self):
+        """Take in the coefficients that promise most, by the GS-q rule."""
+        squares, xp, be = self.squares, self.xp, self.be
+        x = squares.x
+        scores = squares.scores
+        scores[self.where] = 0.0
+        scores = xp.where((x != squares.start) & ~self.inside & (squares.L > 0.0), np.inf, scores)
+        found, kept, nonzero, outside = be.host(
+            (scores > 0.0).sum(),
+            (scores == np.inf).sum(),
+            (x != 0.0).sum(),
+            xp.where(self.inside, 0.0, squares.violations).max(),
+        )
+        self.outside = outside
+        count = min(found, max(self.first, nonzero // 2, kept))
+        if not count:
+            return
+        new = (
+            xp.argpartition(-scores, count - 1)[:count]
+            if count < scores.size
+            else xp.arange(count)
+        )
+        self._add(xp.sort(new))
+
+    def _add(self, new):
+        """Take in columns, and their products with all columns in play."""
+        xp, m = self.xp, self.size
+        self.inside[new] = True
+        self.where = xp.concatenate([self.where, new])
+        total = self.size
+        if total > self.G.shape[0]:
+            self.G = _grown(np, self.G, m, (2 * total, 2 * total))
+        block = self.be.host(self._sparse(new) if self.sparse else self._dense(new))
+        self.G[m:total, :total] = block
+        self.G[:m, m:total] = block[:, :m].T
+
+    def _dense(self, new):
+        squares, total = self.squares, self.size
+        design, root, m = squares.problem.design, squares.root, total - new.size
+        if total > self.rows.shape[0]:
+            self.rows = _grown(self.xp, self.rows, m, (2 * total, root.size))
+        fresh = self.rows[m:total]
+        if design.fortran:
+            self.xp.multiply(design.X.T[new], root, out=fresh)
+        else:
+            squares.kernels.gather(design.X, new, root, fresh)
+        if squares.problem.fit_intercept:
+            fresh -= squares.mean[new].astype(root.dtype)[:, None] * root
+        return fresh @ self.rows[:total].T
+
+    def _sparse(self, new):
+        squares = self.squares
+        problem = squares.problem
+        fresh = problem.design.columns(new)
+        self.columns = problem.design.columns(self.where)
+        block = (fresh.multiply(problem.s[:, None]).tocsc().T @ self.columns).toarray()
+        if problem.fit_intercept:
+            block -= squares.total * squares.mean[new][:, None] * squares.mean[self.where]
+        return block
+
+    def predict(self, x):
+        """Return ``sqrt(s) X x``, centred where there is an intercept."""
+        squares = self.squares
+        w = x[self.where]
+        if not self.sparse:
+            return w @ self.rows[: self.size]
+        z = self.columns @ w
+        if squares.problem.fit_intercept:
+            z = z - squares.mean[self.where] @ w
+        return (squares.root * z).astype(squares.problem.dtype)
+
+    def solve(self, tol):
+        """Solve the problem in play; return the point (p,) and the number of Newton steps."""
+        squares, be, where = self.squares, self.be, self.where
+        penalty = penalties.take(squares.penalty, where)
+        penalty = type(penalty)(*(np.asarray(be.host(f), np.float64) for f in penalty))
+        w, g, unit = (
+            np.array(be.host(v[where]), np.float64) for v in (squares.x, squares.g, squares.unit)
+        )
+        goal = tol * squares.scale
+        if squares.has_gap:
+            goal /= max(float(abs(w) @ unit), 1e-300)
+        goal = max(0.1 * self.outside, 0.3 * goal)
+        if squares.has_gap:
+            goal = min(goal, 0.1 * be.host(squares.penalty.alpha.max()) or np.inf)
+        # A start that is better than this would never move.
+        goal = min(goal, 0.1 * squares.worst)
+        self.factor.G = self.G
+        _, newton = l1qp(self.G, g, w, penalty, tol=goal, unit=unit, factor=self.factor)
+        x = squares.x.copy()
+        x[where] = self.xp.asarray(w, x.dtype)
+        return x, newton
+
+
+def _grown(xp, old, used, shape):
+    """Return a larger array that begins with the used rows, and columns, of the old one."""
+    new = xp.empty(shape, old.dtype)
+    width = min(old.shape[1], used if shape[0] == shape[1] else shape[1])
+    new[:used, :width] = old[:used, :width]
+    return new

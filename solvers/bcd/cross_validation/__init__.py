@@ -1,0 +1,1 @@
+"""Estimators that choose a penalty by cross-validation."""

@@ -1,0 +1,1 @@
+"""Kernels for penalties of groups, in twins."""

@@ -1,0 +1,1 @@
+"""Host kernels of proximal Newton steps: small problems, on the CPU wherever the data are."""

@@ -1,0 +1,47 @@
+"""Numba kernels for small quadratics with any penalty; there are no CUDA twins.
+
+Steps of single coefficients depend on each other one by one, so they are made on the host wherever
+the data are. Rows and columns of G beyond the length of w do not count.
+"""
+
+from ...._core.kernels.jit import EXACT, kernel
+from ...._core.kernels.rules import bend, distance, prox, slope
+
+
+@kernel(fastmath=EXACT)
+def descend(G, g, w, penalty, unit, count, tol):
+    """Make up to `count` cyclic sweeps of proximal steps, fewer once no violation is above `tol`.
+
+    A violation is the distance to the subdifferential, or the proximal step times ``G_jj`` where
+    that is more: at a kink without an end (`Lq`) any gradient is in the subdifferential. It is
+    taken before the coefficient moves, in multiples of `unit` (m,). `w` and its gradient `g` are
+    updated. Returns the largest violation of the last sweep.
+    """
+    m = w.size
+    worst = 0.0
+    for _ in range(count):
+        worst = 0.0
+        for j in range(m):
+            L = G[j, j]
+            if L <= 0.0:
+                continue
+            new = prox(penalty, w[j] - g[j] / L, 1.0 / L, j)
+            d = new - w[j]
+            worst = max(worst, max(L * abs(d), distance(penalty, w[j], g[j], j)) / unit[j])
+            if d != 0.0:
+                w[j] = new
+                for i in range(m):
+                    g[i] += d * G[j, i]
+        if worst <= tol:
+            break
+    return worst
+
+
+@kernel(fastmath=EXACT)
+def slopes_and_bends(penalty, w, first, second):
+    """Set two arrays to the derivatives of a penalty; 0 where a coefficient is 0."""
+    for j in range(w.size):
+        first[j] = second[j] = 0.0
+        if w[j] != 0.0:
+            first[j] = slope(penalty, w[j], j)
+            second[j] = bend(penalty, w[j], j)

@@ -1,0 +1,1 @@
+"""Choosing blocks: largest scores, sums over blocks, a heap, pursuit."""

@@ -1,0 +1,189 @@
+"""Numba kernels that choose blocks; `gpu.py` launches their CUDA twins.
+
+Scores are float64. Of equal ones the lowest index wins.
+"""
+
+import numpy as np
+
+from ...._core.kernels.jit import EXACT, REDUCE, kernel
+
+
+@kernel(fastmath=EXACT)
+def top(scores, out):
+    """Set `out` to the indices of the largest scores, ascending; NaN counts as the smallest.
+
+    Hoare's selection finds the smallest score that belongs to them, in linear time on average.
+    """
+    n, size = scores.size, out.size
+    work = np.empty(n)
+    for i in range(n):
+        work[i] = scores[i] if scores[i] == scores[i] else -np.inf
+    low, high, last = 0, n - 1, size - 1
+    while low < high:
+        pivot = _middle(work[low], work[(low + high) // 2], work[high])
+        i, j = low, high
+        while i <= j:
+            while work[i] > pivot:
+                i += 1
+            while work[j] < pivot:
+                j -= 1
+            if i <= j:
+                work[i], work[j] = work[j], work[i]
+                i += 1
+                j -= 1
+        if last <= j:
+            high = j
+        elif last >= i:
+            low = i
+        else:
+            break
+    least, above = work[last], 0
+    for i in range(n):
+        above += scores[i] > least
+    ties, place = size - above, 0
+    for i in range(n):
+        if scores[i] > least:
+            out[place] = i
+            place += 1
+        elif ties > 0 and (scores[i] == least or (scores[i] != scores[i] and least == -np.inf)):
+            out[place] = i
+            place += 1
+            ties -= 1
+
+
+@kernel(inline=True)
+def _middle(a, b, c):
+    """Return the median of three numbers."""
+    return max(min(a, b), min(max(a, b), c))
+
+
+@kernel(fastmath=REDUCE)
+def block_sums(scores, ptr, idx, out):
+    """Set `out` to the sums of scores over blocks."""
+    for b in range(out.size):
+        total = 0.0
+        for k in range(ptr[b], ptr[b + 1]):
+            total += scores[idx[k]]
+        out[b] = total
+
+
+@kernel(fastmath=EXACT)
+def pursue(H, g, chosen):
+    """Choose unknowns one by one, each the one by which the quadratic model falls most.
+
+    Parameters
+    ----------
+    H : array, shape (c, c)
+        Second derivatives between candidates.
+    g : array, shape (c,)
+        Their gradient.
+    chosen : array of int64, shape (size,)
+        Set to the candidates in the order of choice; -1 where none is left that helps.
+
+    Returns
+    -------
+    float
+        ``g_b^T H_bb^-1 g_b`` of the chosen ones b: twice the fall.
+
+    Notes
+    -----
+    A Cholesky factorisation whose pivot is the candidate with the largest square of its residual
+    gradient over its remaining diagonal entry.
+    """
+    c = g.size
+    rest, pivot = g.astype(np.float64), np.empty(c)
+    columns = np.zeros((chosen.size, c))
+    for i in range(c):
+        pivot[i] = H[i, i]
+    total = 0.0
+    for k in range(chosen.size):
+        chosen[k] = -1
+        best, best_gain = -1, 0.0
+        for i in range(c):
+            # What is left of a dependent column is rounding.
+            if pivot[i] > 1e-10 * H[i, i]:
+                gain = rest[i] * rest[i] / pivot[i]
+                if gain > best_gain:
+                    best, best_gain = i, gain
+        if best < 0:
+            continue
+        chosen[k] = best
+        total += best_gain
+        root = np.sqrt(pivot[best])
+        step = rest[best] / root
+        for i in range(c):
+            columns[k, i] = H[best, i]
+        for m in range(k):
+            share = columns[m, best]
+            for i in range(c):
+                columns[k, i] -= share * columns[m, i]
+        for i in range(c):
+            columns[k, i] /= root
+            rest[i] -= columns[k, i] * step
+            pivot[i] -= columns[k, i] * columns[k, i]
+        pivot[best] = 0.0
+    return total
+
+
+@kernel(fastmath=EXACT)
+def heap_build(scores, heap, place):
+    """Order unknowns as a heap: no score is larger than that of its parent.
+
+    Parameters
+    ----------
+    scores : array, shape (N,)
+    heap, place : array of int64, shape (N,)
+        Set to the unknown in each position, and to the position of each unknown.
+    """
+    for i in range(heap.size):
+        heap[i] = i
+        place[i] = i
+    for position in range(heap.size // 2 - 1, -1, -1):
+        _sift_down(scores, heap, place, position)
+
+
+@kernel(fastmath=EXACT)
+def heap_update(scores, heap, place, items, new):
+    """Give some unknowns new scores, each in logarithmic time."""
+    for k in range(items.size):
+        i = items[k]
+        scores[i] = new[k]
+        _sift_up(scores, heap, place, place[i])
+        _sift_down(scores, heap, place, place[i])
+
+
+@kernel(fastmath=EXACT)
+def _sift_up(scores, heap, place, position):
+    while position > 0:
+        parent = (position - 1) // 2
+        if not _ahead(scores, heap[position], heap[parent]):
+            return
+        _swap(heap, place, position, parent)
+        position = parent
+
+
+@kernel(fastmath=EXACT)
+def _sift_down(scores, heap, place, position):
+    n = heap.size
+    while True:
+        child = 2 * position + 1
+        if child >= n:
+            return
+        if child + 1 < n and _ahead(scores, heap[child + 1], heap[child]):
+            child += 1
+        if not _ahead(scores, heap[child], heap[position]):
+            return
+        _swap(heap, place, position, child)
+        position = child
+
+
+@kernel(inline=True)
+def _ahead(scores, i, j):
+    return scores[i] > scores[j] or (scores[i] == scores[j] and i < j)
+
+
+@kernel(inline=True)
+def _swap(heap, place, p, q):
+    i, j = heap[p], heap[q]
+    heap[p], heap[q] = j, i
+    place[i], place[j] = q, p

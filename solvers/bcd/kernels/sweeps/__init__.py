@@ -1,0 +1,1 @@
+"""Kernels of loops over single coordinates and of blocks, in twins."""

@@ -1,0 +1,170 @@
+"""Blocks that are not read off the scores of single unknowns: ratios, pursuit, thresholding."""
+
+import copy
+
+import numpy as np
+
+from . import _scores
+
+# Rounds of the search for the best ratio, and of hard thresholding.
+_ROUNDS = 20
+_THRESHOLDINGS = 10
+
+
+def top(state, scores, size):
+    """Return the unknowns with the largest scores, ascending; of equal ones the lowest."""
+    problem = state.problem
+    if size == 1:
+        return scores.argmax().reshape(1)
+    out = problem.xp.empty(size, np.int64)
+    problem.be.kernels("solvers.bcd", "select").top(_filled(state, scores), out)
+    return out
+
+
+def _filled(state, scores):
+    """Prefer what has left zero among unknowns without any score.
+
+    A block that is larger than the number of violations then holds the support as well, and a
+    Newton step on it ends where nothing is violated.
+    """
+    return scores + np.finfo(np.float64).tiny * ((scores == 0) & (state.x != 0))
+
+
+class Ratio:
+    """GSL for any unknowns: the largest ``|g_b|^2 / sum_b L_i``, which bounds that over L_b.
+
+    By Dinkelbach's method: the block with the largest ``g_i^2 - ratio L_i`` has a larger ratio,
+    until it has none.
+    """
+
+    def __init__(self, state, size):
+        self._state, self._size, self.scores = state, size, None
+
+    def __call__(self):
+        state, xp = self._state, self._state.problem.xp
+        kernels, L = state.problem.be.kernels("solvers.bcd", "select"), state.lipschitz
+        square = xp.empty(state.x.size)
+        _scores.squared_distance(
+            state.problem.kernels, state.penalty, state.x, state.gradient(), L, square
+        )
+        ratio, block = -1.0, None
+        for _ in range(_ROUNDS):
+            self.scores = xp.where(L > 0, square - max(ratio, 0.0) * L, -np.inf)
+            new = xp.empty(self._size, np.int64)
+            kernels.top(self.scores, new)
+            total, constant = state.problem.be.host(square[new].sum(), L[new].sum())
+            if not total > ratio * constant * (1.0 + 1e-12):
+                break
+            block, ratio = new, total / constant
+            if ratio == 0.0:
+                break
+        return None, (new if block is None else block)
+
+
+class Pursuit:
+    """GSQ for any unknowns: one after another from twice as many candidates.
+
+    Candidates are those of GSD, whose block is returned where the search finds no better one.
+    """
+
+    def __init__(self, state, size):
+        self._state, self._size = state, size
+        self._diagonal = _scores.variable_diagonal(state, size)
+
+    def __call__(self):
+        state, xp, size = self._state, self._state.problem.xp, self._size
+        kernels = state.problem.be.kernels("solvers.bcd", "select")
+        g = _scores.gradient(state)
+        self.scores = xp.empty(g.size)
+        _scores.gain(
+            state.problem.kernels, state.penalty, state.x, state.gradient(), self._diagonal,
+            self.scores,
+        )  # fmt: skip
+        plain = top(state, self.scores, size)
+        candidates = top(state, self.scores, min(2 * size, g.size))
+        inside = xp.searchsorted(candidates, plain)
+        H = _scores.smooth_bound(state, candidates)
+        chosen, order = xp.empty(size, np.int64), xp.empty(size, np.int64)
+        found = kernels.pursue(H, g[candidates], chosen)
+        known = kernels.pursue(H[inside][:, inside], g[plain], order)
+        found, known, all_chosen = state.problem.be.host(found, known, (chosen >= 0).all())
+        if found > known and all_chosen:
+            return None, xp.sort(candidates[chosen])
+        return None, plain
+
+
+class Thresholding:
+    """GSQ for any unknowns by iterative hard thresholding."""
+
+    def __init__(self, state, size):
+        self._state, self._size = state, size
+        product = _scores.hessian_product(state)
+        self._product = lambda v: product(v) + state.penalty.ridge * v
+        self._step = 1.0 / _spectral_radius(state, self._product)
+        self._inverse = _scores.inverse(state.problem.xp, state.lipschitz + state.penalty.ridge)
+
+    def __call__(self):
+        state = self._state
+        g = _scores.gradient(state)
+        d = self._kept(-g * self._inverse)
+        for _ in range(_THRESHOLDINGS):
+            new = self._kept(d - self._step * (g + self._product(d)))
+            change, length = state.problem.be.host(abs(new - d).max(), abs(new).max())
+            d = new
+            if change <= 1e-10 * length:
+                break
+        self.scores = abs(d)
+        return None, top(state, self.scores, self._size)
+
+    def _kept(self, d):
+        out = self._state.problem.xp.zeros(d.size)
+        block = top(self._state, abs(d), self._size)
+        out[block] = d[block]
+        return out
+
+
+def _spectral_radius(state, product):
+    """Return an estimate from above of the largest eigenvalue of a semi-definite matrix."""
+    xp, host = state.problem.xp, state.problem.be.host
+    # A start that no eigenvector is orthogonal to, for certain.
+    v = xp.asarray(np.random.default_rng(0).standard_normal(state.x.size))
+    value = 0.0
+    for _ in range(50):
+        v = v / xp.sqrt((v * v).sum())
+        w = product(v)
+        new = host(xp.sqrt((w * w).sum()))
+        if not new > 0.0:
+            return 1.0
+        done, value, v = abs(new - value) <= 1e-3 * new, new, w
+        if done:
+            break
+    return 1.05 * value
+
+
+def improvement(state, block):
+    """Return by how much the objective of a smooth problem can fall in a block."""
+    trial = copy.copy(state)
+    trial.x = state.x.copy()
+    xp, host, total = state.problem.xp, state.problem.be.host, 0.0
+    ridge = state.penalty.ridge[block].astype(np.float64)
+    for _ in range(50):
+        x = trial.x[block].astype(np.float64)
+        g = trial.partial(block).astype(np.float64) + ridge * x
+        H = trial.hessian(block).astype(np.float64) + xp.diag(ridge)
+        # Of a singular matrix, and of one without any entry.
+        little = 1e-12 * xp.trace(H) / block.size + np.finfo(np.float64).tiny
+        d = -xp.linalg.solve(H + little * xp.eye(block.size), g)
+        slope = host(g @ d)
+        if not slope < -1e-12 * total:
+            break
+        line, t, change = trial.line(block, d), 1.0, 0.0
+        while t > 1e-10:
+            change = line.change(t) + host(t * (ridge * d) @ (x + 0.5 * t * d))
+            if change <= 1e-4 * t * slope:
+                break
+            t *= 0.5
+        if not change < 0.0:
+            break
+        trial.move(line, t)
+        total -= change
+    return total
