@@ -12,6 +12,7 @@ from ._problem import Problem
 from ._state import open_state
 from .rules import SELECTIONS, UPDATES, cut, has_forests, has_lipschitz, is_smooth
 from .rules._block import BreakdownError
+from .rules._graph import UnboundedError
 
 
 def minimize(
@@ -165,6 +166,9 @@ def descend(problem, watch, options):
             decrease = step(number, block)
         except BreakdownError as reason:
             watch.run.end(Status.NUMERICAL, str(reason))
+            break
+        except UnboundedError as reason:
+            watch.run.end(Status.UNBOUNDED, str(reason))
             break
         if books.over(block, decrease):
             break
