@@ -9,7 +9,7 @@ logistic (B) and multinomial (C) classification without a penalty, label propaga
 (D) and between two moons (E). For each experiment of the paper, the objective less its least
 value, by block updates and by seconds, for the rules that it compares. Writes
 ``results/paper_bcd.md`` and ``.json``, and the figure of the documentation. `--quick` runs all of
-it in small.
+it in small, `--only` some experiments, which take the place of earlier results.
 """
 
 import argparse
@@ -141,10 +141,13 @@ def trace(case, iterations, **rules):
     start = case.scale * model.objective(*model.zeros()) - case.least
     gaps = [start, *(case.scale * res.history["fun"] - case.least)]
     count = [0, *np.minimum(stride * np.arange(1, len(gaps)), max(res.nit, 1)).tolist()]
+    # Enough for a curve.
+    kept = [k for k in range(len(gaps)) if count[k] % STRIDE == 0 or k == len(gaps) - 1]
+    seconds = [0.0, *res.history["seconds"]]
     return {
-        "iteration": count,
-        "gap": [max(float(gap) / start, FLOOR) for gap in gaps],
-        "seconds": [0.0, *res.history["seconds"].tolist()],
+        "iteration": [count[k] for k in kept],
+        "gap": [float(f"{max(gaps[k] / start, FLOOR):.4g}") for k in kept],
+        "seconds": [float(f"{seconds[k]:.4g}") for k in kept],
         "certificate": f"{res.certificate.kind} {res.certificate.value:.1e}",
         "end": res.status.name,
     }
@@ -194,7 +197,8 @@ def step_lengths(options):
     rules = [("sort", "gs"), ("sort", "gsl"), ("variable", "gs"), ("variable", "gsd")]
     entries = []
     for update, word in (("gradient", "exact L"), ("lipschitz_ls", "approximate L")):
-        entries += [(f"{label}, {word}", r) for label, r in grid(options.sizes, update, rules)]
+        made = grid(options.sizes[1:2], update, rules)
+        entries += [(f"{label}, {word}", r) for label, r in made]
     what = "Gradient steps on A: L_b computed, and found by trial"
     return compare(options, "9", what, least_squares(options.n, options.p), entries)
 
@@ -335,7 +339,7 @@ def page(found, command):
         "is certified to. Seconds include everything but compilation. Rules are named as in the "
         "documentation: a partition, then a selection.",
     ]
-    for result in found["figures"]:
+    for result in figures(found):
         limit = max(run["iteration"][-1] for run in result["runs"])
         clock = float(np.median([run["seconds"][-1] for run in result["runs"]]))
         header = ["rules", "size", f"after {max(limit // 10, 1)}", f"after {limit}",
@@ -349,7 +353,7 @@ def page(found, command):
         "optimality is 1e-11 of the penalty's weight.",
         common.markdown(
             ["size", "selection", "block updates", "violation / weight", "support", "objective"],
-            [_count_line(row) for row in found["counts"]],
+            [_count_line(row) for row in found.get("finite_termination", [])],
         ),
         f"`{command}` ({common.machine()}; {versions})\n",
     ]
@@ -385,7 +389,7 @@ def draw(found, path):
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(3, 3, figsize=(14, 11), layout="constrained")
-    for ax, result in zip(axes.ravel(), found["figures"], strict=True):
+    for ax, result in zip(axes.ravel(), figures(found), strict=False):
         sizes = [run["size"] for run in result["runs"]]
         shown = sorted({size for size in sizes if size})
         middle = shown[len(shown) // 2]
@@ -405,34 +409,25 @@ def draw(found, path):
 
 
 def run(options):
-    """Run all experiments; write the tables and the figure."""
-    figures = []
-    for experiment in EXPERIMENTS:
+    """Run the experiments that were asked for; write the tables and the figure."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    store = options.out / "paper_bcd.json"
+    found = json.loads(store.read_text()) if options.only and store.exists() else {}
+    for experiment in (*EXPERIMENTS, finite_termination):
+        if options.only and experiment.__name__ not in options.only:
+            continue
         start = time.perf_counter()
         results = experiment(options)
-        figures += results if isinstance(results, list) else [results]
+        found[experiment.__name__] = results if isinstance(results, list) else [results]
         log.info("%s: %.0f s", experiment.__name__, time.perf_counter() - start)
-    found = {"figures": figures, "counts": finite_termination(options)}
-    options.out.mkdir(parents=True, exist_ok=True)
+        store.write_text(json.dumps(found) + "\n")
     (options.out / "paper_bcd.md").write_text(page(found, options.command))
-    (options.out / "paper_bcd.json").write_text(json.dumps(_thinned(found)) + "\n")
     draw(found, options.figure)
 
 
-def _thinned(found):
-    """Return the results with at most 60 points of each curve."""
-    thin = {"counts": found["counts"], "figures": []}
-    for result in found["figures"]:
-        runs = []
-        for one in result["runs"]:
-            some = np.unique(np.linspace(0, len(one["gap"]) - 1, 60).round().astype(int))
-            short = {
-                name: [float(f"{one[name][k]:.4g}") for k in some]
-                for name in ("iteration", "gap", "seconds")
-            }
-            runs.append({**one, **short})
-        thin["figures"].append({**result, "runs": runs})
-    return thin
+def figures(found):
+    """Return the results of all experiments that were run, in the order of the report."""
+    return [result for step in EXPERIMENTS for result in found.get(step.__name__, [])]
 
 
 def settings(quick):
@@ -454,6 +449,8 @@ def worker(options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small problems, few updates")
+    names = [step.__name__ for step in (*EXPERIMENTS, finite_termination)]
+    parser.add_argument("--only", nargs="+", choices=names, default=[], metavar="EXPERIMENT")
     parser.add_argument("--threads", nargs=1, type=int, default=[1])
     parser.add_argument("--out", type=Path, default=common.RESULTS)
     parser.add_argument("--figure", type=Path, default=FIGURE)
