@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from .._core.arrays import Ingest, is_sparse
 from .._core.validation import check_array, describe
 
