@@ -59,7 +59,6 @@ def message_passing(state, options):
     """Return ``step(number, block)``, which minimises over a block whose graph is a forest."""
     problem, be, xp = state.problem, state.problem.be, state.problem.xp
     graph = _forest.graph_of(be, problem.A)
-    values = problem.A.data if problem.sparse else problem.A[problem.A != 0]
     diagonal, fixed = problem.lipschitz, {}
 
     def prepared(number, block):
@@ -69,7 +68,7 @@ def message_passing(state, options):
         chosen[block] = 0
         trees = _forest.arrange(graph, chosen)
         pivots, factors = diagonal[trees.order], xp.empty(trees.order.size)
-        weight = values[trees.edge] if values.size else xp.zeros(trees.order.size, problem.dtype)
+        weight = _forest.edge_weights(trees, problem.A)
         sound = graph.kernels.factor_forest(trees.levels, trees.up, weight, pivots, factors)
         if not be.host(sound):
             raise UnboundedError("`A` has a negative eigenvalue")
