@@ -24,7 +24,7 @@ class PathResult(BlockResult):
         Objectives.
     gaps : numpy.ndarray, shape (A,)
         Duality gaps; NaN where there are none.
-    values : numpy.ndarray, shape (A,)
+    certified : numpy.ndarray, shape (A,)
         Values of the certificates; `certificate` is the one with the largest.
     nits : numpy.ndarray, shape (A,)
         Iterations for each weight; `nit` is the number of weights.
@@ -36,7 +36,7 @@ class PathResult(BlockResult):
     intercepts: Any
     fun: np.ndarray
     gaps: np.ndarray
-    values: np.ndarray
+    certified: np.ndarray
     nits: np.ndarray
 
     @property

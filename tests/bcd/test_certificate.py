@@ -189,6 +189,27 @@ def test_unpenalised_columns_beside_penalised_ones_keep_the_gap_of_least_squares
         assert found.details["dual"] <= best + 1e-14
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_unpenalised_members_of_groups_keep_the_gap_of_least_squares(rng, share):
+    X, y = rng.normal(size=(15, 6)), rng.normal(size=15) + 2.0
+    weights = np.array([1.0, 0.0, 0.0, 0.0, 0.5, 1.0])
+    groups = [[0, 1], [2, 3], [4, 5]]
+    penalty = penalties.GroupL2(0.1, groups, share)
+    problem = bcd.Problem(X, y, penalty=penalty, weights=weights, fit_intercept=True)
+    l2 = 0.1 * (1.0 - share) * np.sqrt([weights[g] @ weights[g] for g in groups])
+    own = oracles.grouped(groups, l2, 0.1 * share * weights)
+    model = oracles.Model(X, y, "quadratic", own, fit_intercept=True)
+    w, c, best = model.solve()
+    found = bcd.certify(problem, w, intercept=c)
+    assert found.kind == GAP
+    assert found.value <= 1e-12
+    bad = w + 0.1 * rng.normal(size=6)
+    assert bcd.certify(problem, bad).details["dual"] <= best + 1e-14
+    labels = np.sign(y - 2.0)
+    logistic = bcd.Problem(X, labels, datafit="logistic", penalty=penalty, weights=weights)
+    assert bcd.certify(logistic, w).kind == KKT
+
+
 def test_the_kind_says_where_no_dual_point_is_known(rng):
     X, y = rng.normal(size=(12, 4)), rng.normal(size=12)
     labels = np.sign(y)
