@@ -368,11 +368,9 @@ class _GramColumns:
             more[: self._count] = self.kept[: self._count]
             self.kept = more
         X = problem.design.columns(new)
-        if problem.design.sparse:
-            weighted = X.multiply(problem.s[:, None]).tocsc()
-            H = (weighted.T @ problem.design.X).toarray()
-        else:
-            H = (problem.s[:, None] * X).T @ problem.design.X
+        # A compressed matrix is faster times a dense one than times another compressed one.
+        X = X.toarray() if problem.design.sparse else X
+        H = problem.design.rdot(problem.s[:, None] * X).T
         if problem.fit_intercept:
             mean = problem.moments[1]
             H = H - mean[new][:, None] * mean / problem.s.sum(dtype=np.float64)
