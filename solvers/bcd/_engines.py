@@ -91,4 +91,5 @@ ENGINES = {
     "bcd": _bcd,
     "cd": _cd,
     "anderson": _later("._coordinate", "descend_anderson"),
+    "lars": _later("._lars", "solve_lars"),
 }
