@@ -19,6 +19,8 @@ from ._models_glm import huber as huber
 from ._models_glm import logistic as logistic
 from ._models_glm import sparse_regression as sparse_regression
 from ._nmf import nmf as nmf
+from ._path import path as path
+from ._path_result import PathResult as PathResult
 from ._problem import Problem as Problem
 from ._quadratic import quadratic as quadratic
 from ._result import BlockResult as BlockResult

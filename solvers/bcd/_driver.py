@@ -1,5 +1,6 @@
 """From a posed problem to a result: checks of options, the run, certificate and report."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -61,7 +62,33 @@ class Answer(NamedTuple):
     c: Any
 
 
-def solve(
+class _Posed(Exception):  # noqa: N818 (no error: how a front is asked what it would solve)
+    """Carries what a front passes to `solve` back to `posed`."""
+
+
+_asking = ContextVar("asking", default=False)
+
+
+def posed(front, *args, **options):
+    """Return what a front would pass to `solve`: its name, the checked problem, and options."""
+    token = _asking.set(True)
+    try:
+        front(*args, **options)
+    except _Posed as answer:
+        return answer.args
+    finally:
+        _asking.reset(token)
+    raise TypeError(f"{front.__name__} solves nothing through `solve`")
+
+
+def solve(name, problem, **options):
+    """Check the options of a call, solve the problem and return the result; see `solve_now`."""
+    if _asking.get():
+        raise _Posed(name, problem, options)
+    return solve_now(name, problem, **options)
+
+
+def solve_now(
     name,
     problem,
     *,
@@ -83,6 +110,7 @@ def solve(
     time_limit=None,
     progress=False,
     n_threads=None,
+    warn=True,
     kind=BlockResult,
     engines=ENGINES,
     judge=judge,
@@ -99,6 +127,8 @@ def solve(
         Legal values of `method`; keys of `ENGINES`.
     method, ..., n_threads : object
         See `lasso` and `minimize`.
+    warn : bool
+        Whether to warn if the certificate does not hold.
     kind : type
         The result's class.
     engines : dict
@@ -166,7 +196,7 @@ def solve(
             run.status = None
             watch.tol = 0.1 * watch.tol
             options = replace(options, x0=answer)
-        return _finished(problem, answer, certificate, watch, kind, fields)
+        return _finished(problem, answer, certificate, watch, warn, kind, fields)
 
 
 def check_start(problem, x0):
@@ -192,7 +222,7 @@ def check_start(problem, x0):
     return Answer(x, c)
 
 
-def _finished(problem, answer, certificate, watch, kind, fields):
+def _finished(problem, answer, certificate, watch, warn, kind, fields):
     io, xp, details = problem.io, problem.xp, certificate.details
     x, c = answer
     X = x.reshape(problem.shape)
@@ -202,6 +232,7 @@ def _finished(problem, answer, certificate, watch, kind, fields):
     return watch.run.finish(
         kind,
         certificate,
+        warn=warn,
         x=io.out(X),
         intercept=_number(io, c),
         fun=details["primal"],

@@ -313,8 +313,5 @@ def test_single_precision_stays(data):
 
 
 def test_the_family_loads_scikit_learn_only_for_its_estimators():
-    code = (
-        "import sys, solvers.bcd as b; b.lasso; dir(b); "
-        "assert 'sklearn' not in sys.modules"
-    )
+    code = "import sys, solvers.bcd as b; b.lasso; dir(b); assert 'sklearn' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

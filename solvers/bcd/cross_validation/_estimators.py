@@ -310,7 +310,7 @@ def descending(alphas, eps, datafit, X, y, fit_intercept, sample_weight, l1_rati
         datafit,
         X,
         y,
-        penalty="l1",
+        penalty="enet",
         l1_ratio=l1_ratio,
         fit_intercept=fit_intercept,
         sample_weight=sample_weight,
