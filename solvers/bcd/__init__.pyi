@@ -18,6 +18,7 @@ from ._minimize import minimize as minimize
 from ._models_glm import huber as huber
 from ._models_glm import logistic as logistic
 from ._models_glm import sparse_regression as sparse_regression
+from ._nmf import nmf as nmf
 from ._path import path as path
 from ._path_result import PathResult as PathResult
 from ._problem import Problem as Problem

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import losses
 from ._block_gap import Measure
+from ._block_model import is_small
 from ._block_part import Part, fit_intercept
 from ._blocks import blocks_of, distances, penalty_sum, solve_model, take
 
@@ -113,9 +114,17 @@ def _grow(state, working):
     if wanted == 0:
         return working
     best = xp.argpartition(-score, wanted - 1)[:wanted]
-    working = working.copy()
+    # Blocks without a kink are never zero.
+    smooth = (blocks.l2 == 0.0) & ~_any(state, blocks.l1 > 0.0)
+    working = working | (smooth & outside)
     working[best] = True
     return working
+
+
+def _any(state, flags):
+    """Tell for each block whether one of its entries has the flag."""
+    counts = state.xp.bincount(state.blocks.owner, flags, minlength=state.blocks.number)
+    return counts > 0.0
 
 
 def _inner_goal(state, working, eps):
@@ -143,14 +152,13 @@ def _descend(state, working, goal, watch, options):
         if violation <= goal:
             break
         S = xp.arange(w.size) if exact else _near(be, blocks, w, g)
-        model = part.model(problem, state.z, state.r, S)
+        if not is_small(state.z.shape[0], S.size):
+            S = part.whole_features(S)
+        model = part.model(problem, state.z, state.r, g, S)
         tol = goal if exact else max(0.3 * goal, 0.05 * violation * min(1.0, violation / first))
-        solution, steps = solve_model(
-            be, model.H, model.reduced(g[S]), w[S], take(be, blocks, S), 0.5 * tol
-        )
+        step, dc, steps = solve_model(be, model, w[S], take(be, blocks, S), 0.5 * tol)
         d = xp.zeros_like(w)
-        d[S] = solution - w[S]
-        dc = model.intercept_step(d[S])
+        d[S] = step
         watch.n_newton += steps + (not exact)
         watch.n_blocks += 1
         t = _line_search(state, part, blocks, w, g, d, dc)

@@ -58,11 +58,12 @@ class Design:
         """Return some columns as a matrix (n, len), compressed if X is."""
         return self.X[:, where]
 
-    def moments(self, s, y):
-        """Return the sums of ``s x^2``, ``s x`` and ``s x y`` over each column, in float64.
+    def moments(self, s, y=None):
+        """Return the sums of ``s x^2``, ``s x`` and, given y, ``s x y`` over each column.
 
-        A single pass. Vectors s and y (n,) are in float64.
+        A single pass, in float64, as are the vectors s and y (n,).
         """
+        only, y = (2, s) if y is None else (3, y)
         square, mean, cross = out = self.be.xp.empty((3, self.shape[1]))
         kernels = self.be.kernels("solvers.bcd", "screen")
         if self.sparse:
@@ -72,7 +73,7 @@ class Design:
             kernels.moments_columns(self.X.T, s, y, square, mean, cross)
         else:
             kernels.moments_rows(self.X, s, y, square, mean, cross)
-        return out
+        return out[:only]
 
     def astype(self, dtype):
         """Return the same matrix in another precision."""

@@ -75,4 +75,5 @@ ENGINES = {
     "bcd": _later("._minimize", "descend"),
     "cd": _later("._coordinate", "descend_coordinates"),
     "anderson": _later("._coordinate", "descend_anderson"),
+    "lars": _later("._lars", "solve_lars"),
 }

@@ -6,6 +6,8 @@ from .._core.backend import get_backend
 
 # Changes of a face, as a part of its size, up to which its old factor is worth keeping.
 _BORDER = 0.3
+# Sweeps at first, and between Newton steps: these cost less once a factor is known.
+_FIRST_SWEEPS, _SWEEPS = 6, 2
 # Newton steps on one face after another before the next sweeps.
 _FACES = 3
 # Rounds of sweeps and Newton steps before the accuracy reached must do.
@@ -41,7 +43,7 @@ def l1qp(G, g, w, penalty, *, tol, unit=None, factor=None):
     kernels = get_backend("numpy").kernels("solvers.bcd", "working")
     unit = np.ones_like(w) if unit is None else unit
     factor = Factor(G) if factor is None else factor
-    m, newton, count = w.size, 0, 6
+    newton, count = 0, _FIRST_SWEEPS
     worst = np.inf
     for _ in range(_ROUNDS):
         worst = kernels.sweep(G, g, w, penalty, unit, count, tol)
@@ -58,7 +60,7 @@ def l1qp(G, g, w, penalty, *, tol, unit=None, factor=None):
             if d is None or not kernels.walk(G, g, w, penalty, face, d):
                 break
         # As much time in sweeps as in factorisations.
-        count = 2
+        count = _SWEEPS
     return worst, newton
 
 

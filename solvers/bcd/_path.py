@@ -108,6 +108,7 @@ def path(fun, X, y, *, alphas=None, eps=1e-3, **kw):
 def _follow(unit, alphas, run, name, options, limit):
     """Solve for one weight after the other; return the results of those there was time for."""
     points: list[Any] = []
+    unit = replace(unit, memory={})
     start = options.pop("x0")
     for alpha in alphas:
         left = None if limit is None else max(limit - run.seconds, 1e-9)

@@ -6,7 +6,7 @@ import numpy as np
 
 from .._core.result import Status
 from .._core.validation import check_choice, check_positive
-from ._coordinate import descend_coordinates, relax
+from ._coordinate import descend_coordinates, over_relax
 from ._driver import Answer, solve
 from ._measure import Measure
 from ._problem import pose_quadratic
@@ -130,7 +130,7 @@ def quadratic(
         raise ValueError("`method` came as 'cholesky', but `A` is sparse; expected 'auto' or 'cg'")
     if method == "sor" and problem.penalty.alpha > 0:
         raise ValueError("`method` came as 'sor', which is for problems without `l1`")
-    engines = {**ENGINES, "sor": lambda *run: relax(*run, relaxation)}
+    engines = {**ENGINES, "sor": lambda *run: over_relax(*run, relaxation)}
     return solve(
         "quadratic",
         problem,

@@ -13,20 +13,20 @@ from ._l1qp import Factor, l1qp
 
 # A column whose variance is below this part of its square is a constant, up to rounding.
 _CONSTANT = 1e-13
+# Fewest columns that are looked for at a time, and passes that their Gram matrix may cost.
+_LEAST, _PASSES = 10, 2.0
 
 
 def solve_squares(problem, watch, options):
     """Solve a `GLM` with squared loss and an `ElasticBox`; an engine, see `_engines`."""
     from ._driver import Answer
 
-    squares = _Squares(problem)
     x, _ = options.x0 or problem.zeros()
-    report = squares.move(x)
-    watch.npass += 2.0
+    squares, work, report, passes = _begin(problem, x)
+    watch.npass += passes
     watch.used = {"partition": "variable", "selection": "gsq", "update": "prox_newton"}
     if report.value <= watch.tol:
         watch.record(x, squares.intercept(), iterations=0, **report._asdict())
-    work = _WorkingSet(squares)
     for _ in watch.run:
         work.grow()
         x, newton = work.solve(watch.tol)
@@ -38,6 +38,22 @@ def solve_squares(problem, watch, options):
         if watch.record(x, squares.intercept(), block=work.size, **report._asdict()):
             break
     return Answer(squares.x, squares.intercept())
+
+
+def _begin(problem, x):
+    """Return the start, its working set and report, and how many passes that took.
+
+    Along a path the working set goes on with its Gram matrix, and a gradient does not depend on
+    the penalty.
+    """
+    squares = _Squares(problem)
+    memory = {} if problem.memory is None else problem.memory
+    before, work = memory.get("squares"), memory.get("work") or _WorkingSet(squares)
+    work.squares = squares
+    memory.update(squares=squares, work=work)
+    if before is not None and problem.be.host((before.x == x).all()):
+        return squares, work, squares.stay(before), 0.0
+    return squares, work, squares.move(x), 2.0
 
 
 class Report(NamedTuple):
@@ -108,6 +124,11 @@ class _Squares:
         self.g = first if first is not None else -problem.design.rdot(self.root * self.r)
         return self._measure()
 
+    def stay(self, before):
+        """Go to the same point as `before`, under another penalty, and return its `Report`."""
+        self.x, self.r, self.g = before.x, before.r, before.g
+        return self._measure()
+
     def _measure(self):
         x, g, be, xp = self.x, self.g, self.be, self.xp
         self.scores, self.violations, steepness = xp.empty((3, x.size), x.dtype)
@@ -156,10 +177,10 @@ class _WorkingSet:
     def __init__(self, squares):
         self.squares, self.be, self.xp = squares, squares.be, squares.xp
         n, p = squares.problem.design.shape
-        self.first = max(10, int((2 * p) ** 0.5))
+        self.first = max(_LEAST, int((2 * p) ** 0.5))
         self.where = self.xp.zeros(0, np.int64)
         self.inside = self.xp.zeros(p, bool)
-        self.columns, self.outside = None, 0.0
+        self.outside = 0.0
         self.sparse = squares.problem.design.sparse
         self.rows = self.xp.empty((0, n), squares.root.dtype)
         self.G = np.empty((0, 0))
@@ -187,12 +208,19 @@ class _WorkingSet:
         count = min(found, max(self.first, nonzero // 2, kept))
         if not count:
             return
-        new = (
-            xp.argpartition(-scores, count - 1)[:count]
-            if count < scores.size
-            else xp.arange(count)
-        )
+        new = xp.argpartition(-scores, count - 1)[:count]
+        if self.sparse and not kept:
+            new = self._affordable(new[xp.argsort(-scores[new])])
         self._add(xp.sort(new))
+
+    def _affordable(self, new):
+        """Return the first columns, as many as have a Gram matrix that costs a few passes."""
+        starts, n = self.squares.problem.design.X.indptr, self.squares.root.size
+        old = (starts[self.where + 1] - starts[self.where]).sum(dtype=np.float64)
+        mine = (starts[new + 1] - starts[new]).cumsum(dtype=np.float64)
+        cost = mine * (old + mine) / n
+        many = self.be.host((cost <= _PASSES * self.squares.problem.design.size).sum())
+        return new[: max(many, _LEAST)]
 
     def _add(self, new):
         """Take in columns, and their products with all columns in play."""
@@ -202,9 +230,9 @@ class _WorkingSet:
         total = self.size
         if total > self.G.shape[0]:
             self.G = _grown(np, self.G, m, (2 * total, 2 * total))
-        block = self.be.host(self._sparse(new) if self.sparse else self._dense(new))
-        self.G[m:total, :total] = block
-        self.G[:m, m:total] = block[:, :m].T
+        cross = self.be.host(self._sparse(new) if self.sparse else self._dense(new))
+        self.G[:total, m:total] = cross
+        self.G[m:total, :m] = cross[:m].T
 
     def _dense(self, new):
         squares, total = self.squares, self.size
@@ -218,28 +246,30 @@ class _WorkingSet:
             squares.kernels.gather(design.X, new, root, fresh)
         if squares.problem.fit_intercept:
             fresh -= squares.mean[new].astype(root.dtype)[:, None] * root
-        return fresh @ self.rows[:total].T
+        return self.rows[:total] @ fresh.T
 
     def _sparse(self, new):
-        squares = self.squares
-        problem = squares.problem
-        fresh = problem.design.columns(new)
-        self.columns = problem.design.columns(self.where)
-        block = (fresh.multiply(problem.s[:, None]).tocsc().T @ self.columns).toarray()
-        if problem.fit_intercept:
-            block -= squares.total * squares.mean[new][:, None] * squares.mean[self.where]
-        return block
+        squares, X = self.squares, self.squares.problem.design.X
+        cross = self.xp.empty((self.size, new.size))
+        first = self.size - new.size
+        squares.kernels.gram_csc(
+            X.indptr, X.indices, X.data, squares.problem.s, self.where, first, cross
+        )
+        if squares.problem.fit_intercept:
+            mean = squares.mean
+            cross -= squares.total * mean[self.where][:, None] * mean[new]
+        return cross
 
     def predict(self, x):
         """Return ``sqrt(s) X x``, centred where there is an intercept."""
-        squares = self.squares
-        w = x[self.where]
+        squares, w = self.squares, x[self.where]
         if not self.sparse:
             return w @ self.rows[: self.size]
-        z = self.columns @ w
+        X, z = squares.problem.design.X, self.xp.empty_like(squares.root)
+        squares.kernels.dot_csc(X.indptr, X.indices, X.data, self.where, w, z)
         if squares.problem.fit_intercept:
-            z = z - squares.mean[self.where] @ w
-        return (squares.root * z).astype(squares.problem.dtype)
+            z -= (squares.mean[self.where] @ w).astype(z.dtype)
+        return squares.root * z
 
     def solve(self, tol):
         """Solve the problem in play; return the point (p,) and the number of Newton steps."""

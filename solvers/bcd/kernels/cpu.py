@@ -118,7 +118,9 @@ def prox_scores(penalty, w, g, L, out):
     for j in range(w.size):
         out[j] = 0.0
         if L[j] > 0.0:
-            new = prox(penalty, w[j] - g[j] / L[j], 1.0 / L[j], j)
-            d = new - w[j]
-            gain = penalty_value(penalty, w[j], j) - penalty_value(penalty, new, j)
+            # In double precision: a gain is a difference of nearly equal numbers.
+            old = 1.0 * w[j]
+            new = prox(penalty, old - g[j] / L[j], 1.0 / L[j], j)
+            d = new - old
+            gain = penalty_value(penalty, old, j) - penalty_value(penalty, new, j)
             out[j] = max(gain - d * (g[j] + 0.5 * L[j] * d), 0.0)

@@ -2,6 +2,8 @@
 
 from math import inf
 
+import numpy as np
+
 from ...._core.kernels.jit import EXACT, REDUCE, kernel
 from ...._core.kernels.rules import distance, penalty_value, prox
 
@@ -107,3 +109,39 @@ def gather(X, where, root, out):
             j = where[k]
             for i in range(first, last):
                 out[k, i] = root[i] * X[i, j]
+
+
+@kernel(fastmath=REDUCE)
+def dot_csc(starts, rows, values, where, w, out):
+    """Set ``out = X[:, where] w`` for compressed columns."""
+    out[:] = 0.0
+    for k in range(where.size):
+        if w[k] != 0.0:
+            for e in range(starts[where[k]], starts[where[k] + 1]):
+                out[rows[e]] += w[k] * values[e]
+
+
+@kernel(fastmath=REDUCE)
+def gram_csc(starts, rows, values, s, where, first, out):
+    """Set ``out = X_F^T diag(s) X_N`` for columns F = where, and N = where[first:]."""
+    n, total = s.size, where.size
+    # The new columns by rows: then a product visits only what two columns share.
+    begins = np.zeros(n + 2, np.int64)
+    for k in range(first, total):
+        for e in range(starts[where[k]], starts[where[k] + 1]):
+            begins[rows[e] + 2] += 1
+    for i in range(n):
+        begins[i + 2] += begins[i + 1]
+    columns = np.empty(begins[n + 1], np.int64)
+    entries = np.empty(begins[n + 1])
+    for k in range(first, total):
+        for e in range(starts[where[k]], starts[where[k] + 1]):
+            i = rows[e]
+            columns[begins[i + 1]], entries[begins[i + 1]] = k - first, s[i] * values[e]
+            begins[i + 1] += 1
+    out[:] = 0.0
+    for k in range(total):
+        line = out[k]
+        for e in range(starts[where[k]], starts[where[k] + 1]):
+            for o in range(begins[rows[e]], begins[rows[e] + 1]):
+                line[columns[o]] += values[e] * entries[o]
