@@ -166,7 +166,7 @@ class _Squares:
     def _dual(self, rr, ry, steepest):
         """Return the dual objective at the best multiple of the residual."""
         limit = self.top / steepest if steepest > 0.0 else np.inf
-        k = min(ry / rr if self.plain and rr > 0.0 else 1.0, limit)
+        k = min(max(ry / rr, 0.0) if self.plain and rr > 0.0 else 1.0, limit)
         dual = k * ry - 0.5 * k * k * rr
         return dual if self.plain else dual - self._conjugate(-k * self.g)
 
