@@ -250,7 +250,7 @@ def bind(penalty, size, dtype, weights=None, *, xp=np):
         fields[name] = xp.minimum(fields[name], largest)
     if weights is not None and "alpha" in fields:
         with np.errstate(over="ignore"):
-            fields["alpha"] = xp.minimum(fields["alpha"] * weights, largest)
+            fields["alpha"] = xp.minimum(fields["alpha"] * weights, largest).astype(dtype)
     return rules.compiled_class(type(penalty))(**fields)
 
 
@@ -301,8 +301,10 @@ def check(penalty, size, *, xp=np):
 
 def _numbers(field, name, size, xp):
     """Return a field as an array of shape () or (size,) without NaN."""
+    # A string of digits would become a number, and None NaN.
+    wrong = field is None or isinstance(field, str) or getattr(field, "dtype", np.dtype(float)).kind not in "biuf"
     try:
-        numbers = xp.asarray(field, dtype=np.float64)
+        numbers = xp.asarray("" if wrong else field, dtype=np.float64)
     except (TypeError, ValueError):
         raise TypeError(
             f"`{name}` came as {type(field).__name__}; expected a number or an array of numbers"

@@ -6,10 +6,21 @@ import time
 
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.sparse.linalg
 
 from benchmarks import paper_ot
 from benchmarks.common import marginal_error, plan_from_potentials, seconds_if_certified
-from benchmarks.peers import common, completion, completion_implicit, completion_ratings
+from benchmarks.peers import (
+    bcd,
+    bcd_kin,
+    bcd_logistic,
+    bcd_path,
+    common,
+    completion,
+    completion_implicit,
+    completion_ratings,
+)
 from solvers import datasets
 
 
@@ -283,3 +294,86 @@ def test_the_objective_of_implicit_feedback_is_evaluated_as_it_is_written():
     written = 0.5 * np.sum((1 + 0.7 * R) * ((R > 0) - A @ B.T) ** 2)
     written += 1.5 * (np.sum(A**2) + np.sum(B**2))
     assert value == pytest.approx(written)
+
+
+# Block coordinate descent ------------------------------------------------------------------------
+@pytest.mark.parametrize("sparse", [False, True])
+def test_gaps_of_sparse_models_bound_how_far_they_are_from_the_best(sparse):
+    make = datasets.text_like if sparse else datasets.autoregressive
+    X, y, _ = make(60, 40, informative=5, classes=True, rng=0)
+    dense = X.toarray() if sparse else X
+    for kind, best in ((bcd.Squares, _lowest_squares), (bcd_logistic.Classes, _lowest_logistic)):
+        problem = kind(X, y, 0.3 * kind.largest(X, y))
+        w, value, unit = best(dense, y, problem.alpha)
+        assert 0 <= problem.error(w) < 1e-9
+        assert problem.error(np.zeros(40)) * unit >= unit - value
+        moved = w + 0.01 * np.random.default_rng(0).standard_normal(40)
+        assert 1e-6 < problem.error(moved) < 1.0
+        assert problem.error(moved) == pytest.approx(problem.certified(moved), rel=1e-6)
+        assert problem.error(np.nan * w) == np.inf
+        # From the threshold on, zero is the answer.
+        X0 = np.zeros(40)
+        assert kind(X, y, (1 + 1e-9) * kind.largest(X, y)).error(X0) < 1e-8
+        assert kind(X, y, 0.99 * kind.largest(X, y)).error(X0) > 1e-6
+
+
+def _lowest_squares(X, y, alpha):
+    return _lowest(
+        lambda z: (z - y) / y.size, lambda z: 0.5 * np.mean((z - y) ** 2), 1.0, X, y, alpha
+    )
+
+
+def _lowest_logistic(X, y, alpha):
+    def slope(z):
+        return -y / (1 + np.exp(y * z)) / y.size
+
+    return _lowest(slope, lambda z: np.logaddexp(0, -y * z).mean(), 0.25, X, y, alpha)
+
+
+def _lowest(slope, value, curvature, X, y, alpha):
+    """Proximal gradient steps, written out: coefficients, objective, objective at zero."""
+    w, step = np.zeros(X.shape[1]), y.size / (curvature * np.linalg.norm(X, 2) ** 2)
+    for _ in range(20000):
+        v = w - step * (X.T @ slope(X @ w))
+        w = np.sign(v) * np.maximum(np.abs(v) - step * alpha, 0.0)
+    return w, value(X @ w) + alpha * np.abs(w).sum(), value(0.0 * y)
+
+
+def test_a_path_is_as_good_as_its_worst_point():
+    X, y, _ = datasets.autoregressive(50, 20, informative=5, rng=0)
+    alphas = bcd.Squares.largest(X, y) * np.array([0.5, 0.1])
+    good = [_lowest_squares(X, y, alpha)[0] for alpha in alphas]
+    problem = bcd_path.Path(X, y, alphas)
+    assert problem.error(good) < 1e-9
+    assert problem.error([good[0], good[0]]) == bcd.Squares(X, y, alphas[1]).error(good[0]) > 1e-3
+
+
+def test_bounds_groups_and_graphs_are_judged_by_their_own_conditions():
+    problem = bcd_kin.nonnegative(30, 8)
+    best = scipy.optimize.nnls(*problem)[0]
+    assert problem.error(best) < 1e-12
+    assert problem.error(np.linalg.lstsq(*problem)[0]) > 1e-2  # some are negative
+    assert problem.error(0.9 * best) > 1e-2
+    group = bcd_kin.grouped(60, 40, 4, 0.999999)
+    assert group.error(np.zeros(40)) < 1e-4
+    alone = bcd_kin.Grouped(*bcd_kin.grouped(60, 40, 1, 0.3))
+    w = _lowest_squares(alone.X, alone.y, alone.alpha)[0]
+    assert alone.error(w) < 1e-9
+    assert alone.error(w) == pytest.approx(bcd.Squares(*alone[:3]).error(w), abs=1e-12)
+    graph = datasets.lattice_graph(9, labelled=10, rng=0)
+    system = bcd_kin.harmonic(graph)
+    x = scipy.sparse.linalg.spsolve(system.A, system.b)
+    assert system.error(x) < 1e-12
+    # Each value is the mean of its neighbours.
+    full = graph.labels.copy()
+    full[np.isnan(full)] = x
+    mean = graph.W @ full / graph.W.sum(axis=1)
+    np.testing.assert_allclose(mean[np.isnan(graph.labels)], x, atol=1e-10)
+
+
+@pytest.mark.parametrize("peer", ["scikit-learn Lasso", "scikit-learn lars_path"])
+def test_peers_of_sparse_models_are_asked_the_same_question(peer):
+    X, y, _ = datasets.autoregressive(50, 20, informative=5, rng=0)
+    problem = bcd.Squares(X, y, 0.2 * bcd.Squares.largest(X, y))
+    tuned = common.tune(bcd.CONTENDERS[peer](problem), 1e-8, seconds=5.0)
+    assert tuned.certified

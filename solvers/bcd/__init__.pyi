@@ -2,6 +2,7 @@ from ._block_models import group_lasso as group_lasso
 from ._block_models import multinomial as multinomial
 from ._certificate import certify as certify
 from ._certificate_threshold import alpha_max as alpha_max
+from ._clustering import transductive_clustering as transductive_clustering
 from ._estimators import NNLS as NNLS
 from ._estimators import ElasticNet as ElasticNet
 from ._estimators import GroupLasso as GroupLasso
@@ -17,8 +18,13 @@ from ._minimize import minimize as minimize
 from ._models_glm import huber as huber
 from ._models_glm import logistic as logistic
 from ._models_glm import sparse_regression as sparse_regression
+from ._nmf import nmf as nmf
+from ._path import path as path
+from ._path_result import PathResult as PathResult
 from ._problem import Problem as Problem
+from ._quadratic import quadratic as quadratic
 from ._result import BlockResult as BlockResult
+from ._svm import svm_dual as svm_dual
 from .classification._estimators import LabelPropagation as LabelPropagation
 from .classification._estimators import SparseLogisticRegression as SparseLogisticRegression
 from .cross_validation._estimators import ElasticNetCV as ElasticNetCV

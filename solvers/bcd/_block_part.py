@@ -1,8 +1,8 @@
-"""Some coefficients of a model: their columns, gathered, and the quadratic model of the loss."""
-
-from typing import Any, NamedTuple
+"""Some coefficients of a model: their columns, gathered, and quadratic models of the loss."""
 
 import numpy as np
+
+from ._block_model import ColumnModel, MatrixModel, is_small
 
 # Columns with a larger share of stored entries, and no more entries than that, become dense.
 _DENSE, _LARGEST = 0.05, 5e7
@@ -13,7 +13,7 @@ class Part:
 
     Parameters
     ----------
-    state : _State
+    state : State
         The point of the problem.
     where : array of int
         The coefficients, in the order of groups; of whole features.
@@ -34,24 +34,42 @@ class Part:
         """Return the gradient by the coefficients."""
         return (self.columns.T @ r).reshape(-1)
 
-    def model(self, problem, z, r, S):
-        """Return the `Model` of the loss in the entries S of these coefficients."""
-        if self.C == 1:
-            return self._model(problem, z, r, S)
-        return self._softmax_model(problem, z, r, S)
+    def whole_features(self, S):
+        """Return the entries of all features that have one in S."""
+        chosen = self.xp.zeros(self.columns.shape[1], bool)
+        chosen[self.column[S]] = True
+        return self.xp.flatnonzero(chosen[self.column])
 
-    def _model(self, problem, z, r, S):
+    def model(self, problem, z, r, g, S):
+        """Return a quadratic model of the loss in the entries S of these coefficients.
+
+        Parameters
+        ----------
+        z, r : array
+            Predictions and slopes.
+        g : array
+            Gradient by the coefficients.
+        S : array of int
+            Whole features, unless `is_small`.
+        """
+        if not is_small(z.shape[0], S.size):
+            return self.column_model(problem, z, r, S)
+        if self.C == 1:
+            return self._matrix_model(problem, z, r, g, S)
+        return self._softmax_model(problem, z, r, g, S)
+
+    def _matrix_model(self, problem, z, r, g, S):
         D, A = problem.curvatures(z), self.columns[:, S]
         H = _gram(A, D)
         if not problem.fit_intercept:
-            return Model(H, None, None, None)
-        total = self.xp.maximum(D.sum(), np.finfo(float).tiny)
-        cross = (A.T @ D)[:, None]
-        return _without_intercept(H, cross, (1.0 / total).reshape(1, 1), r.sum(axis=0).reshape(1))
+            return MatrixModel(problem.be, H, g[S])
+        inverse = (1.0 / self.xp.maximum(D.sum(), np.finfo(float).tiny)).reshape(1, 1)
+        slope = r.sum(axis=0).reshape(1)
+        return MatrixModel(problem.be, H, g[S], (A.T @ D)[:, None], inverse, slope)
 
-    def _softmax_model(self, problem, z, r, S):
+    def _softmax_model(self, problem, z, r, g, S):
         xp, s, kind = self.xp, problem.s, self.kind[S]
-        q = probabilities(problem, z, r)
+        q = probabilities(problem, r)
         A = self.columns[:, self.column[S]]
         B = _scaled(A, xp.sqrt(s)[:, None] * q[:, kind])
         H = -_dot(B.T, B)
@@ -59,49 +77,23 @@ class Part:
             of = xp.flatnonzero(kind == k)
             H[xp.ix_(of, of)] += _gram(A[:, of], s * q[:, k])
         if not problem.fit_intercept:
-            return Model(H, None, None, None)
+            return MatrixModel(problem.be, H, g[S])
         cross = -(B.T @ (xp.sqrt(s)[:, None] * q))
         cross[xp.arange(S.size), kind] += _column_sums(A, s[:, None] * q[:, kind])
-        return _without_intercept(H, cross, inverse_of_classes(xp, s, q), r.sum(axis=0))
+        inverse = inverse_of_classes(xp, s, q)
+        return MatrixModel(problem.be, H, g[S], cross, inverse, r.sum(axis=0))
+
+    def column_model(self, problem, z, r, S):
+        """Return the model by columns; S holds whole features."""
+        A = self.columns[:, self.column[S][:: self.C]]
+        Q = probabilities(problem, r) if problem.multinomial else None
+        D = problem.curvatures(z) if Q is None else problem.s
+        return ColumnModel(problem.be, A, D, Q, r, problem.fit_intercept)
 
 
-class Model(NamedTuple):
-    """A quadratic model in some coefficients; the intercept follows them.
-
-    Attributes
-    ----------
-    H : array, shape (N, N)
-        Second derivatives.
-    cross : array, shape (N, C), or None
-        Second derivatives by coefficients and intercepts.
-    inverse : array, shape (C, C), or None
-        Inverse of the second derivatives by intercepts.
-    slope : array, shape (C,), or None
-        Gradient by the intercepts.
-    """
-
-    H: Any
-    cross: Any
-    inverse: Any
-    slope: Any
-
-    def reduced(self, g):
-        """Return the gradient g by the coefficients, the intercept eliminated."""
-        if self.cross is None:
-            return g
-        return g - self.cross @ (self.inverse @ self.slope)
-
-    def intercept_step(self, d):
-        """Return the intercept's step to that of the coefficients; a number for one class."""
-        if self.cross is None:
-            return 0.0
-        step = -self.inverse @ (self.slope + self.cross.T @ d)
-        return step if step.size > 1 else step[0]
-
-
-def probabilities(problem, z, r=None):
-    """Return the probability of each class for each sample."""
-    q = problem.slopes(z) if r is None else r.copy()
+def probabilities(problem, r):
+    """Return the probability of each class for each sample, from the slopes."""
+    q = r.copy()
     q[problem.xp.arange(problem.y.size), problem.y] += problem.s
     return q / problem.s[:, None]
 
@@ -113,33 +105,6 @@ def inverse_of_classes(xp, s, q):
     shift = xp.full(H.shape, xp.trace(H) / H.size)
     lift = 1e-14 * xp.trace(H) * xp.eye(q.shape[1])
     return xp.linalg.inv(H + shift + lift)
-
-
-def fit_intercept(problem, z, c):
-    """Return predictions and intercept once the intercept is the best."""
-    xp, be = problem.xp, problem.be
-    for _ in range(50):
-        r = problem.slopes(z)
-        g, size = r.sum(axis=0), abs(r).sum(axis=0)
-        if be.host((abs(g) <= 1e-15 * size).all()):
-            break
-        if problem.multinomial:
-            step = -inverse_of_classes(xp, problem.s, probabilities(problem, z, r)) @ g
-            step = step - step.mean()
-        else:
-            h = problem.curvatures(z).sum()
-            step = -g / xp.maximum(h, 1e-12 * problem.s.sum())
-        loss, t = problem.loss_sum(z), 1.0
-        while problem.loss_sum(z + t * step) > loss and t > 1e-8:
-            t *= 0.5
-        if t <= 1e-8:
-            break
-        z, c = z + t * step, c + t * step
-    return z, c
-
-
-def _without_intercept(H, cross, inverse, slope):
-    return Model(H - cross @ inverse @ cross.T, cross, inverse, slope)
 
 
 def _gather(design, features):

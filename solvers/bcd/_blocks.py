@@ -68,6 +68,11 @@ def take(be, blocks, where):
     return Blocks(ptr, owner, blocks.l1[where], blocks.l2[kept], blocks.ridge[where])
 
 
+def any_of(be, blocks, flags):
+    """Tell for each block whether one of its entries has the flag."""
+    return be.xp.bincount(blocks.owner, flags.astype(float), minlength=blocks.number) > 0.0
+
+
 def penalty_sum(be, blocks, w):
     """Return the penalty of coefficients."""
     total = (blocks.l1 * abs(w)).sum() + 0.5 * (blocks.ridge * w * w).sum()
@@ -83,62 +88,66 @@ def distances(be, blocks, w, g):
     return out
 
 
-def solve_model(be, H, g, w, blocks, tol, *, newton=True, rounds=100):
-    """Minimise ``g . d + d . H d / 2`` and the penalty of ``w + d``, nearly.
+def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100, sweeps=5):
+    """Minimise a quadratic model and the penalty, nearly.
 
     Sweeps over the blocks find the support, Newton steps on it end the work.
 
     Parameters
     ----------
-    H : array, shape (N, N)
-        Symmetric and positive semi-definite.
-    g, w : array, shape (N,)
-        Gradient of the model at w.
+    model : MatrixModel or ColumnModel
+        The model, around w.
+    w : array, shape (N,)
+        Coefficients.
     tol : float
         Largest violation of the optimality conditions.
     newton : bool
         Whether Newton steps are taken; False leaves sweeps.
     rounds : int
         Limit of sweeps and Newton steps in turn.
+    sweeps : int
+        Sweeps of the first round.
 
     Returns
     -------
-    w : array
-        The minimiser.
+    d : array, shape (N,)
+        Step to the minimiser.
+    dc : float or array of shape (C,)
+        Step of the intercept.
     steps : int
         Newton steps taken.
     """
-    kernels = be.kernels("solvers.bcd", "groups")
-    w, g, steps = w.copy(), g.copy(), 0
-    bound = be.xp.empty(blocks.number)
-    kernels.block_bounds(H, blocks.ptr, bound)
-    sweeps = 5
+    before, steps = w, 0
+    blocks, w = model.begin(blocks, w)
+    kinks = be.host((blocks.l1 > 0.0).any() | (blocks.l2 > 0.0).any())
     for _ in range(rounds):
-        kernels.block_sweeps(H, *blocks.arguments, bound, w, g, sweeps, tol)
-        if be.host(distances(be, blocks, w, g).max()) <= tol:
+        if kinks or not newton:
+            model.sweep(w, sweeps, tol)
+        violation = be.host(distances(be, blocks, w, model.g).max())
+        if violation <= tol:
             break
         support = 0
         for _ in range(_NEWTON if newton else 0):
-            moved, support = _newton_step(be, H, g, w, blocks)
+            moved, support = _newton_step(be, model, w, blocks, tol / violation)
             steps += moved
-            if not moved or be.host(distances(be, blocks, w, g).max()) <= tol:
+            violation = be.host(distances(be, blocks, w, model.g).max())
+            if not moved or violation <= tol:
                 break
-        # A factorisation costs as much as that many sweeps.
-        sweeps = max(3, support * support // (6 * w.size))
-    return w, steps
+        sweeps = max(3, model.sweeps(support))
+    return *model.end(w, before), steps
 
 
-def _newton_step(be, H, g, w, blocks):
+def _newton_step(be, model, w, blocks, wanted):
     """Move nonzero and free coefficients by a Newton step; tell whether it helped, and of many."""
     xp = be.xp
-    free = (blocks.l1 + blocks.ridge + blocks.l2[blocks.owner] == 0.0) | (w != 0.0)
-    S = xp.flatnonzero(free)
+    # Where there is no kink at zero, zero is a number as any other.
+    S = xp.flatnonzero((w != 0.0) | (blocks.l1 + blocks.l2[blocks.owner] == 0.0))
     if S.size == 0:
         return False, 0
-    part, u, HS = take(be, blocks, S), w[S], H[:, S]
+    part, u, g = take(be, blocks, S), w[S], model.g[S]
     slope, bend = _smooth_penalty(be, part, u)
-    slope = slope + g[S]
-    d = _solve(be, HS[S] + bend, -slope)
+    slope = slope + g
+    d = model.solve(S, bend, -slope, min(max(0.5 * wanted, 1e-12), 0.1))
     if d is None:
         return False, S.size
     before = penalty_sum(be, part, u)
@@ -147,44 +156,68 @@ def _newton_step(be, H, g, w, blocks):
         new = u + 0.5**k * d
         new = xp.where((part.l1 > 0.0) & (new * u < 0.0), 0.0, new)
         step = new - u
-        dg = HS @ step
-        change, promise = be.host(g[S] @ step + 0.5 * (step @ dg[S]), slope @ step)
+        dg = model.push(S, step)
+        change, promise = be.host(g @ step + 0.5 * (step @ dg[S]), slope @ step)
         change += penalty_sum(be, part, new) - before
         if change <= 1e-4 * promise and promise < 0.0:
             w[S] = new
-            g += dg
+            model.move(dg)
             return True, S.size
         if abs(promise) <= 1e-15 * before:
             break
     return False, S.size
 
 
+class Bend(NamedTuple):
+    """Second derivatives of a penalty: a diagonal, less a matrix of rank one for each block.
+
+    Attributes
+    ----------
+    be : Backend
+    owner : array, shape (N,)
+        The block of each entry.
+    number : int
+        How many blocks there are.
+    straight : array, shape (N,)
+        The diagonal.
+    across, direction : array, shape (N,)
+        The matrices of rank one have the entries ``across_i direction_i direction_j``.
+    """
+
+    be: Any
+    owner: Any
+    number: int
+    straight: Any
+    across: Any
+    direction: Any
+
+    def matrix(self):
+        """Return all of it."""
+        out = self.be.xp.diag(self.straight)
+        if self.be.host(self.across.any()):
+            same = self.owner[:, None] == self.owner
+            out -= same * ((self.across * self.direction)[:, None] * self.direction)
+        return out
+
+    def diagonal(self):
+        """Return the entries on the diagonal."""
+        return self.straight - self.across * self.direction**2
+
+    def times(self, v):
+        """Return the product with a vector."""
+        along = self.be.xp.bincount(self.owner, self.direction * v, minlength=self.number)
+        return self.straight * v - self.across * self.direction * along[self.owner]
+
+
 def _smooth_penalty(be, blocks, w):
     """Return first and second derivatives of the penalty where w is not zero."""
     xp = be.xp
-    slope, bend = blocks.l1 * xp.sign(w) + blocks.ridge * w, xp.diag(blocks.ridge)
-    if _has_norms(be, blocks):
-        size = norms(be, blocks.owner, blocks.number, w)
-        size = xp.where(size > 0.0, size, np.inf)[blocks.owner]
-        direction, inverse = w / size, blocks.l2[blocks.owner] / size
-        slope += blocks.l2[blocks.owner] * direction
-        same = blocks.owner[:, None] == blocks.owner
-        bend += xp.diag(inverse) - same * (inverse[:, None] * direction[:, None] * direction)
-    return slope, bend
-
-
-def _solve(be, A, b):
-    """Return ``A^-1 b``, A lifted a little where it is singular; None if that does not help."""
-    xp = be.xp
-    unit = be.host(xp.trace(A)) / b.size
-    for lift in (1e-14, 1e-12, 1e-10):
-        try:
-            factor = be.cholesky(A + (lift * unit) * xp.eye(b.size))
-        except np.linalg.LinAlgError:
-            continue
-        half = be.linalg.solve_triangular(factor, b, lower=True)
-        return be.linalg.solve_triangular(factor, half, lower=True, trans=1)
-    return None
+    size = norms(be, blocks.owner, blocks.number, w)
+    size = xp.where(size > 0.0, size, np.inf)[blocks.owner]
+    direction, across = w / size, blocks.l2[blocks.owner] / size
+    slope = blocks.l1 * xp.sign(w) + blocks.ridge * w + blocks.l2[blocks.owner] * direction
+    straight = blocks.ridge + across
+    return slope, Bend(be, blocks.owner, blocks.number, straight, across, direction)
 
 
 def _has_norms(be, blocks):

@@ -52,6 +52,10 @@ class Penalty:
         """Return the multiplier of slopes from which a ridge has to pay, or infinity."""
         return math.inf
 
+    def threshold(self, g):
+        """Return the `alpha` from which zero is stationary, where it is 1 in this penalty."""
+        return math.inf
+
 
 class ElasticBox(Penalty):
     """``a |w| + r/2 w^2`` within bounds."""
@@ -92,20 +96,26 @@ class ElasticBox(Penalty):
 
     def reach(self, g):
         """Return the multipliers k for which ``-k g`` has a finite conjugate."""
-        xp = self.xp
         straight = (self.r == 0) & ~self.free
         # Where only one side is open, only one sign of the slope matters.
-        up, down = straight & ~self.above & (g != 0), straight & ~self.below & (g != 0)
-        ratio = self.a / xp.where(g == 0, 1.0, abs(g))
-        most = xp.where((up & (g < 0)) | (down & (g > 0)), ratio, math.inf).min()
-        least = xp.where((up & (g > 0)) | (down & (g < 0)), ratio, math.inf).min()
-        most, least = self.host(most, least)
+        up, down = straight & ~self.above, straight & ~self.below
+        most, least = self.host(self._least_ratio(g, up, down), self._least_ratio(-g, up, down))
         return -least, most
 
     def kink(self, g):
-        held = (self.r > 0) & (self.a > 0) & (g != 0)
-        ratio = self.a / self.xp.where(g == 0, 1.0, abs(g))
-        return self.host(self.xp.where(held, ratio, math.inf).min())
+        held = (self.r > 0) & (self.a > 0)
+        return self.host(self._least_ratio(g, held, held))
+
+    def threshold(self, g):
+        held = ~self.free
+        return _inverse(
+            self.host(self._least_ratio(g, held & (self.hi > 0), held & (self.lo < 0)))
+        )
+
+    def _least_ratio(self, g, up, down):
+        """Return the k from which ``-k g`` pulls some coefficient up, or down, out of its kink."""
+        pulls = (up & (g < 0)) | (down & (g > 0))
+        return self.xp.where(pulls, self.a / self.xp.where(g == 0, 1.0, abs(g)), math.inf).min()
 
     def conjugate(self, t):
         """Return ``sup_w t w - G(w)``, for t that `reach` allows but for rounding."""
@@ -177,6 +187,9 @@ class Groups(Penalty):
                 high = middle
         return -low, low
 
+    def threshold(self, g):
+        return _inverse(self.reach(g)[1])
+
     def conjugate(self, t):
         """Return 0: what `reach` allows costs nothing."""
         return 0.0
@@ -225,6 +238,9 @@ class Concave(Penalty):
             slope = xp.maximum(a - size / gamma, 0.0)
         return xp.where(w == 0, xp.maximum(abs(g) - a, 0.0), abs(g + slope * xp.sign(w)))
 
+    def threshold(self, g):
+        return self.host(self.xp.where(self.a > 0, _ratio(self.xp, abs(g), self.a), 0.0).max())
+
 
 class Lq(Penalty):
     """``a |w|^q``: zero is always stationary, so a proximal step is measured instead."""
@@ -245,6 +261,13 @@ class Lq(Penalty):
         step = abs(w - self._prox(w - g / safe, 1.0 / safe))
         # A column of zeros: only the penalty's slope is left.
         return xp.where(L > 0, L * step, abs(self._slope(w)))
+
+    def threshold(self, g):
+        # Where a proximal step from zero just stays there.
+        L, q = self.xp.where(self.lipschitz > 0, self.lipschitz, 1.0), self.q
+        least = abs(g) / L * 2.0 * (1.0 - q) / (2.0 - q)
+        weight = L * least ** (2.0 - q) / (2.0 * (1.0 - q))
+        return self.host(self.xp.where(self.a > 0, _ratio(self.xp, weight, self.a), 0.0).max())
 
     def _slope(self, w):
         size = self.xp.where(w == 0, 1.0, abs(w))
@@ -304,6 +327,14 @@ def open_penalty(problem, data=None):
     if isinstance(penalty, (penalties.MCP, penalties.SCAD)):
         return Concave(problem)
     return Lq(problem, data) if isinstance(penalty, penalties.Lq) else Registered(problem)
+
+
+def _inverse(k):
+    return math.inf if k == 0 else 1.0 / k
+
+
+def _ratio(xp, a, b):
+    return a / xp.where(b > 0, b, 1.0)
 
 
 def _weighted(problem, alpha):

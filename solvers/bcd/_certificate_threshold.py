@@ -98,9 +98,7 @@ def alpha_max(
 def threshold(problem):
     """Return `alpha_max` of a `GLM` whose penalty has an `alpha` of 1."""
     case = Case(problem)
-    # How often the gradient at zero fits into the penalty's unit ball.
-    _, most = case.penalty.reach(case.pull(_null_slopes(case)))
-    return _divided(1.0, most)
+    return case.penalty.threshold(case.pull(_null_slopes(case)))
 
 
 def _null_slopes(case):

@@ -80,7 +80,7 @@ class Design:
         return replace(self, X=self.X.astype(dtype))
 
 
-def read_design(X, *, name="X", sparse_ok=True, **arrays):
+def read_design(X, /, *, name="X", sparse_ok=True, **arrays):
     """Check a matrix and the arrays that come with it.
 
     Parameters

@@ -65,9 +65,31 @@ def _kind(problem):
 
 
 _SUITABLE = {
-    "quadratic": _accelerated,
+    "quadratic": _later("._quadratic", "solve_quadratic"),
     "squared": _later("._working_set", "solve_squares"),
     "blocks": _later("._block_newton", "solve"),
     "other": _later("._prox_newton", "solve_losses"),
 }
-ENGINES = {"auto": _auto, "bcd": _later("._minimize", "descend")}
+_descend = _later("._minimize", "descend")
+_descend_groups = _later("._block_newton", "solve_greedy")
+_sweep = _later("._coordinate", "descend_coordinates")
+_sweep_blocks = _later("._block_newton", "solve_cyclic")
+
+
+def _bcd(problem, watch, options):
+    """Move block after block; those of a group penalty are its groups."""
+    return (_descend if problem.groups is None else _descend_groups)(problem, watch, options)
+
+
+def _cd(problem, watch, options):
+    """Sweep over coefficients, or over blocks where they belong together."""
+    return (_sweep_blocks if _kind(problem) == "blocks" else _sweep)(problem, watch, options)
+
+
+ENGINES = {
+    "auto": _auto,
+    "bcd": _bcd,
+    "cd": _cd,
+    "anderson": _later("._coordinate", "descend_anderson"),
+    "lars": _later("._lars", "solve_lars"),
+}

@@ -25,8 +25,9 @@ def bounded(problem, watch, x, step):
         None: sweeps only.
     """
     xp, A, (lo, hi) = problem.xp, problem.A, problem.bounds
-    order = xp.argsort(_colours(problem), kind="stable").astype(np.int32)
-    ends = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(xp.bincount(_colours(problem)))])
+    colours = methods.colours(problem)
+    order = xp.argsort(colours, kind="stable").astype(np.int32)
+    ends = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(xp.bincount(colours))])
     x, graph = x.copy(), problem.graph
     for _ in watch.run:
         graph.kernels.projected_sweep(
@@ -38,10 +39,6 @@ def bounded(problem, watch, x, step):
         if watch.record(x, -g, blocks=1):
             break
     return x
-
-
-def _colours(problem):
-    return _forest.colours(problem.graph, methods.descending(problem))
 
 
 def _free(problem, x, g):
@@ -110,7 +107,7 @@ def on_trees(problem, watch, x, g, *, forest):
     for c in range(x.shape[1]):
         here = free[nodes, c]
         # Edges to an unknown that a bound holds are cut.
-        weight = xp.where(here & here[above], problem.A.data[trees.edge], 0)
+        weight = xp.where(here & here[above], _forest.edge_weights(trees, problem.A), 0)
         pivots, factors = problem.diagonal[nodes].astype(np.float64), xp.empty(nodes.size)
         graph.kernels.factor_forest(trees.levels, trees.up, weight, pivots, factors)
         h = xp.where(here, -g[nodes, c], 0)[:, None]
@@ -122,8 +119,7 @@ def on_trees(problem, watch, x, g, *, forest):
 def by_trees(problem, watch, x):
     """Take the blocks of a tree partition in turn."""
     watch.used.update(partition="tree", selection="cyclic", update="tree")
-    graph = problem.graph
-    blocks = _forest.tree_blocks(graph, methods.descending(problem))
+    graph, blocks = problem.graph, methods.tree_blocks(problem)
     number = int(problem.be.host(blocks.max())) + 1
     forests = [_forest.arrange(graph, problem.xp.where(blocks == b, 0, -1)) for b in range(number)]
     step = partial(on_trees, forest=lambda watch, g: forests[watch.run.nit % number])

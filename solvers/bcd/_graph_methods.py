@@ -75,14 +75,13 @@ def conjugate_gradients(problem, watch, x):
 def by_trees(problem, watch, x):
     """Sweep over blocks that are forests, and solve each by message passing."""
     watch.used.update(partition="tree", update="tree")
-    graph = problem.graph
-    return _sweeps(problem, watch, x, _forest.tree_blocks(graph, descending(problem)))
+    return _sweeps(problem, watch, x, tree_blocks(problem))
 
 
 def by_colours(problem, watch, x):
     """Sweep over colours, whose unknowns are not coupled."""
     watch.used.update(partition="redblack", update="exact")
-    return _sweeps(problem, watch, x, _forest.colours(problem.graph, descending(problem)))
+    return _sweeps(problem, watch, x, colours(problem))
 
 
 def _sweeps(problem, watch, x, blocks):
@@ -108,7 +107,7 @@ def by_greedy_forests(problem, watch, x):
         trees = _forest.arrange(graph, chosen)
         d = -g[trees.order]
         pivots, factors = problem.diagonal[trees.order].astype(np.float64), xp.empty(len(d))
-        graph.kernels.factor_forest(trees.levels, trees.up, A.data[trees.edge], pivots, factors)
+        graph.kernels.factor_forest(trees.levels, trees.up, _forest.edge_weights(trees, A), pivots, factors)
         graph.kernels.solve_forest(trees.levels, trees.up, pivots, factors, d)
         x[trees.order] += d
         graph.kernels.add_columns(graph.ptr, graph.idx, A.data, trees.order, d, g)
@@ -119,8 +118,25 @@ def by_greedy_forests(problem, watch, x):
     return x
 
 
-def descending(problem):
-    return problem.xp.argsort(-problem.diagonal, kind="stable")
+def tree_blocks(problem):
+    """Return a block for each unknown such that blocks are forests: combs on lattices."""
+    return _by_shape(problem, _forest.combs, _forest.tree_blocks)
+
+
+def colours(problem):
+    """Return a colour for each unknown: a checkerboard on lattices."""
+    return _by_shape(problem, _forest.checkerboard, _forest.colours)
+
+
+def _by_shape(problem, closed, greedy):
+    """Return the blocks of a closed form for the whole graph, or those of a greedy pass."""
+    xp = problem.xp
+    shape = _forest.lattice_of(_forest.graph_of(problem.be, problem.W))
+    if shape is None:
+        return greedy(problem.graph, xp.argsort(-problem.diagonal, kind="stable"))
+    # Where nodes are known a block may have nothing left.
+    blocks = closed(*shape, xp=xp)[problem.unknown]
+    return xp.unique(blocks, return_inverse=True)[1].astype(np.int64)
 
 
 SOLVERS = {

@@ -15,24 +15,31 @@ class Measure:
     Parameters
     ----------
     problem : GLM or Quadratic
+
+    Attributes
+    ----------
+    unit : float
+        What values are relative to.
     """
 
     def __init__(self, problem):
         self.problem = problem
         case = None if problem.quadratic else Case(problem)
         self._case = case if case is not None and case.dual else None
-        self._unit = _gradient_at_zero(problem) if self._case is None else _scale(case)
+        self.unit = _gradient_at_zero(problem) if self._case is None else _scale(case)
 
     def __call__(self, state):
         """Return the value and the duality gap, which is NaN where there is none."""
         if self._case is None:
-            return self._violation(state) / self._unit + _ROUNDING, np.nan
+            return self._violation(state) / self.unit + _ROUNDING, np.nan
         primal, dual = state.objective(), self._dual(state)
         gap = primal - dual
-        return (max(gap, 0.0) + _ROUNDING * (abs(primal) + abs(dual))) / self._unit, gap
+        return (max(gap, 0.0) + _ROUNDING * (abs(primal) + abs(dual))) / self.unit, gap
 
     def _violation(self, state):
         g = state.gradient()
+        if self.problem.groups is not None:
+            return Case(self.problem).penalty.worst(state.x, g)[0]
         out = self.problem.xp.empty_like(g)
         self.problem.kernels.distances(self.problem.bound, state.x, g, out)
         return float(self.problem.be.host(out.max()))

@@ -57,6 +57,8 @@ class GLM:
         The caller's labels, in the order of -1, 1 or of class numbers.
     rows : array or None
         The caller's samples that are left; None for all.
+    memory : dict or None
+        What solvers leave along a path for the next penalty weight.
     """
 
     io: Any
@@ -70,6 +72,7 @@ class GLM:
     fit_intercept: bool
     classes: Any
     rows: Any = None
+    memory: dict | None = None
 
     quadratic = False
 

@@ -127,7 +127,7 @@ def pose_propagation(W, labels, *, alpha, mode, bounds, isolated, symmetrize):
     symmetrize = check_choice(symmetrize, "symmetrize", (None, "max"))
     io, design = read_design(W, name="W", labels=labels)
     with io.device:
-        W, unit = _weights(io, design, symmetrize)
+        W, unit = read_weights(io, design, symmetrize)
         Y, labelled, classes = _values(io, W.shape[0])
         alone = _alone(io, W, labelled, isolated)
         wanted = ~alone if alpha else ~(alone | labelled)
@@ -140,7 +140,7 @@ def pose_propagation(W, labels, *, alpha, mode, bounds, isolated, symmetrize):
     return Propagation(io, W, unit, height, Y, labelled, unknown, alone, alpha, box, classes)
 
 
-def _weights(io, design, symmetrize):
+def read_weights(io, design, symmetrize):
     """Return W in compressed rows, scaled by a power of two, without its diagonal."""
     be = io.be
     n, m = design.shape

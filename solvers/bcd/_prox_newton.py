@@ -55,7 +55,7 @@ def solve_losses(problem, watch, options):
         watch.active_set = work.where
         if watch.record(x, point.intercept(), block=work.size, **report._asdict()):
             break
-        if point.separated():
+        if work.separated():
             watch.run.end(Status.UNBOUNDED, "The classes can be separated: there is no minimiser.")
     return Answer(point.x, point.intercept())
 
@@ -159,16 +159,6 @@ class _Losses:
         least = _FLOORS[type(self.problem.loss)](self.problem)
         return (1.0 - k) * least - k * (rz - loss) - self._conjugate(-k * self.g)
 
-    def separated(self):
-        """Tell whether larger coefficients are better for ever."""
-        problem, penalty = self.problem, self.penalty
-        if not (isinstance(problem.loss, losses.Logistic) and self.elastic):
-            return False
-        costs = (penalty.alpha > 0.0) | (penalty.ridge > 0.0) | (penalty.lo > -np.inf)
-        costs = (costs | (penalty.hi < np.inf)) & (self.x != 0.0)
-        some, margin = self.be.host(costs.any(), (problem.y * self.z).min())
-        return not some and margin > 0.0
-
     def _conjugate(self, t):
         """Return ``sum_j sup_w t_j w - G_j(w)``, where it is finite."""
         xp, (alpha, ridge, lo, hi) = self.xp, self.penalty
@@ -245,16 +235,14 @@ class _NewtonSet:
         scores = xp.where(self.inside, 0.0, self._scores())
         away = (point.x != point.start) & ~self.inside & (point.L > 0.0)
         scores = xp.where(away, np.inf, scores)
-        found, kept, nonzero, self.outside = self.be.host(
-            (scores > 0.0).sum(),
-            away.sum(),
-            (point.x != 0.0).sum(),
-            xp.where(self.inside, 0.0, point.violation).max(),
+        found, kept, nonzero = self.be.host(
+            (scores > 0.0).sum(), away.sum(), (point.x != 0.0).sum()
         )
         count = min(found, max(self.first, nonzero, kept))
         if count:
             best = xp.argpartition(-scores, min(count, scores.size - 1))[:count]
             self._add(xp.sort(best))
+        self.outside = self.be.host(xp.where(self.inside, 0.0, point.violation).max())
 
     def _scores(self):
         point, xp = self.point, self.xp
@@ -297,11 +285,22 @@ class _NewtonSet:
                 break
             self.passes += 3.0 * share
             newton += 1
-            if not self._step(g, worst, goal):
+            if not self._step(g, worst, goal) or self.separated():
                 break
         x = point.x.copy()
         x[where] = self.xp.asarray(self.w, x.dtype)
         return x, newton
+
+    def separated(self):
+        """Tell whether larger coefficients are better for ever."""
+        problem = self.point.problem
+        if not isinstance(problem.loss, losses.Logistic) or not self.point.elastic:
+            return False
+        alpha, ridge, lo, hi = self.penalty
+        costs = (alpha > 0.0) | (ridge > 0.0) | (lo > -np.inf) | (hi < np.inf)
+        if (costs & (self.w != 0.0)).any():
+            return False
+        return self.be.host((problem.y * self.z).min()) > 0.0
 
     def _goal(self, tol):
         """Return the violation on the working set that is small enough for now."""

@@ -29,7 +29,7 @@ class Smoother:
         be, xp, A = problem.be, problem.xp, problem.A
         self._xp, self._kernels = xp, problem.graph.kernels
         trees = _forest.arrange(problem.graph, blocks)
-        weight = A.data[trees.edge]
+        weight = _forest.edge_weights(trees, A)
         pivots, factors = problem.diagonal[trees.order].astype(np.float64), xp.empty(weight.size)
         ends, floors = be.host(trees.ptr, trees.floors)
         for b in range(ends.size - 1):

@@ -143,6 +143,24 @@ class GLMState:
         if self._refresher.due():
             self.refresh()
 
+    def known_rows(self):
+        """Return rows of the Hessian of a quadratic loss, and where each unknown's is, or -1."""
+        return self._gram.kept, self._gram.slot
+
+    def learn_rows(self, block):
+        """Make room for the rows of a block in `known_rows`."""
+        self._gram.rows(block)
+
+    def follow(self, before, g):
+        """Catch up with coefficients that were moved from outside, whose gradient is g."""
+        xp = self.problem.xp
+        moved, after = xp.flatnonzero(self.x != before), self.x
+        self.x = before
+        line = self.line(moved, after[moved] - before[moved])
+        self.x, self.z, self.c = after, self.z + line.dz, self.c + line.dc
+        self._renew()
+        self._g = g
+
     def columns(self, block):
         """Return the columns of X that belong to the unknowns of a block, (n, tau)."""
         known, X = self._gathered
@@ -184,6 +202,11 @@ class Line:
         else:
             change, first = state._kernels.loss_change, (losses.bind(problem.loss),)
         return float(change(*first, problem.y, state.z, self.dz, float(t), problem.s))
+
+    def rounding(self):
+        """Return what rounding may add to `change` and take from the slope along the step."""
+        size = self.state.problem.be.host((abs(self.state._r) * abs(self.dz)).sum())
+        return 8.0 * float(np.finfo(self.dz.dtype).eps * size)
 
 
 class QuadraticState:
@@ -233,6 +256,15 @@ class QuadraticState:
         """Return a bound of the third derivatives along any direction of a block."""
         return 0.0
 
+    def known_rows(self):
+        """Return rows of A, and where each unknown's is."""
+        A = self.problem.A
+        return A if A.flags.c_contiguous else A.T, self.problem.xp.arange(self.x.size)
+
+    def follow(self, before, g):
+        """Catch up with unknowns that were moved from outside, whose gradient is g."""
+        self._g = g
+
     def line(self, block, d):
         """Return the step d of a block; see `Line`."""
         return QuadraticLine(self, block, d.astype(self.problem.dtype))
@@ -263,6 +295,12 @@ class QuadraticLine:
         slope, bend = self.state.problem.be.host(slope, d @ Hd)
         return float(t * slope + 0.5 * t * t * bend)
 
+    def rounding(self):
+        """Return what rounding may add to `change` and take from the slope along the step."""
+        g = self.state._g[self.block]
+        size = self.state.problem.be.host((abs(g) * abs(self.d)).sum())
+        return 8.0 * float(np.finfo(g.dtype).eps * size)
+
     def _product(self, d):
         """Return ``A_bb d``; a large sparse block is not made dense for it."""
         state = self.state
@@ -291,23 +329,31 @@ class _Refresher:
 
 
 class _GramColumns:
-    """Columns of the Hessian of a quadratic loss, kept once their coefficients have moved."""
+    """Columns of the Hessian of a quadratic loss, kept once their coefficients have moved.
+
+    Attributes
+    ----------
+    kept : array, shape (m, p)
+        Columns, as rows; perhaps with room for more.
+    slot : array of int64, shape (p,)
+        Where the column of each coefficient is; -1: nowhere.
+    """
 
     def __init__(self, state):
         problem, p = state.problem, state.problem.size
         self._state, self._xp = state, problem.xp
-        self._slot = problem.xp.full(p, -1)
         self._most = min(p, _GRAM_BYTES // (p * problem.dtype.itemsize))
-        self._rows, self._count = problem.xp.empty((0, p), problem.dtype), 0
+        self.kept, self._count = problem.xp.empty((0, p), problem.dtype), 0
+        self.slot = problem.xp.full(p, -1)
 
     def rows(self, block):
         """Return the rows of a block (tau, p), or None where there is no room for them."""
-        new = block[self._slot[block] < 0]
+        new = block[self.slot[block] < 0]
         if new.size:
             if self._count + new.size > self._most:
                 return None
             self._grow(new)
-        return self._rows[self._slot[block]]
+        return self.kept[self.slot[block]]
 
     def moved(self, g, block, d):
         """Return the gradient after a step, or None where there is no room for the columns."""
@@ -317,23 +363,26 @@ class _GramColumns:
     def _grow(self, new):
         xp, problem = self._xp, self._state.problem
         need = self._count + new.size
-        if need > self._rows.shape[0]:
+        if need > self.kept.shape[0]:
             more = xp.empty((min(self._most, max(2 * need, 16)), problem.size), problem.dtype)
-            more[: self._count] = self._rows[: self._count]
-            self._rows = more
+            more[: self._count] = self.kept[: self._count]
+            self.kept = more
         X = problem.design.columns(new)
-        if problem.design.sparse:
-            weighted = X.multiply(problem.s[:, None]).tocsc()
-            H = (weighted.T @ problem.design.X).toarray()
-        else:
-            H = (problem.s[:, None] * X).T @ problem.design.X
+        # A compressed matrix is faster times a dense one than times another compressed one.
+        X = X.toarray() if problem.design.sparse else X
+        H = problem.design.rdot(problem.s[:, None] * X).T
         if problem.fit_intercept:
             mean = problem.moments[1]
             H = H - mean[new][:, None] * mean / problem.s.sum(dtype=np.float64)
-        self._rows[self._count : need] = H
-        self._slot[new] = xp.arange(self._count, need)
+        self.kept[self._count : need] = H
+        self.slot[new] = xp.arange(self._count, need)
         self._count = need
         self._state.npass += new.size
+
+
+def fits_gram(problem):
+    """Tell whether all columns of the Hessian of a quadratic loss can be kept."""
+    return problem.size**2 * problem.dtype.itemsize <= _GRAM_BYTES
 
 
 def open_state(problem, x, c, *, greedy=False):

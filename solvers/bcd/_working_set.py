@@ -21,14 +21,12 @@ def solve_squares(problem, watch, options):
     """Solve a `GLM` with squared loss and an `ElasticBox`; an engine, see `_engines`."""
     from ._driver import Answer
 
-    squares = _Squares(problem)
     x, _ = options.x0 or problem.zeros()
-    report = squares.move(x)
-    watch.npass += 2.0
+    squares, work, report, passes = _begin(problem, x)
+    watch.npass += passes
     watch.used = {"partition": "variable", "selection": "gsq", "update": "prox_newton"}
     if report.value <= watch.tol:
         watch.record(x, squares.intercept(), iterations=0, **report._asdict())
-    work = _WorkingSet(squares)
     for _ in watch.run:
         work.grow()
         x, newton = work.solve(watch.tol)
@@ -40,6 +38,22 @@ def solve_squares(problem, watch, options):
         if watch.record(x, squares.intercept(), block=work.size, **report._asdict()):
             break
     return Answer(squares.x, squares.intercept())
+
+
+def _begin(problem, x):
+    """Return the start, its working set and report, and how many passes that took.
+
+    Along a path the working set goes on with its Gram matrix, and a gradient does not depend on
+    the penalty.
+    """
+    squares = _Squares(problem)
+    memory = {} if problem.memory is None else problem.memory
+    before, work = memory.get("squares"), memory.get("work") or _WorkingSet(squares)
+    work.squares = squares
+    memory.update(squares=squares, work=work)
+    if before is not None and problem.be.host((before.x == x).all()):
+        return squares, work, squares.stay(before), 0.0
+    return squares, work, squares.move(x), 2.0
 
 
 class Report(NamedTuple):
@@ -141,6 +155,10 @@ class _Squares:
         if self.problem.fit_intercept:
             z = z - self.mean @ x
         return self.root * z
+    def stay(self, before):
+        """Go to the same point as `before`, under another penalty, and return its `Report`."""
+        self.x, self.r, self.g = before.x, before.r, before.g
+        return self._measure()
 
     def _measure(self):
         x, g, be, xp = self.x, self.g, self.be, self.xp

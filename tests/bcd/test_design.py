@@ -156,28 +156,29 @@ def test_single_precision_stays(X, form):
     design = read(FORMS[form](X.astype(np.float32)))
     assert design.dtype == np.float32
     assert design.astype(np.float64).dtype == np.float64
-    assert all(moment.dtype == np.float64 for moment in design.moments(np.ones(SHAPE[0])))
+    ones = np.ones(SHAPE[0])
+    assert all(moment.dtype == np.float64 for moment in design.moments(ones, ones))
 
 
 @pytest.mark.parametrize("form", ["array", "Fortran", "csc"])
 def test_products_columns_and_moments_are_those_of_the_matrix(X, form, rng):
     design = read(FORMS[form](X))
     w, r = rng.random((SHAPE[1], 2)), rng.random((SHAPE[0], 2))
-    s = rng.random(SHAPE[0])
+    s, y = rng.random((2, SHAPE[0]))
     np.testing.assert_allclose(design.dot(w), X @ w, atol=1e-12)
     np.testing.assert_allclose(design.rdot(r), X.T @ r, atol=1e-12)
     where = np.array([3, 1])
     columns = design.columns(where)
     np.testing.assert_array_equal(columns.toarray() if design.sparse else columns, X[:, where])
-    square, mean = design.moments(s)
+    square, mean, cross = design.moments(s, y)
     np.testing.assert_allclose(square, s @ X**2)
-    np.testing.assert_allclose(mean, s @ X)
-    np.testing.assert_allclose(design.moments(s, r[:, 0])[2], (s * r[:, 0]) @ X)
+    np.testing.assert_allclose(mean, s @ X, atol=1e-12)
+    np.testing.assert_allclose(cross, (s * y) @ X, atol=1e-12)
 
 
 def test_moments_of_single_precision_do_not_overflow():
     for M in (np.full((2, 1), 1e30, np.float32), sp.csc_array(np.full((2, 1), 1e30, np.float32))):
-        square, _ = read(M).moments(np.ones(2))
+        square, *_ = read(M).moments(np.ones(2), np.ones(2))
         np.testing.assert_allclose(square, 2e60, rtol=1e-6)
 
 

@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-import scipy.special as special
+from scipy import special
 
 from solvers import losses
 from solvers._core import rules
@@ -58,7 +58,8 @@ def test_values_and_derivatives_are_those_of_the_formula(loss):
 def test_no_curvature_exceeds_the_bound(loss):
     rule, bound = rules_of(loss), losses.CURVATURE[type(loss)]
     values = [rule("curvature", y, z) for y in targets(loss) for z in np.linspace(-9, 9, 1001)]
-    assert 0 <= min(values) and max(values) <= bound
+    assert min(values) >= 0
+    assert max(values) <= bound
     # Nor is the bound larger than it must be.
     assert math.isinf(bound) or max(values) > 0.999 * bound
 

@@ -143,7 +143,7 @@ def test_graph_partitions_need_a_sparse_quadratic(rng):
 
 def test_the_tree_update_needs_forests_and_no_penalty():
     smooth = quadratic(sp.csr_array)
-    for partition in ("order", "variable", "redblack", [[0, 1], [2, 3]]):
+    for partition in ("order", "variable", [[0, 1], [2, 3]]):
         said = message(smooth, partition=partition, update="tree")
         assert said.startswith("`update` came as 'tree'")
         assert "'exact'" in said

@@ -1,6 +1,7 @@
 """scikit-learn estimators for classes: sparse logistic regression, and labels of a graph."""
 
 import numpy as np
+import scipy.sparse as sp
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics.pairwise import rbf_kernel
@@ -37,6 +38,8 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=DTYPES, accept_sparse=FORMATS)
         check_classification_targets(y)
         s = weights_like(X, sample_weight)
+        if s is not None and not s.any():
+            raise ValueError("`sample_weight` holds zeros only; expected a positive weight")
         counted = y if s is None or s.shape != y.shape else y[s != 0]
         self.classes_, numbers = np.unique(counted), np.zeros(y.size, np.int64)
         if self.classes_.size < 2:
@@ -321,7 +324,13 @@ class LabelPropagation(ClassifierMixin, BaseEstimator):
         W = self._edges(X, 1)
         W = W.maximum(W.T) if self.kernel == "knn" else np.maximum(W, W.T)
         self.result_ = bcd.label_propagation(
-            W, numbers, alpha=self.alpha, method=self.method, isolated="zero", **settings(self)
+            W,
+            numbers,
+            alpha=self.alpha,
+            method=self.method,
+            isolated="zero",
+            # Its own limit is no None.
+            **{word: value for word, value in settings(self).items() if value is not None},
         )
         self.label_distributions_ = _shares(self.result_.x)
         self.transduction_ = self.classes_[self.label_distributions_.argmax(axis=1)]
@@ -360,7 +369,8 @@ class LabelPropagation(ClassifierMixin, BaseEstimator):
         ndarray, shape (q,)
             Labels.
         """
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        chosen = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[chosen]
 
     def _edges(self, X, itself):
         """Return weights from samples to those of `fit`, of which they are one or are not."""
@@ -370,6 +380,8 @@ class LabelPropagation(ClassifierMixin, BaseEstimator):
                 np.fill_diagonal(W, 0.0)
             return W
         number = min(self.n_neighbors, len(self.X_) - itself)
+        if number == 0:
+            return sp.csr_array((len(X), len(self.X_)))
         near = NearestNeighbors(n_neighbors=number).fit(self.X_)
         # Without a question, a sample is no neighbour of its own.
         return near.kneighbors_graph(None if itself else X)

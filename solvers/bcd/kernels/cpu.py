@@ -118,7 +118,12 @@ def prox_scores(penalty, w, g, L, out):
     for j in range(w.size):
         out[j] = 0.0
         if L[j] > 0.0:
-            new = prox(penalty, w[j] - g[j] / L[j], 1.0 / L[j], j)
-            d = new - w[j]
-            gain = penalty_value(penalty, w[j], j) - penalty_value(penalty, new, j)
-            out[j] = max(gain - d * (g[j] + 0.5 * L[j] * d), 0.0)
+            # In double precision: a gain is a difference of nearly equal numbers.
+            old = 1.0 * w[j]
+            new = prox(penalty, old - g[j] / L[j], 1.0 / L[j], j)
+            d = new - old
+            before, after = penalty_value(penalty, old, j), penalty_value(penalty, new, j)
+            gain = before - after - d * (g[j] + 0.5 * L[j] * d)
+            # Of a short step only this, which is part of every gain, is more than rounding.
+            least = 0.5 * L[j] * d * d
+            out[j] = max(gain, 0.0) if gain > 1e-13 * max(before, after) else least

@@ -4,8 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..._core.arrays import is_sparse
-
 
 class Graph(NamedTuple):
     """Adjacency in compressed rows; entries on the diagonal count for nothing.
@@ -54,13 +52,8 @@ class Forests(NamedTuple):
 
 
 def graph_of(be, A):
-    """Return the graph of a symmetric matrix, dense or in compressed rows."""
-    xp = be.xp
-    if is_sparse(A):
-        return Graph(be, A.indptr.astype(np.int64), A.indices.astype(np.int32))
-    rows, cols = xp.nonzero(A)
-    ptr = xp.searchsorted(rows, xp.arange(A.shape[0] + 1)).astype(np.int64)
-    return Graph(be, ptr, cols.astype(np.int32))
+    """Return the graph of a symmetric sparse matrix in compressed rows."""
+    return Graph(be, A.indptr.astype(np.int64), A.indices.astype(np.int32))
 
 
 def colours(graph, order):
@@ -98,6 +91,13 @@ def arrange(graph, blocks):
     )
     ptr = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(sizes)])
     return Forests(ptr, order, up, edge, levels[: int(be.host(floors[-1]))], floors)
+
+
+def edge_weights(trees, A):
+    """Return the entry of A between each stored node and its parent; roots get any number."""
+    if A.nnz == 0:
+        return trees.edge.astype(A.dtype)
+    return A.data[trees.edge]
 
 
 def lattice_of(graph):

@@ -33,7 +33,8 @@ def redblack(problem, size, rng, *, order="lipschitz", lattice=None):
         colours = _forest.checkerboard(*shape, xp=problem.xp)
     else:
         colours = _forest.colours(graph, _order(problem, order))
-    return _blocks(problem.xp, colours)
+    sizes = problem.be.host(problem.xp.bincount(colours))
+    return Blocks(np.cumsum([0, *sizes]), problem.xp.argsort(colours, kind="stable"))
 
 
 def tree(problem, size, rng, *, order="lipschitz", lattice=None):
@@ -45,36 +46,19 @@ def tree(problem, size, rng, *, order="lipschitz", lattice=None):
     else:
         blocks = _forest.tree_blocks(graph, _order(problem, order))
     found = _forest.arrange(graph, blocks.astype(np.int64))
-    return Blocks(found.ptr, found.order.astype(np.int64))
+    return Blocks(problem.be.host(found.ptr), found.order.astype(np.int64))
 
 
-def greedy_forests(state, selection, rng):
-    """Return ``select()``, which puts the unknowns with the best scores into a forest.
-
-    Parameters
-    ----------
-    state : QuadraticState
-    selection : {"gs", "gsl", "gsd", "random"}
-        Score: the gradient's absolute value, the same over the root of the diagonal of A or of
-        the row sums of ``abs(A)``, or a random number.
-    rng : numpy.random.Generator
-    """
-    problem, xp = state.problem, state.problem.xp
+def growing(problem):
+    """Return a function that makes the unknowns with the best scores a forest."""
     graph = _forest.graph_of(problem.be, problem.A)
-    scales = {"gs": None, "gsl": problem.lipschitz, "gsd": abs(problem.A).sum(axis=1)}
-    if selection == "random":
-        return lambda: (None, _chosen(xp, graph, xp.asarray(rng.random(problem.size))))
-    scale = scales[selection]
-    # A row of zeros has nothing to gain from a better score.
-    scale = 1.0 if scale is None else xp.sqrt(xp.maximum(scale, np.finfo(np.float64).tiny))
-    return lambda: (None, _chosen(xp, graph, abs(state.gradient()) / scale))
+    return lambda scores: problem.xp.flatnonzero(_forest.sorted_forest(graph, scores) == 0)
 
 
 def message_passing(state, options):
     """Return ``step(number, block)``, which minimises over a block whose graph is a forest."""
     problem, be, xp = state.problem, state.problem.be, state.problem.xp
     graph = _forest.graph_of(be, problem.A)
-    values = problem.A.data if problem.sparse else problem.A[problem.A != 0]
     diagonal, fixed = problem.lipschitz, {}
 
     def prepared(number, block):
@@ -84,7 +68,7 @@ def message_passing(state, options):
         chosen[block] = 0
         trees = _forest.arrange(graph, chosen)
         pivots, factors = diagonal[trees.order], xp.empty(trees.order.size)
-        weight = values[trees.edge] if values.size else xp.zeros(trees.order.size, problem.dtype)
+        weight = _forest.edge_weights(trees, problem.A)
         sound = graph.kernels.factor_forest(trees.levels, trees.up, weight, pivots, factors)
         if not be.host(sound):
             raise UnboundedError("`A` has a negative eigenvalue")
@@ -116,16 +100,6 @@ def _order(problem, order):
     return problem.xp.argsort(-problem.lipschitz, kind="stable")
 
 
-def _blocks(xp, labels):
-    sizes = xp.bincount(labels)
-    ptr = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(sizes)])
-    return Blocks(ptr, xp.argsort(labels, kind="stable"))
-
-
-def _chosen(xp, graph, scores):
-    return xp.flatnonzero(_forest.sorted_forest(graph, scores) == 0)
-
-
 register_partition(
     "redblack",
     redblack,
@@ -140,16 +114,21 @@ register_partition(
     forest=True,
     about="Greedy forests in A's graph, two combs on lattices.",
 )
+
+
 register_partition(
     "forest_variable",
     None,
     graph=True,
     forest=True,
+    variable=True,
+    grow=growing,
     about="A new forest at each step, of the unknowns with the best scores.",
 )
 register_update(
     "tree",
     message_passing,
     composite=False,
+    forest=True,
     about="Exact minimisation over a forest by message passing, in time linear in its size.",
 )

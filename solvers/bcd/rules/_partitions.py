@@ -23,7 +23,8 @@ def cut(problem, options):
     rule = PARTITIONS[options.partition]
     if rule.variable:
         return None
-    return rule.make(problem, options.block_size, options.rng)
+    ptr, idx = rule.make(problem, options.block_size, options.rng)
+    return Blocks(problem.be.host(ptr), idx)
 
 
 def cut_order(problem, idx, size):

@@ -71,9 +71,9 @@ class Update(NamedTuple):
 
     Attributes
     ----------
-    make : callable
+    make : callable or None
         ``make(state, options)`` returns ``step(number, block)``, which moves the state and tells
-        by how much the objective fell.
+        by how much the objective fell; None: one of the others is chosen.
     about : str
         One sentence for the documentation.
     smooth, composite : bool
@@ -132,58 +132,14 @@ UPDATES: dict[str, Update] = {}
 
 def register_partition(name, make, *, about, **traits):
     """Add a partition; see `Partition` for what to say of it."""
-    known = PARTITIONS.get(name, Partition(make, about))
-    PARTITIONS[name] = known._replace(make=make, about=about, **traits)
+    PARTITIONS[name] = Partition(make, about, **traits)
 
 
 def register_selection(name, make, *, about, **traits):
     """Add a selection rule; see `Selection` for what to say of it."""
-    known = SELECTIONS.get(name, Selection(make, about))
-    SELECTIONS[name] = known._replace(make=make, about=about, **traits)
+    SELECTIONS[name] = Selection(make, about, **traits)
 
 
 def register_update(name, make, *, about, **traits):
     """Add an update; see `Update` for what to say of it."""
-    known = UPDATES.get(name, Update(make, about))
-    UPDATES[name] = known._replace(make=make, about=about, **traits)
-
-
-# What the graph gives; the makers replace these lines.
-register_partition("redblack", None, about="Colours: no two unknowns of a block meet.", graph=True)
-register_partition(
-    "tree", None, about="A few forests that cover a graph.", graph=True, forest=True
-)
-register_partition(
-    "forest_variable",
-    None,
-    about="Any forest: it grows from the largest scores.",
-    graph=True,
-    forest=True,
-    variable=True,
-)
-_UPDATES = {
-    "auto": ("The update that suits the problem.", {}),
-    "gradient": ("A proximal gradient step of length 1 / L_b.", {"lipschitz": True}),
-    "lipschitz_ls": ("A proximal gradient step whose length is found by trial.", {}),
-    "matrix": ("The minimiser of a quadratic upper bound.", {"lipschitz": True, "newton": True}),
-    "newton": ("A Newton step with a line search.", {"newton": True}),
-    "cubic": (
-        "The minimiser of a cubic upper bound.",
-        {"composite": False, "newton": True, "cubic": True},
-    ),
-    "exact": ("The minimiser over the block, to rounding.", {"newton": True}),
-    "tree": (
-        "The minimiser over a block that is a forest, by messages along its edges.",
-        {"composite": False, "forest": True},
-    ),
-    "prox_newton": (
-        "The minimiser of the penalised second-order model, with a line search.",
-        {"newton": True},
-    ),
-    "two_metric": (
-        "A Newton step of the unknowns that are free, a gradient step of the others.",
-        {"newton": True, "bounds": True},
-    ),
-}
-for _name, (_about, _traits) in _UPDATES.items():
-    register_update(_name, None, about=_about, **_traits)
+    UPDATES[name] = Update(make, about, **traits)

@@ -55,10 +55,10 @@ def block_lipschitz(state, blocks):
     xp, L = state.problem.xp, state.lipschitz
     if blocks.number == blocks.idx.size:
         return L[blocks.idx]
-    out = np.empty(blocks.number)
+    out, other = np.empty(blocks.number), _bystander(state)
     large = np.diff(blocks.ptr) > DENSE
     for b in np.flatnonzero(~large):
-        out[b] = largest_eigenvalue(hessian_bound(state, blocks[b]), state.problem.be)
+        out[b] = largest_eigenvalue(hessian_bound(other, blocks[b]), state.problem.be)
     if large.any():
         sums, trace = absolute_block_sums(state, blocks), _per_block(state, blocks, L)
         for b in np.flatnonzero(large):
@@ -112,9 +112,9 @@ def absolute_block_sums(state, blocks):
         inside = owner[row] == owner[A.indices]
         weights = (abs(A.data) * inside).astype(np.float64)
         return xp.bincount(row, weights, minlength=problem.size)
-    out = xp.empty(problem.size)
+    out, other = xp.empty(problem.size), _bystander(state)
     for b in range(blocks.number):
-        out[blocks[b]] = abs(hessian_bound(state, blocks[b])).sum(axis=1)
+        out[blocks[b]] = abs(hessian_bound(other, blocks[b])).sum(axis=1)
     return out
 
 
@@ -127,11 +127,11 @@ def whiten(state, blocks):
         Numbers of blocks, their unknowns and factors.
     """
     problem, xp = state.problem, state.problem.xp
-    sizes, batches = np.diff(blocks.ptr), []
+    sizes, batches, other = np.diff(blocks.ptr), [], _bystander(state)
     for size in np.unique(sizes):
         numbers = np.flatnonzero(sizes == size)
         members = xp.stack([blocks[b] for b in numbers])
-        H = xp.stack([smooth_bound(state, idx) for idx in members])
+        H = xp.stack([smooth_bound(other, idx) for idx in members])
         identity = xp.broadcast_to(xp.eye(int(size)), H.shape)
         factor = xp.linalg.solve(_factor(problem, H), identity)
         batches.append((xp.asarray(numbers), members, factor))
@@ -160,6 +160,13 @@ def gradient(state):
 def hessian_bound(state, block):
     """Return what is never below the Hessian of a block, float64."""
     return state.bound(block).astype(np.float64)
+
+
+def _bystander(state):
+    """Return a state to ask for all blocks' Hessians: that of a run would keep what it learns."""
+    from .._state import open_state
+
+    return open_state(state.problem, state.x, state.c)
 
 
 def smooth_bound(state, block):

@@ -5,6 +5,8 @@ no fixed ones) and its unknowns. Rules that look at the whole gradient leave the
 attribute `scores`.
 """
 
+from itertools import islice
+
 import numpy as np
 
 from ... import losses
@@ -24,6 +26,11 @@ class Ordered:
     def __call__(self):
         number = next(self._numbers)
         return number, self._blocks[number]
+
+    def many(self, count):
+        """Return the first unknowns of the next blocks, for blocks of one unknown."""
+        numbers = np.fromiter(islice(self._numbers, count), np.int64, count)
+        return self._blocks.idx[self._blocks.ptr[numbers]]
 
 
 class Drawn:
@@ -137,7 +144,7 @@ def _gsq(state, blocks, size, rng, options):
 
 
 def _iht(state, blocks, size, rng, options):
-    if not is_smooth(state.problem):
+    if not is_smooth(state.problem) or _grow(options) is not None:
         return _by_unknown(_scores.gain)(state, blocks, size, rng, options)
     return _search.Thresholding(state, size)
 

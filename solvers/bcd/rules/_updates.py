@@ -45,17 +45,14 @@ def lipschitz_ls(state, options):
         trial = L
         for _ in range(_DOUBLINGS):
             line = state.line(block, view.prox_step(part, L))
-            d = line.d.astype(np.float64)
-            change = view.change(part, line)
-            slope, square = view.be.host(part.g @ d, d @ d)
-            excess = change - (slope + view.penalty_change(part, d) + 0.5 * L * square)
-            if excess <= 0.0 or excess <= view.noise():
+            if view.excess(part, line, L) <= line.rounding():
                 break
             L *= 2.0
         else:
             raise BreakdownError(
                 f"The curvature of a block was not found in {_DOUBLINGS} doublings."
             )
+        change = view.change(part, line)
         estimate[block] = L
         successes[block] = 0 if trial != L else successes[block] + 1
         state.move(line)
@@ -233,27 +230,43 @@ def _orthant(part, xp):
     return _Orthant(xp.where(kinked & (side == 0), 0.0, g + a * side), penalty.ridge, lo, hi)
 
 
+register_update("auto", None, about="The strongest of the others that suits the problem.")
 register_update(
-    "gradient", gradient, about="A step along the gradient, over the block's largest curvature."
+    "gradient",
+    gradient,
+    about="A step along the gradient, over the block's largest curvature.",
+    lipschitz=True,
 )
 register_update(
     "lipschitz_ls", lipschitz_ls, about="The same, with a curvature that is found by doubling."
 )
 register_update(
-    "matrix", matrix, about="The minimiser of the model with a bound of the block's Hessian."
+    "matrix",
+    matrix,
+    about="The minimiser of the model with a bound of the block's Hessian.",
+    lipschitz=True,
+    newton=True,
 )
-register_update("newton", newton, about="A Newton step of the block with a line search.")
+register_update(
+    "newton", newton, about="A Newton step of the block with a line search.", newton=True
+)
 register_update(
     "prox_newton",
     newton,
     about="A Newton step that keeps penalty and bounds as they are, with a line search.",
+    newton=True,
 )
-register_update("exact", exact, about="The minimiser over the block.")
+register_update("exact", exact, about="The minimiser over the block.", newton=True)
 register_update(
-    "cubic", cubic, composite=False, about="The minimiser of the model with a cubic term."
+    "cubic",
+    cubic,
+    about="The minimiser of the model with a cubic term.",
+    composite=False,
+    cubic=True,
 )
 register_update(
     "two_metric",
     two_metric,
     about="A Newton step for the unknowns away from kinks and bounds, projected.",
+    bounds=True,
 )

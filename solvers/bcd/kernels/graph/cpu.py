@@ -6,6 +6,8 @@ recursion: a path may be as long as memory allows. The nodes of `levels[l]` to `
 are one level; `up` is the place of a node's parent, which is in the level before, -1 for a root.
 """
 
+from math import exp
+
 import numpy as np
 
 from ...._core.kernels.jit import EXACT, kernel
@@ -348,3 +350,42 @@ def projected_sweep(ptr, idx, val, diagonal, b, lo, hi, colours, order, x):
                 for k in range(ptr[i], ptr[i + 1]):
                     g += val[k] * x[idx[k], c]
                 x[i, c] = min(max(x[i, c] - g / diagonal[i], lo), hi)
+
+
+@kernel(fastmath=EXACT)
+def assignment_sweep(ptr, idx, val, cost, lam, barrier, colours, order, Y):
+    """Minimise over the assignment of each point in turn, the others fixed.
+
+    That is the softmax of ``(lam * sum_q w_pq y_q - cost_p) / barrier``.
+
+    Parameters
+    ----------
+    ptr, idx, val : array
+        W in compressed rows, without a diagonal.
+    cost : array, shape (N, K)
+        Distances from the prototypes.
+    lam, barrier : float
+        Weights of the graph and of the entropy.
+    colours, order : array
+        Points to visit, colour by colour; see `projected_sweep`.
+    Y : array, shape (N, K)
+        Assignments, changed in place.
+    """
+    K = Y.shape[1]
+    z = np.empty(K)
+    for t in range(colours.size - 1):
+        for p in range(colours[t], colours[t + 1]):
+            i = order[p]
+            for c in range(K):
+                z[c] = -cost[i, c]
+            for k in range(ptr[i], ptr[i + 1]):
+                for c in range(K):
+                    z[c] += lam * val[k] * Y[idx[k], c]
+            top, total = z[0], 0.0
+            for c in range(1, K):
+                top = max(top, z[c])
+            for c in range(K):
+                z[c] = exp((z[c] - top) / barrier)
+                total += z[c]
+            for c in range(K):
+                Y[i, c] = z[c] / total

@@ -8,7 +8,7 @@ from math import copysign, inf, sqrt
 
 import numpy as np
 
-from ...._core.kernels.jit import EXACT, kernel
+from ...._core.kernels.jit import EXACT, REDUCE, kernel
 
 # Proximal steps on a block before the next one has its turn.
 _INNER = 10
@@ -79,7 +79,33 @@ def block_bounds(H, ptr, out):
         out[b] = min(largest, sqrt(square))
 
 
-@kernel(fastmath=EXACT)
+@kernel(inline=True)
+def _move_block(first, l1, l2, ridge, bound, slope, w, step):
+    """Set `step` to the proximal step of the block that begins at `first`; return its length."""
+    t, square = 1.0 / bound, 0.0
+    for i in range(step.size):
+        v = w[i] - t * slope[i]
+        step[i] = copysign(max(abs(v) - t * l1[first + i], 0.0), v)
+        square += step[i] * step[i]
+    scale = 1.0
+    if l2 > 0.0:
+        scale = max(1.0 - t * l2 / sqrt(square), 0.0) if square > 0.0 else 0.0
+    square = 0.0
+    for i in range(step.size):
+        step[i] = step[i] * scale / (1.0 + t * ridge[first + i]) - w[i]
+        square += step[i] * step[i]
+    return sqrt(square)
+
+
+@kernel()
+def _widest(ptr):
+    widest = 0
+    for b in range(ptr.size - 1):
+        widest = max(widest, ptr[b + 1] - ptr[b])
+    return widest
+
+
+@kernel(fastmath=REDUCE)
 def block_sweeps(H, ptr, l1, l2, ridge, bound, w, g, sweeps, tol):
     """Cycle through the blocks of a quadratic model and move each to its minimiser, nearly.
 
@@ -94,54 +120,31 @@ def block_sweeps(H, ptr, l1, l2, ridge, bound, w, g, sweeps, tol):
     sweeps : int
         How many sweeps.
     tol : float
-        Stop when no block's violation exceeds it.
-
-    Returns
-    -------
-    float
-        The largest violation that the last sweep met: length of a proximal step, times `bound`.
+        Stop when no block's violation exceeds it: the length of a proximal step, times `bound`.
     """
-    worst, widest = 0.0, 0
-    for b in range(l2.size):
-        widest = max(widest, ptr[b + 1] - ptr[b])
-    slope, point, new = np.empty(widest), np.empty(widest), np.empty(widest)
+    widest = _widest(ptr)
+    slope, point, step = np.empty(widest), np.empty(widest), np.empty(widest)
     for _ in range(sweeps):
         worst = 0.0
         for b in range(l2.size):
             first, size = ptr[b], ptr[b + 1] - ptr[b]
             if bound[b] <= 0.0:
                 continue
-            t = 1.0 / bound[b]
             for i in range(size):
                 point[i], slope[i] = w[first + i], g[first + i]
             start = 0.0
             for k in range(_INNER):
-                square = 0.0
+                moved = bound[b] * _move_block(
+                    first, l1, l2[b], ridge, bound[b], slope, point, step[:size]
+                )
+                start = moved if k == 0 else start
                 for i in range(size):
-                    v = point[i] - t * slope[i]
-                    v = copysign(max(abs(v) - t * l1[first + i], 0.0), v)
-                    new[i] = v
-                    square += v * v
-                scale = 1.0
-                if l2[b] > 0.0:
-                    scale = 1.0 - t * l2[b] / sqrt(square) if square > 0.0 else 0.0
-                    scale = max(scale, 0.0)
-                moved = 0.0
-                for i in range(size):
-                    new[i] = new[i] * scale / (1.0 + t * ridge[first + i]) - point[i]
-                    moved += new[i] * new[i]
-                moved = sqrt(moved) * bound[b]
-                if k == 0:
-                    start = moved
-                    worst = max(worst, moved)
-                if moved == 0.0:
-                    break
-                for i in range(size):
-                    point[i] += new[i]
+                    point[i] += step[i]
                     for j in range(size):
-                        slope[j] += H[first + i, first + j] * new[i]
+                        slope[j] += H[first + i, first + j] * step[i]
                 if size == 1 or moved <= 0.1 * start:
                     break
+            worst = max(worst, start)
             for i in range(size):
                 d = point[i] - w[first + i]
                 if d != 0.0:
@@ -150,4 +153,105 @@ def block_sweeps(H, ptr, l1, l2, ridge, bound, w, g, sweeps, tol):
                         g[j] += d * H[first + i, j]
         if worst <= tol:
             break
-    return worst
+
+
+@kernel(fastmath=REDUCE)
+def column_sweeps(A, D, Q, ptr, l1, l2, ridge, bound, w, R, sweeps, tol):
+    """Cycle through the blocks of a quadratic model that is known by its columns.
+
+    Parameters
+    ----------
+    A : array, shape (m, n)
+        Columns of the features, one a row. Entry ``f * C + k`` of `w` is class k of feature f.
+    D : array, shape (n,)
+        Second derivatives of the losses, or the samples' weights if there are classes.
+    Q : array, shape (C, n)
+        Probabilities of the classes; of shape (0, n) if there are none.
+    bound : array, shape (blocks,)
+        At least the largest eigenvalue of each diagonal block.
+    w : array, shape (m C,)
+        Coefficients, updated.
+    R : array, shape (max(C, 1), n)
+        Slopes of the model, updated.
+    sweeps, tol : int, float
+        See `block_sweeps`.
+    """
+    C, n = R.shape
+    widest = _widest(ptr)
+    slope, step, mean = np.empty(widest), np.empty(widest), np.empty(n)
+    for _ in range(sweeps):
+        worst = 0.0
+        for b in range(l2.size):
+            first, size = ptr[b], ptr[b + 1] - ptr[b]
+            if bound[b] <= 0.0:
+                continue
+            for j in range(size):
+                f, k, total = (first + j) // C, j % C, 0.0
+                for i in range(n):
+                    total += A[f, i] * R[k, i]
+                slope[j] = total
+            moved = _move_block(
+                first, l1, l2[b], ridge, bound[b], slope, w[first : first + size], step[:size]
+            )
+            worst = max(worst, bound[b] * moved)
+            if moved == 0.0:
+                continue
+            for j in range(size):
+                w[first + j] += step[j]
+            for base in range(0, size, C):
+                f = (first + base) // C
+                mean[:] = 0.0
+                for k in range(Q.shape[0]):
+                    for i in range(n):
+                        mean[i] += Q[k, i] * step[base + k]
+                for k in range(C):
+                    d = step[base + k]
+                    if Q.shape[0] > 0:
+                        for i in range(n):
+                            R[k, i] += A[f, i] * D[i] * Q[k, i] * (d - mean[i])
+                    elif d != 0.0:
+                        for i in range(n):
+                            R[k, i] += A[f, i] * D[i] * d
+        if worst <= tol:
+            break
+
+
+@kernel(fastmath=REDUCE)
+def sparse_column_sweeps(start, idx, val, D, Q, ptr, l1, l2, ridge, bound, w, R, sweeps, tol):
+    """Do as `column_sweeps` with columns that are compressed.
+
+    Column f has the values ``val[start[f] : start[f + 1]]`` in the rows ``idx[...]``.
+    """
+    C = R.shape[0]
+    widest = _widest(ptr)
+    slope, step = np.empty(widest), np.empty(widest)
+    for _ in range(sweeps):
+        worst = 0.0
+        for b in range(l2.size):
+            first, size = ptr[b], ptr[b + 1] - ptr[b]
+            if bound[b] <= 0.0:
+                continue
+            for j in range(size):
+                f, k, total = (first + j) // C, j % C, 0.0
+                for p in range(start[f], start[f + 1]):
+                    total += val[p] * R[k, idx[p]]
+                slope[j] = total
+            moved = _move_block(
+                first, l1, l2[b], ridge, bound[b], slope, w[first : first + size], step[:size]
+            )
+            worst = max(worst, bound[b] * moved)
+            if moved == 0.0:
+                continue
+            for j in range(size):
+                w[first + j] += step[j]
+            for base in range(0, size, C):
+                f = (first + base) // C
+                for p in range(start[f], start[f + 1]):
+                    i, mean = idx[p], 0.0
+                    for k in range(Q.shape[0]):
+                        mean += Q[k, i] * step[base + k]
+                    for k in range(C):
+                        share = Q[k, i] if Q.shape[0] > 0 else 1.0
+                        R[k, i] += val[p] * D[i] * share * (step[base + k] - mean)
+        if worst <= tol:
+            break

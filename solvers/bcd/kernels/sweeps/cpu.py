@@ -7,10 +7,10 @@ in float64.
 from math import exp, expm1, log1p
 
 from ...._core.kernels.jit import EXACT, REDUCE, kernel
-from ...._core.kernels.rules import distance, loss_derivative, loss_value, prox
+from ...._core.kernels.rules import distance, loss_derivative, loss_value, penalty_value, prox
 
 # Up to a move of this size the mean slope is a better difference than a difference of values.
-_SMALL = 1e-3
+_SMALL = 1e-5
 
 
 @kernel(fastmath=EXACT)
@@ -201,6 +201,68 @@ def sweep_rows(penalty, indptr, indices, data, diagonal, relax, order, x, g):
 
 
 @kernel(inline=True)
+def _score(penalty, rule, x, g, L, j):
+    """Return what a step of one unknown promises; the rules are those of `greedy_steps`."""
+    far = distance(penalty, x, g, j)
+    if rule == 0:
+        return far
+    if L <= 0.0:
+        return 0.0
+    if rule == 1:
+        return far * far / L
+    new = prox(penalty, x - g / L, 1.0 / L, j)
+    d = new - x
+    if rule == 2:
+        return L * d * d
+    gain = penalty_value(penalty, x, j) - penalty_value(penalty, new, j)
+    return gain - d * (g + 0.5 * L * d)
+
+
+@kernel(fastmath=EXACT)
+def greedy_steps(penalty, rows, slot, L, rule, steps, x, g):
+    """Minimise a quadratic over one unknown at a time, the one that promises most.
+
+    Parameters
+    ----------
+    rows : array, shape (m, N)
+        Rows of the Hessian.
+    slot : array of int64, shape (N,)
+        Where the row of each unknown is; -1: not there yet.
+    L : array, shape (N,)
+        Its diagonal.
+    rule : int
+        What promises most: 0 the distance to optimality, 1 its square over L, 2 the proximal
+        step in the norm of L, 3 what that step gains.
+    steps : int
+        How many steps to take.
+    x, g : array, shape (N,)
+        Unknowns and gradient; they move.
+
+    Returns
+    -------
+    int, int
+        Steps that were taken, and the unknown whose row is missing; -1 for none.
+    """
+    for done in range(steps):
+        best, j = 0.0, -1
+        for k in range(x.size):
+            # In double precision: gains are differences of nearly equal numbers.
+            score = _score(penalty, rule, 1.0 * x[k], 1.0 * g[k], L[k], k)
+            if score > best and L[k] > 0.0:
+                best, j = score, k
+        if j < 0:
+            return done, -1
+        if slot[j] < 0:
+            return done, j
+        new = prox(penalty, x[j] - g[j] / L[j], 1.0 / L[j], j)
+        d = new - x[j]
+        x[j] = new
+        for k in range(x.size):
+            g[k] += d * rows[slot[j], k]
+    return steps, -1
+
+
+@kernel(inline=True)
 def _hinge_step(g, x, C, square):
     """Return the best value of one multiplier, where the slope is g."""
     if square > 0.0:
@@ -254,9 +316,7 @@ def hinge_sweep(X, y, square, C, order, count, above, below, x, w, ends):
 
 
 @kernel(fastmath=EXACT)
-def hinge_sweep_rows(
-    indptr, indices, data, y, square, C, order, count, above, below, x, w, ends
-):
+def hinge_sweep_rows(indptr, indices, data, y, square, C, order, count, above, below, x, w, ends):
     """Do what `hinge_sweep` does for samples in compressed rows."""
     kept, least, most = 0, 0.0, 0.0
     for k in range(count):
