@@ -49,7 +49,7 @@ def _begin(problem, x):
     squares = _Squares(problem)
     memory = {} if problem.memory is None else problem.memory
     before, work = memory.get("squares"), memory.get("work") or _WorkingSet(squares)
-    work.squares = squares
+    work.follow(squares)
     memory.update(squares=squares, work=work)
     if before is not None and problem.be.host((before.x == x).all()):
         return squares, work, squares.stay(before), 0.0
@@ -218,6 +218,12 @@ class _WorkingSet:
         self.rows = self.xp.empty((0, n))
         self.G = np.empty((0, 0))
         self.factor = Factor(self.G)
+
+    def follow(self, squares):
+        """Go on with another penalty."""
+        if (self.squares.penalty.ridge != squares.penalty.ridge).any():
+            self.factor.forget()
+        self.squares = squares
 
     @property
     def size(self):
