@@ -107,7 +107,9 @@ def by_greedy_forests(problem, watch, x):
         trees = _forest.arrange(graph, chosen)
         d = -g[trees.order]
         pivots, factors = problem.diagonal[trees.order].astype(np.float64), xp.empty(len(d))
-        graph.kernels.factor_forest(trees.levels, trees.up, _forest.edge_weights(trees, A), pivots, factors)
+        graph.kernels.factor_forest(
+            trees.levels, trees.up, _forest.edge_weights(trees, A), pivots, factors
+        )
         graph.kernels.solve_forest(trees.levels, trees.up, pivots, factors, d)
         x[trees.order] += d
         graph.kernels.add_columns(graph.ptr, graph.idx, A.data, trees.order, d, g)
