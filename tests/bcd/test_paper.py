@@ -15,7 +15,7 @@ def found(tmp_path_factory):
     pytest.importorskip("matplotlib")
     place = tmp_path_factory.mktemp("paper")
     options = argparse.Namespace(
-        n=80, p=240, sizes=(2, 8, 24), iterations=60, newton=15, side=10, labelled=12, points=150,
+        n=80, p=600, sizes=(2, 5, 12), iterations=30, newton=8, side=10, labelled=12, points=150,
         exact=60, out=place, figure=place / "paper.png", command="me", only=[],
     )  # fmt: skip
     paper_bcd.run(options)
@@ -35,37 +35,37 @@ def ends(found, figure):
 def test_greedy_rules_need_fewer_updates_than_rules_that_look_at_nothing(found):
     for figure, blind in (("4/8", ("random", "cyclic", "lipschitz")), ("5/11", ("random",))):
         end = ends(found, figure)
-        for size in (2, 8, 24):
+        for size in (2, 5, 12):
             best = min(end["sort gs", size], end["sort gsl", size])
             assert best < min(end[f"sort {word}", size] for word in blind)
             assert end["variable gs", size] < end["variable random", size]
     end = ends(found, "7/13")
     for word in ("PG", "PN", "TMP"):
-        for size in (2, 8, 24):
+        for size in (2, 5, 12):
             assert end[f"{word}, gsq", size] < end[f"{word}, random", size]
 
 
 def test_the_gradient_for_its_constant_beats_the_gradient_alone(found):
     end = ends(found, "4/8")
-    for size in (2, 8, 24):
+    for size in (2, 5, 12):
         assert end["sort gsl", size] <= 1.05 * end["sort gs", size]
         assert end["variable gsl", size] <= 1.05 * end["variable gs", size]
 
 
 def test_variable_blocks_beat_fixed_ones_with_steps_by_a_matrix(found):
     end = ends(found, "5/11")
-    for size in (2, 8, 24):
+    for size in (2, 5, 12):
         assert end["variable gsq", size] < end["sort gsq", size]
         assert end["variable gsd", size] < end["sort gsl", size]
 
 
 def test_steps_by_a_matrix_beat_gradient_steps_and_larger_blocks_smaller_ones(found):
     plain, matrix = ends(found, "4/8"), ends(found, "5/11")
-    for size in (8, 24):
+    for size in (5, 12):
         assert matrix["variable gs", size] < plain["variable gs", size]
         assert matrix["sort gs", size] < plain["sort gs", size]
     for rules in ("variable gsq", "sort gsq", "variable gs"):
-        assert matrix[rules, 24] < matrix[rules, 8] < matrix[rules, 2]
+        assert matrix[rules, 12] < matrix[rules, 5] < matrix[rules, 2]
 
 
 @pytest.mark.parametrize("figure", ["6a", "6b"])
@@ -77,12 +77,12 @@ def test_trees_beat_colours_and_colours_general_blocks(found, figure):
 
 
 def test_blocks_larger_than_the_support_end_after_a_few_updates(found):
-    counts = {(row["size"], row["selection"]): row for row in found["finite_termination"][0]}
-    most = counts[24, "gsq"]
-    assert most["support"] < 24
+    counts = {(row["size"], row["selection"]): row for row in found["finite_termination"]}
+    most = counts[12, "gsq"]
+    assert most["support"] < 12
     assert most["updates"] <= 5
     assert most["violation"] <= 1e-11
-    assert counts[24, "random"]["violation"] > 1e-8
+    assert counts[12, "random"]["violation"] > 1e-8
 
 
 def test_the_problems_are_the_authors(found):
@@ -93,5 +93,5 @@ def test_the_problems_are_the_authors(found):
     lattice, moons = paper_bcd.lattice(50, 100), paper_bcd.moons(2000, 100)
     assert lattice.problem.model.size == 2400
     assert moons.problem.model.size == 1900
-    A = lattice.problem.model.A
-    assert abs(A[~np.eye(2400, dtype=bool)]).max() == 1e5 if A.shape[0] < 100 else A.nnz < 5 * 2400
+    A = lattice.problem.model.A.tocoo()
+    assert set(A.data[A.row != A.col]) == {-1e5}
