@@ -68,6 +68,11 @@ def take(be, blocks, where):
     return Blocks(ptr, owner, blocks.l1[where], blocks.l2[kept], blocks.ridge[where])
 
 
+def any_of(be, blocks, flags):
+    """Tell for each block whether one of its entries has the flag."""
+    return be.xp.bincount(blocks.owner, flags.astype(float), minlength=blocks.number) > 0.0
+
+
 def penalty_sum(be, blocks, w):
     """Return the penalty of coefficients."""
     total = (blocks.l1 * abs(w)).sum() + 0.5 * (blocks.ridge * w * w).sum()
@@ -83,7 +88,7 @@ def distances(be, blocks, w, g):
     return out
 
 
-def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100):
+def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100, sweeps=5):
     """Minimise a quadratic model and the penalty, nearly.
 
     Sweeps over the blocks find the support, Newton steps on it end the work.
@@ -100,6 +105,8 @@ def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100):
         Whether Newton steps are taken; False leaves sweeps.
     rounds : int
         Limit of sweeps and Newton steps in turn.
+    sweeps : int
+        Sweeps of the first round.
 
     Returns
     -------
@@ -110,7 +117,7 @@ def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100):
     steps : int
         Newton steps taken.
     """
-    before, steps, sweeps = w, 0, 5
+    before, steps = w, 0
     blocks, w = model.begin(blocks, w)
     kinks = be.host((blocks.l1 > 0.0).any() | (blocks.l2 > 0.0).any())
     for _ in range(rounds):

@@ -4,6 +4,11 @@ import numpy as np
 
 from .._core.backend import get_backend
 
+# What a diagonal is raised by, relatively, until a matrix has a factor. Never nothing: along what
+# a singular matrix maps to zero, coefficients would go anywhere.
+_JITTERS = 1e-14, 1e-12, 1e-10
+# Rounds in which the largest violation must fall to half, or rounding errors are in the way.
+_PATIENCE = 20
 # Changes of a face, as a part of its size, up to which its old factor is worth keeping.
 _BORDER = 0.3
 # Sweeps at first, and between Newton steps: these cost less once a factor is known.
@@ -44,10 +49,11 @@ def l1qp(G, g, w, penalty, *, tol, unit=None, factor=None):
     unit = np.ones_like(w) if unit is None else unit
     factor = Factor(G) if factor is None else factor
     newton, count = 0, _FIRST_SWEEPS
-    worst = np.inf
+    best, patience = np.inf, _PATIENCE
     for _ in range(_ROUNDS):
         worst = kernels.sweep(G, g, w, penalty, unit, count, tol)
-        if worst <= tol:
+        best, patience = (worst, _PATIENCE) if worst < 0.5 * best else (best, patience - 1)
+        if worst <= tol or not patience:
             break
         size = 0
         for _ in range(_FACES):
@@ -115,7 +121,7 @@ class Factor:
         self.forget()
         H = np.empty((face.size, face.size))
         kernels = get_backend("numpy").kernels("solvers.bcd", "working")
-        for jitter in (0.0, 1e-14, 1e-12):
+        for jitter in _JITTERS:
             kernels.part(self.G, face, ridge, jitter, H)
             # Of the transpose, LAPACK reads the lower triangle, in its own order.
             self._L, failed = dpotrf(H.T, lower=1, clean=0, overwrite_a=1)
