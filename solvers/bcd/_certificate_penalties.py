@@ -177,7 +177,7 @@ class Groups(Penalty):
         super().__init__(problem)
         xp = self.xp
         self.idx, self.first = groups.idx, groups.ptr[:-1]
-        self.group = xp.repeat(xp.arange(groups.l2.size), xp.diff(groups.ptr).tolist())
+        self.group = xp.repeat(xp.arange(groups.l2.size), self.host(xp.diff(groups.ptr)).tolist())
         self.l1, self.l2 = groups.l1.astype(np.float64), groups.l2.astype(np.float64)
         self.loose = (self.l1 == 0) & (self.l2 == 0)[self.group]
         some, self.dual = self.host(self.loose.any(), (~self.loose).any())
@@ -241,11 +241,11 @@ class Groups(Penalty):
         return self.xp.sign(g) * self.xp.maximum(k * abs(g) - self.l1, 0.0)
 
     def _norms(self, x):
-        """Return the norm of each group, whatever the scale of its members."""
-        top = self.xp.maximum.reduceat(abs(x), self.first)
-        unit = self.xp.where(top > 0, top, 1.0)
-        squares = self.xp.square(x / unit[self.group])
-        return top * self.xp.sqrt(self.xp.add.reduceat(squares, self.first))
+        """Return the norm of each group, whatever the scale of their members."""
+        xp, top = self.xp, self.host(abs(x).max())
+        unit = top if 0.0 < top < math.inf else 1.0
+        squares = xp.bincount(self.group, xp.square(x / unit), minlength=self.l2.size)
+        return unit * xp.sqrt(squares)
 
 
 class Concave(Penalty):

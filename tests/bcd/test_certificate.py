@@ -1,11 +1,13 @@
 import dataclasses
 import math
 import tracemalloc
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from _cupy_standin import run_with_standin
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -550,3 +552,7 @@ def test_certificates_are_the_ones_that_results_carry(rng):
     assert isinstance(again, solvers.Certificate)
     assert again.value == res.certificate.value
     assert again.details == res.certificate.details
+
+
+def test_the_judge_works_on_the_stand_in():
+    run_with_standin(Path(__file__).parent / "certificate_on_device.py")
