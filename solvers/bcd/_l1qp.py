@@ -65,7 +65,7 @@ def l1qp(G, g, w, penalty, *, tol, unit=None, factor=None):
                 break
             d = factor.solve(face, penalty.ridge, -_slopes(penalty, g, w, face))
             newton += 1
-            if d is None or not kernels.walk(G, g, w, penalty, face, d):
+            if d is None or not kernels.walk(G, g, w, penalty, face, d, np.zeros_like(g)):
                 break
         count = _SWEEPS
     return worst, newton
@@ -120,12 +120,13 @@ class Factor:
         from scipy.linalg.lapack import dpotrf
 
         self.forget()
-        H = np.empty((face.size, face.size))
-        kernels = get_backend("numpy").kernels("solvers.bcd", "working")
+        H = self.G.take(face, axis=0).take(face, axis=1)
+        where = np.arange(face.size)
+        diagonal = H[where, where]
         for jitter in _JITTERS:
-            kernels.part(self.G, face, ridge, jitter, H)
+            H[where, where] = diagonal * (1.0 + jitter) + ridge[face]
             # Of the transpose, LAPACK reads the lower triangle, in its own order.
-            self._L, failed = dpotrf(H.T, lower=1, clean=0, overwrite_a=1)
+            self._L, failed = dpotrf(H.T, lower=1, clean=0)
             if not failed:
                 self.base = face
                 return self._solve(self._solve(b, False), True)
