@@ -58,7 +58,9 @@ def _begin(problem, x):
     work.follow(squares)
     memory.update(squares=squares, work=work)
     if before is not None and problem.be.host((before.x == x).all()):
-        return squares, work, squares.stay(before), 0.0
+        report = squares.stay(before)
+        work.expect(2.0 * squares.top - before.top)
+        return squares, work, report, 0.0
     return squares, work, squares.move(x), 2.0
 
 
@@ -275,6 +277,17 @@ class _WorkingSet:
         cost = mine * (old + mine) / n
         many = self.be.host((cost <= _PASSES * self.squares.problem.design.size).sum())
         return new[: max(many, _LEAST)]
+
+    def expect(self, steepness):
+        """Take in coefficients that are likely to violate the optimality conditions soon.
+
+        The strong rule: along a path, slopes change by no more than the penalty weight.
+        """
+        squares, xp = self.squares, self.xp
+        steep = (abs(squares.g) > steepness * squares.unit) & ~self.inside & (squares.L > 0.0)
+        new = xp.flatnonzero(steep)
+        if new.size:
+            self._add(new)
 
     def _add(self, new):
         """Take in columns, and their products with all columns in play."""
