@@ -13,6 +13,8 @@ _PATIENCE = 20
 _BORDER = 0.3
 # Sweeps at first, and between Newton steps: these cost less once a factor is known.
 _FIRST_SWEEPS, _SWEEPS = 6, 2
+# Size up to which a new factor takes less time than the use of an old one.
+_DIRECT = 200
 # Newton steps on one face after another before the next sweeps, at first.
 _FACES = 3
 # Rounds of sweeps and Newton steps before the accuracy reached must do.
@@ -108,6 +110,8 @@ class Factor:
         numpy.ndarray, shape (k,), or None
             None where H is singular.
         """
+        if face.size <= _DIRECT:
+            return self._anew(face, ridge, b)
         removed = np.setdiff1d(self.base, face, assume_unique=True)
         added = np.setdiff1d(face, self.base, assume_unique=True)
         if removed.size + added.size > max(_BORDER * self.base.size, 1):
