@@ -65,14 +65,14 @@ __global__ void moments_columns(const T* __restrict__ X, const double* __restric
   }
 }
 
-template <class T, class I>
-__global__ void moments_csc(const I* __restrict__ starts, const I* __restrict__ rows,
+template <class T>
+__global__ void moments_csc(const int* __restrict__ starts, const int* __restrict__ rows,
                             const T* __restrict__ values, const double* __restrict__ s,
                             const double* __restrict__ y, double* __restrict__ square,
                             double* __restrict__ mean, double* __restrict__ cross, long long p) {
   for (long long j = first() / 32; j < p; j += stride() / 32) {
     double a = 0.0, b = 0.0, c = 0.0;
-    for (I k = starts[j] + threadIdx.x % 32; k < starts[j + 1]; k += 32) {
+    for (int k = starts[j] + int(threadIdx.x % 32); k < starts[j + 1]; k += 32) {
       const double x = values[k], u = s[rows[k]] * x;
       a += u * x, b += u, c += u * y[rows[k]];
     }

@@ -44,9 +44,10 @@ def moments_columns(X, s, y, square, mean, cross):
 
 def moments_csc(starts, rows, values, s, y, square, mean, cross):
     """Do what `moments_rows` does for compressed columns."""
-    args = (starts, rows, values, s, y, square, mean, cross, square.size)
-    types = values.dtype, "int" if rows.dtype == np.int32 else "long long"
-    _cuda.launch("moments_csc", types, blocks(32 * square.size, _BLOCK), _BLOCK, args)
+    # CuPy's sparse matrices have 32-bit indices.
+    places = (part.astype(np.int32, copy=False) for part in (starts, rows))
+    args = (*places, values, s, y, square, mean, cross, square.size)
+    _cuda.launch("moments_csc", values.dtype, blocks(32 * square.size, _BLOCK), _BLOCK, args)
 
 
 def gather(X, where, root, out):
