@@ -157,6 +157,7 @@ class _Squares:
         if self.problem.fit_intercept:
             z = z - self.mean @ x
         return self.root * z
+
     def stay(self, before):
         """Go to the same point as `before`, under another penalty, and return its `Report`."""
         self.x, self.r, self.g = before.x, before.r, before.g
