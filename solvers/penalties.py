@@ -302,7 +302,8 @@ def check(penalty, size, *, xp=np):
 def _numbers(field, name, size, xp):
     """Return a field as an array of shape () or (size,) without NaN."""
     # A string of digits would become a number, and None NaN.
-    wrong = field is None or isinstance(field, str) or getattr(field, "dtype", np.dtype(float)).kind not in "biuf"
+    kind = getattr(field, "dtype", np.dtype(float)).kind
+    wrong = field is None or isinstance(field, str) or kind not in "biuf"
     try:
         numbers = xp.asarray("" if wrong else field, dtype=np.float64)
     except (TypeError, ValueError):
@@ -314,7 +315,7 @@ def _numbers(field, name, size, xp):
             f"`{name}` came with shape {numbers.shape}; expected a number or an array of shape "
             f"({size},)"
         )
-    if (numbers != numbers).any():
+    if xp.isnan(numbers).any():
         raise ValueError(f"`{name}` contains NaN; expected numbers")
     return numbers
 
