@@ -43,14 +43,11 @@ class Ratio:
 
     def __call__(self):
         state, xp, L = self._state, self._state.problem.xp, self._state.lipschitz
-        square = xp.empty(state.x.size)
-        _scores.squared_distance(
-            state.problem.kernels, state.penalty, state.x, state.gradient(), L, square
-        )
+        square = _scores.score_all(state, _scores.squared_distance, L)
         kernels = state.problem.be.kernels("solvers.bcd", "select")
         last = kernels.best_limit(square, L, self._order, xp.empty(self._size))
         limit = L[self._order[last]]
-        self.scores = xp.where(limit >= L, square, -np.inf)
+        self.scores = xp.where((limit >= L) & (L > 0), square, -np.inf)
         return None, top(state, self.scores, self._size)
 
 
@@ -68,11 +65,7 @@ class Pursuit:
         state, xp, size = self._state, self._state.problem.xp, self._size
         kernels = state.problem.be.kernels("solvers.bcd", "select")
         g = _scores.gradient(state)
-        self.scores = xp.empty(g.size)
-        _scores.gain(
-            state.problem.kernels, state.penalty, state.x, state.gradient(), self._diagonal,
-            self.scores,
-        )  # fmt: skip
+        self.scores = _scores.score_all(state, _scores.gain, self._diagonal)
         plain = top(state, self.scores, size)
         candidates = top(state, self.scores, min(2 * size, g.size))
         inside = xp.searchsorted(candidates, plain)
