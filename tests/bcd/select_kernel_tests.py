@@ -64,7 +64,8 @@ class SelectKernelTests:
             args = (be.xp.asarray(x) for x in (square, L, order))
             last = int(be.host(be.xp.asarray(kernels.best_limit(*args, heap))))
             limit = L[order[last]]
-            inside = np.sort(square[(limit >= L) & (L > 0)])[::-1][:size].sum() / max(limit, 1e-300)
+            inside = np.sort(square[(limit >= L) & (L > 0)])[::-1][:size].sum()
+            inside /= max(limit, 1e-300)
             blocks = [list(b) for b in itertools.combinations(np.flatnonzero(L > 0), size)]
             if blocks:
                 best = max(square[b].sum() / L[b].max() for b in blocks)

@@ -165,6 +165,8 @@ def _bystander(state):
     """Return a state to ask for all blocks' Hessians: that of a run would keep what it learns."""
     from .._state import open_state
 
+    if state.problem.quadratic:
+        return state
     return open_state(state.problem, state.x, state.c)
 
 

@@ -32,7 +32,7 @@ __global__ void count_digits(const T* __restrict__ scores, const long long* __re
   }
 }
 
-// Settle the next digit: above it there are fewer keys than wanted, with it enough. One warp.
+// Settle the next digit: above it there are fewer keys than wanted, with it enough. One block.
 template <class T>
 __global__ void next_digit(long long* __restrict__ state, int* __restrict__ counts,
                            long long shift) {
@@ -43,8 +43,8 @@ __global__ void next_digit(long long* __restrict__ state, int* __restrict__ coun
     state[0] = (long long)(Key(state[0]) | (Key(digit) << shift));
     state[1] = wanted;
   }
-  __syncwarp();
-  for (int digit = threadIdx.x; digit < 256; digit += 32) counts[digit] = 0;
+  __syncthreads();
+  for (int digit = threadIdx.x; digit < 256; digit += blockDim.x) counts[digit] = 0;
 }
 
 // 1 for scores above the settled key, 0 for those with it, -1 below.
