@@ -80,19 +80,25 @@ class Pursuit:
 
 
 class Thresholding:
-    """GSQ for any unknowns by iterative hard thresholding."""
+    """GSQ for any unknowns by iterative hard thresholding.
+
+    In units in which the diagonal of the Hessian is 1: else what is kept are the unknowns that
+    move far, whether or not they gain anything.
+    """
 
     def __init__(self, state, size):
-        self._state, self._size = state, size
+        self._state, self._size, xp = state, size, state.problem.xp
+        self._unit = xp.sqrt(_scores.inverse(xp, state.lipschitz + state.penalty.ridge))
         product = _scores.hessian_product(state)
-        self._product = lambda v: product(v) + state.penalty.ridge * v
+        self._product = lambda v: (
+            self._unit * (product(self._unit * v) + state.penalty.ridge * (self._unit * v))
+        )
         self._step = 1.0 / _spectral_radius(state, self._product)
-        self._inverse = _scores.inverse(state.problem.xp, state.lipschitz + state.penalty.ridge)
 
     def __call__(self):
         state = self._state
-        g = _scores.gradient(state)
-        d = self._kept(-g * self._inverse)
+        g = self._unit * _scores.gradient(state)
+        d = self._kept(-g)
         for _ in range(_THRESHOLDINGS):
             new = self._kept(d - self._step * (g + self._product(d)))
             change, length = state.problem.be.host(abs(new - d).max(), abs(new).max())
