@@ -175,6 +175,7 @@ def transductive_clustering(
             start,
             lambda point: _descend(problem, books, point, inner),
             lambda point: judge_clustering(problem, *point, tol=books.wanted),
+            warm=x0 is not None,
         )
         Y, M, v = point
         books.used.update(sweep=sweep, distance=distance)
@@ -446,17 +447,17 @@ def _start(problem, x0, rng):
 def _plant(problem, M, rng):
     """Choose prototypes of clusters without labels by k-means++, in place."""
     be, xp, X = problem.be, problem.xp, problem.X
-    found = be.host(xp.unique(problem.labels[problem.labels >= 0])).reshape(-1).tolist()
-    for c in sorted(set(range(problem.k)) - set(found)):
-        if found:
-            near = be.host(((X[:, None] - M[found][None]) ** 2).sum(axis=2).min(axis=1))
-            weight = near.astype(np.float64)
-        else:
-            weight = np.ones(X.shape[0])
-        if not weight.sum() > 0:
+    planted = set(be.host(xp.unique(problem.labels)).reshape(-1).tolist()) - {-1}
+    near = xp.full(X.shape[0], np.inf)
+    for c in sorted(planted):
+        near = xp.minimum(near, ((X - M[c]) ** 2).sum(axis=1))
+    for c in sorted(set(range(problem.k)) - planted):
+        weight = be.host(near).astype(np.float64)
+        if not 0 < weight.sum() < np.inf:
+            # The first of all, or points that all are prototypes already.
             weight = np.ones(X.shape[0])
         M[c] = X[int(rng.choice(X.shape[0], p=weight / weight.sum()))]
-        found.append(c)
+        near = xp.minimum(near, ((X - M[c]) ** 2).sum(axis=1))
 
 
 def _given_assignments(problem, x0):

@@ -164,6 +164,7 @@ def nmf(
             start,
             lambda point: _alternate(problem, books, point),
             lambda point: judge_factors(io.be, matrix, point.W, point.Ht.T, l1, tol=books.wanted),
+            warm=x0 is not None,
         )
         return books.finish(
             FactorResult,
@@ -212,6 +213,18 @@ class Factorisation:
         self.kernels.nonnegative_rows(G, product, self.l1, sweeps, X)
         return X, G
 
+    def balanced(self, W, Ht):
+        """Return factors with the same product whose columns are of equal size.
+
+        With a penalty that is the cheapest of all such pairs; without, it costs nothing.
+        """
+        xp = self.xp
+        size = xp.linalg.norm if self.l1 == 0 else lambda X, axis: X.sum(axis=axis)
+        w, h = size(W, axis=0), size(Ht, axis=0)
+        alive = (w > 0) & (h > 0)
+        ratio = xp.sqrt(xp.where(alive, h, 1) / xp.where(alive, w, 1)).astype(W.dtype)
+        return Factors(W * ratio, Ht / ratio)
+
     def violation(self, X, g):
         """Return how far X is from being optimal, g being the gradient of the fit."""
         xp, g = self.xp, g + self.l1
@@ -252,9 +265,10 @@ def _alternate(problem, books, point):
             return here
         Ht, _ = problem.solve(here.Ht, W, VW, problem.sweeps[1])
         books.n_blocks += 2
-        new = Factors(W, Ht)
+        new = problem.balanced(W, Ht)
         ahead = Factors(
-            xp.maximum(W + beta * (W - last.W), 0), xp.maximum(Ht + beta * (Ht - last.Ht), 0)
+            xp.maximum(new.W + beta * (new.W - last.W), 0),
+            xp.maximum(new.Ht + beta * (new.Ht - last.Ht), 0),
         )
         last, beta, cap = new, min(cap, 1.05 * beta), min(1.0, 1.01 * cap)
     return last
@@ -310,10 +324,10 @@ def _given(problem, x0):
     """Return the factors that the caller passed."""
     io, (n, p), k = problem.io, problem.V.shape, problem.k
     if isinstance(x0, tuple) and len(x0) == 2:
-        given = Ingest(dtype=io.dtype, W=x0[0], H=x0[1])
+        given = Ingest(dtype=io.dtype, **{"x0[0]": x0[0], "x0[1]": x0[1]})
         _same_home(io, given, x0)
-        W = check_array(given, "W", shape=(n, k), means="(V.shape[0], k)", minimum=0.0)
-        H = check_array(given, "H", shape=(k, p), means="(k, V.shape[1])", minimum=0.0)
+        W = check_array(given, "x0[0]", shape=(n, k), means="(V.shape[0], k)", minimum=0.0)
+        H = check_array(given, "x0[1]", shape=(k, p), means="(k, V.shape[1])", minimum=0.0)
     else:
         given = Ingest(dtype=io.dtype, x0=getattr(x0, "x", x0))
         _same_home(io, given, x0)

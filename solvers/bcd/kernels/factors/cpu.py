@@ -59,6 +59,10 @@ def _turn(G, x, g):
                 gain -= d * (g[q] + 0.5 * d * G[q, q])
                 x[q] += d
                 _add(d, G[q], g)
+        elif g[q] > 0.0:
+            # Only the penalty depends on it.
+            gain += x[q] * g[q]
+            x[q] = 0.0
     return gain
 
 
