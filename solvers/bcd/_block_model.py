@@ -4,6 +4,8 @@ A model knows its gradient `g` where it stands; sweeps and steps keep it up to d
 intercept is eliminated from a matrix, and is one more feature among columns.
 """
 
+from functools import partial
+
 import numpy as np
 
 from .._core.linalg import pcg
@@ -119,7 +121,9 @@ class ColumnModel:
         self.be, self.D, self.fit_intercept, self.sparse = be, D, fit_intercept, hasattr(A, "nnz")
         if fit_intercept:
             ones = xp.ones((A.shape[0], 1))
-            A = be.sparse.hstack([A, ones], "csc") if self.sparse else xp.hstack([A, ones])
+            join = be.sparse.hstack if self.sparse else partial(xp.concatenate, axis=1)
+            A = join([A, ones])
+            A = A.tocsc() if self.sparse else A
         self.A, self.C = A, r.shape[1] if r.ndim == 2 else 1
         self.rows = None if self.sparse else xp.ascontiguousarray(A.T)
         # Samples last, for long loops in kernels.

@@ -1,7 +1,8 @@
 """Numba kernels for penalties of groups; `gpu.py` launches their CUDA twins.
 
 The penalty of group b, which holds the entries ``ptr[b]`` to ``ptr[b + 1]`` of all arrays, is
-``l2[b] |w_b| + sum_j l1[j] |w_j| + ridge[j]/2 w_j^2``. Everything is float64.
+``l2[b] |w_b| + sum_j l1[j] |w_j| + ridge[j]/2 w_j^2``; next to a norm, `ridge` must not vary
+within the block. Everything is float64.
 """
 
 from math import copysign, sqrt
