@@ -39,6 +39,7 @@ __all__ = [
     "assignment",
     "autoregressive",
     "block_correlated",
+    "breast_cancer_interactions",
     "color_transport",
     "damaged_photograph",
     "digits_transport",
@@ -498,6 +499,37 @@ def damaged_photograph(name="china", missing=0.7, *, rng=None):
     return damaged, whole
 
 
+def breast_cancer_interactions():
+    """Return measurements of tumours with their products, and which tumours are malignant.
+
+    Returns
+    -------
+    X : ndarray, shape (569, 495)
+        The thirty features of `sklearn.datasets.load_breast_cancer` and the products of every two
+        of them, squares included, each with mean 0 and variance 1.
+    y : ndarray, shape (569,)
+        1 for malignant, -1 for benign.
+    names : list of str
+        Of the columns.
+
+    Examples
+    --------
+    >>> from solvers import datasets
+    >>> X, y, names = datasets.breast_cancer_interactions()
+    >>> X.shape, int((y > 0).sum()), names[0]
+    ((569, 495), 212, 'mean radius')
+    """
+    from sklearn.datasets import load_breast_cancer
+
+    data = load_breast_cancer()
+    X = _standardised(data.data)
+    i, j = np.triu_indices(X.shape[1])
+    names = list(map(str, data.feature_names))
+    names += [f"{names[a]} x {names[b]}" for a, b in zip(i, j, strict=True)]
+    y = np.where(data.target == 0, 1.0, -1.0)
+    return np.asfortranarray(np.hstack([X, _standardised(X[:, i] * X[:, j])])), y, names
+
+
 def read_movielens(path):
     r"""Read ratings from a file of the MovieLens collection that you have.
 
@@ -541,6 +573,10 @@ def read_movielens(path):
     )
     shape = users.size, items.size
     return coo_array((table[:, 2], (rows, cols)), shape=shape), users, items
+
+
+def _standardised(X):
+    return (X - X.mean(axis=0)) / X.std(axis=0)
 
 
 def _at_most(value, name, limit):

@@ -250,7 +250,7 @@ def bind(penalty, size, dtype, weights=None, *, xp=np):
         fields[name] = xp.minimum(fields[name], largest)
     if weights is not None and "alpha" in fields:
         with np.errstate(over="ignore"):
-            fields["alpha"] = xp.minimum(fields["alpha"] * weights, largest)
+            fields["alpha"] = xp.minimum(fields["alpha"] * weights, largest).astype(dtype)
     return rules.compiled_class(type(penalty))(**fields)
 
 

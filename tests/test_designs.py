@@ -126,6 +126,19 @@ def test_a_lattice_is_connected_along_its_lines():
     assert connected_components(W)[0] == 1
 
 
+def test_tumours_come_with_products_of_their_features():
+    X, y, names = datasets.breast_cancer_interactions()
+    assert len(names) == X.shape[1] == 30 + 30 * 31 // 2
+    np.testing.assert_allclose(X.mean(axis=0), 0.0, atol=1e-12)
+    np.testing.assert_allclose(X.std(axis=0), 1.0)
+    column = names.index("mean radius x mean texture")
+    product = X[:, names.index("mean radius")] * X[:, names.index("mean texture")]
+    assert np.corrcoef(product, X[:, column])[0, 1] == pytest.approx(1.0)
+    assert set(y) == {-1.0, 1.0}
+    # Malignant tumours are larger.
+    assert X[y > 0, 0].mean() > 0.5 > X[y < 0, 0].mean()
+
+
 @pytest.mark.parametrize(
     ("call", "name"),
     [

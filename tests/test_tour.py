@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 
 import solvers
 from solvers._tour import STOPS, _guide
+from solvers._tour import bcd as tumours
 from solvers._tour import completion as photograph
 from solvers._tour import ot as color_transfer
 
@@ -177,3 +178,18 @@ def test_repeated_decompositions_solve_the_same_problem_when_they_have_time(monk
     judged = solvers.completion.certify(patches, **answer, **problem)
     assert ours.success
     assert judged.details["primal"] == pytest.approx(ours.certificate.details["primal"], rel=2e-3)
+
+
+def test_mistakes_are_counted_for_each_point_of_a_path():
+    X, y = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), np.array([1.0, -1.0, -1.0])
+    coefs, intercepts = np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([0.0, 1.0])
+    np.testing.assert_allclose(tumours.mistakes(X, y, coefs, intercepts), [0.0, 2 / 3])
+
+
+def test_scikit_learn_is_asked_for_the_same_minimum():
+    X, y, _ = solvers.datasets.autoregressive(60, 20, informative=5, classes=True, rng=0)
+    peer = tumours._peer(X, y, 0.05)
+    assert peer.certificate.value < 1e-3
+    assert peer.certificate.details["primal"] == pytest.approx(
+        tumours._solve(X, y, 0.05).fun, rel=1e-3
+    )

@@ -9,4 +9,5 @@ guide's; it loads a stop's module only when it goes there.
 STOPS = {
     "ot": "colour transfer between two photographs",
     "completion": "a photograph with 70 % of its pixels missing",
+    "bcd": "a sparse classifier of tumours, along its path",
 }

@@ -5,7 +5,7 @@ from .._core.validation import check_choice, check_nonnegative
 from ._driver import solve
 from ._problem import pose
 
-METHODS = ("auto",)
+METHODS = ("auto", "bcd", "cd")
 _MULTINOMIAL = {"l1": penalties.L1, "row": penalties.RowL2, "l2": penalties.L2}
 
 

@@ -13,7 +13,7 @@ class Part:
 
     Parameters
     ----------
-    state : _State
+    state : State
         The point of the problem.
     where : array of int
         The coefficients, in the order of groups; of whole features.
@@ -53,7 +53,7 @@ class Part:
             Whole features, unless `is_small`.
         """
         if not is_small(z.shape[0], S.size):
-            return self._column_model(problem, z, r, S)
+            return self.column_model(problem, z, r, S)
         if self.C == 1:
             return self._matrix_model(problem, z, r, g, S)
         return self._softmax_model(problem, z, r, g, S)
@@ -83,7 +83,8 @@ class Part:
         inverse = inverse_of_classes(xp, s, q)
         return MatrixModel(problem.be, H, g[S], cross, inverse, r.sum(axis=0))
 
-    def _column_model(self, problem, z, r, S):
+    def column_model(self, problem, z, r, S):
+        """Return the model by columns; S holds whole features."""
         A = self.columns[:, self.column[S][:: self.C]]
         Q = probabilities(problem, r) if problem.multinomial else None
         D = problem.curvatures(z) if Q is None else problem.s
@@ -104,29 +105,6 @@ def inverse_of_classes(xp, s, q):
     shift = xp.full(H.shape, xp.trace(H) / H.size)
     lift = 1e-14 * xp.trace(H) * xp.eye(q.shape[1])
     return xp.linalg.inv(H + shift + lift)
-
-
-def fit_intercept(problem, z, c):
-    """Return predictions and intercept once the intercept is the best."""
-    xp, be = problem.xp, problem.be
-    for _ in range(50):
-        r = problem.slopes(z)
-        g, size = r.sum(axis=0), abs(r).sum(axis=0)
-        if be.host((abs(g) <= 1e-15 * size).all()):
-            break
-        if problem.multinomial:
-            step = -inverse_of_classes(xp, problem.s, probabilities(problem, r)) @ g
-            step = step - step.mean()
-        else:
-            h = problem.curvatures(z).sum()
-            step = -g / xp.maximum(h, 1e-12 * problem.s.sum())
-        loss, t = problem.loss_sum(z), 1.0
-        while problem.loss_sum(z + t * step) > loss and t > 1e-8:
-            t *= 0.5
-        if t <= 1e-8:
-            break
-        z, c = z + t * step, c + t * step
-    return z, c
 
 
 def _gather(design, features):

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._groups import norms, owners
+from ._groups import HUGE, norms, owners
 
 # Newton steps on a support before blocks are swept again.
 _NEWTON = 4
 _HALVINGS = 12
+# Rounds without progress after which rounding errors are all that is left.
+_IDLE = 10
 
 
 class Blocks(NamedTuple):
@@ -55,7 +57,7 @@ def blocks_of(problem):
         return groups.idx, Blocks(groups.ptr, owner, groups.l1, groups.l2, zeros)
     p, C = problem.design.shape[1], problem.n_classes
     ptr, owner = C * xp.arange(p + 1), xp.repeat(xp.arange(p), C)
-    l1, ridge = (xp.minimum(f.astype(np.float64), 1e100) for f in problem.bound[:2])
+    l1, ridge = (xp.minimum(f.astype(np.float64), HUGE) for f in problem.bound[:2])
     return xp.arange(problem.size), Blocks(ptr, owner, l1, xp.zeros(p), ridge)
 
 
@@ -66,6 +68,11 @@ def take(be, blocks, where):
     ptr = xp.zeros(kept.size + 1, np.int64)
     ptr[1:] = xp.cumsum(xp.bincount(owner, minlength=kept.size))
     return Blocks(ptr, owner, blocks.l1[where], blocks.l2[kept], blocks.ridge[where])
+
+
+def any_of(be, blocks, flags):
+    """Tell for each block whether one of its entries has the flag."""
+    return be.xp.bincount(blocks.owner, flags.astype(float), minlength=blocks.number) > 0.0
 
 
 def penalty_sum(be, blocks, w):
@@ -83,7 +90,7 @@ def distances(be, blocks, w, g):
     return out
 
 
-def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100):
+def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100, sweeps=5):
     """Minimise a quadratic model and the penalty, nearly.
 
     Sweeps over the blocks find the support, Newton steps on it end the work.
@@ -100,6 +107,8 @@ def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100):
         Whether Newton steps are taken; False leaves sweeps.
     rounds : int
         Limit of sweeps and Newton steps in turn.
+    sweeps : int
+        Sweeps of the first round.
 
     Returns
     -------
@@ -110,14 +119,16 @@ def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100):
     steps : int
         Newton steps taken.
     """
-    before, steps, sweeps = w, 0, 5
+    before, steps = w, 0
     blocks, w = model.begin(blocks, w)
+    best, idle = np.inf, 0
     kinks = be.host((blocks.l1 > 0.0).any() | (blocks.l2 > 0.0).any())
     for _ in range(rounds):
         if kinks or not newton:
             model.sweep(w, sweeps, tol)
         violation = be.host(distances(be, blocks, w, model.g).max())
-        if violation <= tol:
+        best, idle = min(best, violation), 0 if violation < 0.9 * best else idle + 1
+        if violation <= tol or idle >= _IDLE:
             break
         support = 0
         for _ in range(_NEWTON if newton else 0):

@@ -1,5 +1,6 @@
 """From a posed problem to a result: checks of options, the run, certificate and report."""
 
+import inspect
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -89,7 +90,38 @@ def solve(name, problem, **options):
 
 
 def solve_now(
-    name,
+    name, problem, *, warn=True, kind=BlockResult, engines=ENGINES, judge=judge, **options
+):
+    """Check the options of a call, solve the problem and return the result.
+
+    Parameters
+    ----------
+    name : str
+        The public function, for messages and `Result.method`.
+    problem : GLM or Quadratic
+    warn : bool
+        Whether to warn if the certificate does not hold.
+    kind : type
+        The result's class.
+    engines : dict
+        Solvers by method.
+    judge : callable
+        ``judge(problem, x, c, tol=)`` returns the certificate.
+    **options : object
+        Those of `read_options`; the rest are further fields of the result, of which a callable
+        gets the answer.
+    """
+    io = problem.io
+    fields = {key: options.pop(key) for key in options.keys() - _WORDS}
+    options, run_options, n_threads = read_options(problem, **options)
+    with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
+        options = replace(options, x0=check_start(problem, options.x0))
+        watch = Watch(problem, Monitor(name, "value", be=io.be, **run_options), options)
+        answer, certificate = certified(watch, options, engines[options.method], judge)
+        return _finished(problem, answer, certificate, watch, warn, kind, fields)
+
+
+def read_options(
     problem,
     *,
     methods=("auto", "bcd"),
@@ -110,38 +142,20 @@ def solve_now(
     time_limit=None,
     progress=False,
     n_threads=None,
-    warn=True,
-    kind=BlockResult,
-    engines=ENGINES,
-    judge=judge,
-    **fields,
 ):
-    """Check the options of a call, solve the problem and return the result.
+    """Return checked `Options`, with x0 as it came, options of a `Monitor`, and threads.
 
     Parameters
     ----------
-    name : str
-        The public function, for messages and `Result.method`.
     problem : GLM or Quadratic
     methods : tuple of str
-        Legal values of `method`; keys of `ENGINES`.
+        Legal values of `method`.
     method, ..., n_threads : object
         See `lasso` and `minimize`.
-    warn : bool
-        Whether to warn if the certificate does not hold.
-    kind : type
-        The result's class.
-    engines : dict
-        Solvers by method.
-    judge : callable
-        ``judge(problem, x, c, tol=)`` returns the certificate.
-    **fields : object
-        Further fields of the result; a callable gets the answer.
     """
-    io = problem.io
     tol = check_positive(tol, "tol", allow_none=True)
     if tol is None:
-        tol = 1e-8 if io.dtype == np.float64 else 1e-6
+        tol = 1e-8 if problem.io.dtype == np.float64 else 1e-6
     method = check_choice(method, "method", methods)
     rng = check_rng(rng)
     asked = {
@@ -165,7 +179,7 @@ def solve_now(
         maxiter=_MAXITER.get(method, 10000) if maxiter is None else maxiter,
         check_every=check_count(check_every, "check_every", minimum=1, allow_none=True),
         rng=rng,
-        x0=None,
+        x0=x0,
     )
     run_options = {
         "tol": options.tol,
@@ -175,28 +189,39 @@ def solve_now(
         "progress": check_flag(progress, "progress"),
         "history": check_flag_or_stride(history, "history"),
     }
-    n_threads = check_threads(n_threads)
-    with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
-        options = replace(options, x0=check_start(problem, x0))
-        run = Monitor(name, "value", be=io.be, **run_options)
-        watch = Watch(problem, run, options)
-        engine = engines[method]
-        for attempt in range(_RETRIES):
-            answer = engine(problem, watch, options)
-            if not all(io.be.host(*(io.xp.isfinite(part).all() for part in answer))):
-                run.end(Status.NUMERICAL)
-                answer = watch.sound(Answer(*problem.zeros()))
-            certificate = judge(problem, answer.x, answer.c, tol=options.tol)
-            if certificate.holds or run.status not in (None, Status.CONVERGED):
-                break
-            if attempt == _RETRIES - 1:
-                run.end(Status.STALLED)
-                break
-            # The solver's own measure met the goal, but not quite the certificate.
-            run.status = None
-            watch.tol = 0.1 * watch.tol
-            options = replace(options, x0=answer)
-        return _finished(problem, answer, certificate, watch, warn, kind, fields)
+    return options, run_options, check_threads(n_threads)
+
+
+_WORDS = inspect.signature(read_options).parameters.keys()
+
+
+def certified(watch, options, engine, judge=judge):
+    """Run a solver until its answer is certified or it can do no more: answer, certificate.
+
+    Parameters
+    ----------
+    watch : Watch
+    options : Options
+    engine, judge : callable
+        See `ENGINES` and `judge`.
+    """
+    problem, run = watch.problem, watch.run
+    for attempt in range(_RETRIES):
+        answer = engine(problem, watch, options)
+        if not all(problem.be.host(*(problem.xp.isfinite(part).all() for part in answer))):
+            run.end(Status.NUMERICAL)
+            answer = watch.sound(Answer(*problem.zeros()))
+        certificate = judge(problem, answer.x, answer.c, tol=options.tol)
+        if certificate.holds or run.status not in (None, Status.CONVERGED):
+            break
+        if attempt == _RETRIES - 1:
+            run.end(Status.STALLED)
+            break
+        # The solver's own measure met the goal, but not quite the certificate.
+        run.status = None
+        watch.tol = 0.1 * watch.tol
+        options = replace(options, x0=answer)
+    return answer, certificate
 
 
 def check_start(problem, x0):

@@ -70,10 +70,26 @@ _SUITABLE = {
     "blocks": _later("._block_newton", "solve"),
     "other": _later("._prox_newton", "solve_losses"),
 }
+_descend = _later("._minimize", "descend")
+_descend_groups = _later("._block_newton", "solve_greedy")
+_sweep = _later("._coordinate", "descend_coordinates")
+_sweep_blocks = _later("._block_newton", "solve_cyclic")
+
+
+def _bcd(problem, watch, options):
+    """Move block after block; those of a group penalty are its groups."""
+    return (_descend if problem.groups is None else _descend_groups)(problem, watch, options)
+
+
+def _cd(problem, watch, options):
+    """Sweep over coefficients, or over blocks where they belong together."""
+    return (_sweep_blocks if _kind(problem) == "blocks" else _sweep)(problem, watch, options)
+
+
 ENGINES = {
     "auto": _auto,
-    "bcd": _later("._minimize", "descend"),
-    "cd": _later("._coordinate", "descend_coordinates"),
+    "bcd": _bcd,
+    "cd": _cd,
     "anderson": _later("._coordinate", "descend_anderson"),
     "lars": _later("._lars", "solve_lars"),
 }

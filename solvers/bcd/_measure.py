@@ -38,6 +38,8 @@ class Measure:
 
     def _violation(self, state):
         g = state.gradient()
+        if self.problem.groups is not None:
+            return Case(self.problem).penalty.worst(state.x, g)[0]
         out = self.problem.xp.empty_like(g)
         self.problem.kernels.distances(self.problem.bound, state.x, g, out)
         return float(self.problem.be.host(out.max()))

@@ -3,25 +3,23 @@
 import inspect
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import penalties
+from .._core import threads
+from .._core.certificate import Certificate
 from .._core.monitor import Monitor
 from .._core.result import Status
-from .._core.validation import (
-    check_callable,
-    check_count,
-    check_flag,
-    check_flag_or_stride,
-    check_positive,
-    check_time_limit,
-    describe,
-)
+from .._core.validation import check_count, check_positive, describe
+from ._certificate import judge
 from ._certificate_threshold import threshold
-from ._driver import posed, solve
+from ._driver import Answer, certified, check_start, posed, read_options
+from ._engines import ENGINES
+from ._lars import Homotopy
 from ._path_result import PathResult
+from ._watch import Watch
 
 # Fronts whose penalty is a multiple of `alpha`.
 FRONTS = (
@@ -53,7 +51,7 @@ def path(fun, X, y, *, alphas=None, eps=1e-3, **kw):
         coefficient becomes zero or stops being zero.
     eps : float, default 1e-3
         Smallest over largest weight, below 1; without effect where weights are given.
-    **kw
+    **kw : object
         Options of `fun`. `callback`, `history`, `progress` and `time_limit` are those of the
         path: a callback gets ``alpha``, ``x`` and ``intercept`` after every weight.
 
@@ -88,53 +86,90 @@ def path(fun, X, y, *, alphas=None, eps=1e-3, **kw):
     eps = check_positive(eps, "eps")
     if not eps < 1:
         raise ValueError(f"`eps` came as {eps}; expected a number below 1")
-    own = {
-        "callback": check_callable(kw.pop("callback", None), "callback"),
-        "history": check_flag_or_stride(kw.pop("history", True), "history"),
-        "progress": check_flag(kw.pop("progress", False), "progress"),
-        "time_limit": check_time_limit(kw.pop("time_limit", None)),
-    }
-    name, unit, options = posed(fun, X, y, 1.0, **kw)
-    tol = check_positive(kw.get("tol"), "tol", allow_none=True)
-    if tol is None:
-        tol = 1e-8 if unit.io.dtype == np.float64 else 1e-6
-    with unit.io.device, np.errstate(all="ignore"):
-        alphas = _grid(unit, alphas, eps)
-        run = Monitor("path", "value", tol=tol, maxiter=None, **own)
-        points = _follow(unit, alphas, run, name, options, own["time_limit"])
+    name, unit, given = posed(fun, X, y, 1.0, **kw)
+    engines = given.pop("engines", ENGINES)
+    options, books, n_threads = read_options(unit, **given)
+    engine = engines[options.method]
+    with unit.io.device, threads.limit(n_threads), np.errstate(all="ignore"):
+        options = replace(options, x0=check_start(unit, options.x0))
+        run = Monitor("path", "value", be=unit.be, **{**books, "maxiter": None})
+        if options.method == "lars":
+            alphas, points = _by_breakpoints(unit, alphas, eps, run, options)
+        else:
+            alphas = _grid(unit, alphas, eps)
+            limits = {**books, "callback": None, "progress": False, "history": False}
+            points = _by_warm_starts(unit, alphas, run, name, limits, options, engine)
         return _finished(unit, alphas, points, run)
 
 
-def _follow(unit, alphas, run, name, options, limit):
-    """Solve for one weight after the other; return the results of those there was time for."""
-    points: list[Any] = []
+class Point(NamedTuple):
+    """An answer for one weight, its certificate, iterations, and how they ended."""
+
+    x: Any
+    c: Any
+    certificate: Certificate
+    nit: int
+    status: Any
+
+
+def _by_warm_starts(unit, alphas, run, name, limits, options, engine):
+    """Solve for one weight after the other; return a `Point` for each there was time for."""
+    points: list[Point] = []
     unit = replace(unit, memory={})
-    start = options.pop("x0")
     for alpha in alphas:
-        left = None if limit is None else max(limit - run.seconds, 1e-9)
-        res = solve(
-            name,
-            at(unit, alpha),
-            **{**options, "x0": start, "history": False, "time_limit": left},
-            warn=False,
-        )
-        points.append(start := res)
-        over = run.record(
-            res.certificate.value,
-            judge=False,
-            state=lambda res=res, alpha=alpha: {
-                "x": res.x,
-                "intercept": res.intercept,
-                "alpha": alpha,
-            },
-            alpha=alpha,
-            fun=res.fun,
-            gap=np.nan if res.gap is None else res.gap,
-            nnz=len(res.support),
-        )
-        if over:
+        if limits["time_limit"] is not None:
+            limits = {**limits, "time_limit": max(limits["time_limit"] - run.seconds, 1e-9)}
+        inner = Monitor(name, "value", be=unit.be, **limits)
+        problem = at(unit, alpha)
+        answer, certificate = certified(Watch(problem, inner, options), options, engine)
+        points.append(Point(*answer, certificate, inner.nit, inner.status))
+        options = replace(options, x0=answer)
+        if _recorded(unit, run, alpha, points[-1]):
             break
     return points
+
+
+def _by_breakpoints(unit, alphas, eps, run, options):
+    """Follow the exact path of a lasso; return weights, those of breakpoints by default."""
+    way = Homotopy(unit)
+    exact = alphas is None
+    alphas = [way.weight] if exact else _grid(unit, alphas, eps)
+    least = eps * way.weight
+    points: list[Point] = []
+    while len(points) < len(alphas):
+        alpha, turns = alphas[len(points)], way.turns
+        while way.weight > alpha and not way.lost and way.turns - turns < options.maxiter:
+            way.step(alpha)
+        answer = Answer(way.x, way.intercept())
+        certificate = judge(at(unit, alpha), *answer, tol=options.tol)
+        status = None if certificate.holds else Status.STALLED
+        points.append(Point(*answer, certificate, way.turns - turns, status))
+        if _recorded(unit, run, alpha, points[-1]) or way.lost:
+            break
+        if exact:
+            # Several may join at one weight, the first at the largest.
+            while way.weight == alpha > least and not way.lost:
+                way.step(least)
+            alphas += [way.weight] if way.weight < alpha else []
+    return alphas, points
+
+
+def _recorded(unit, run, alpha, point):
+    """Record a weight; tell whether the path must end."""
+    details = point.certificate.details
+    return run.record(
+        point.certificate.value,
+        judge=False,
+        state=lambda: {
+            "x": unit.io.out(point.x.reshape(unit.shape).copy()),
+            "intercept": unit.io.out(point.c),
+            "alpha": alpha,
+        },
+        alpha=alpha,
+        fun=details["primal"],
+        gap=details.get("gap", np.nan),
+        nnz=(point.x != 0).sum(),
+    )
 
 
 def at(unit, alpha):
@@ -191,23 +226,23 @@ def _check_front(fun, options):
 
 
 def _finished(unit, alphas, points, run):
-    worst = max(points, key=lambda res: _badness(res.certificate.value))
-    if run.status is None and not worst.success:
-        run.end(Status(worst.status))
-    rows = [_numpy(unit, res.x).ravel() for res in points]
+    worst = max(points, key=lambda point: _badness(point.certificate.value))
+    if run.status is None and not worst.certificate.holds:
+        run.end(Status.STALLED if worst.status is Status.CONVERGED else worst.status)
+    rows = [unit.be.host(point.x) for point in points]
     places = [np.flatnonzero(row) for row in rows]
-    intercepts = np.array([_numpy(unit, res.intercept) for res in points], unit.dtype)
+    details = [point.certificate.details for point in points]
     done, asked = len(points), len(alphas)
     return run.finish(
         PathResult,
         worst.certificate,
         note=None if done == asked else f"The path ends after {done} of {asked} weights.",
         alphas=np.array(alphas[:done]),
-        intercepts=unit.io.out(unit.xp.asarray(intercepts)),
-        fun=np.array([res.fun for res in points]),
-        gaps=np.array([np.nan if res.gap is None else res.gap for res in points]),
-        values=np.array([res.certificate.value for res in points]),
-        nits=np.array([res.nit for res in points]),
+        intercepts=unit.io.out(unit.xp.stack([point.c for point in points])),
+        fun=np.array([row["primal"] for row in details]),
+        gaps=np.array([row.get("gap", np.nan) for row in details]),
+        values=np.array([point.certificate.value for point in points]),
+        nits=np.array([point.nit for point in points]),
         classes=unit.classes,
         _shape=unit.shape,
         _out=unit.io.out,
@@ -215,11 +250,6 @@ def _finished(unit, alphas, points, run):
         _places=places,
         _numbers=[row[place] for row, place in zip(rows, places, strict=True)],
     )
-
-
-def _numpy(unit, array):
-    """Return an array of the caller's kind on the host."""
-    return np.asarray(unit.be.host(unit.xp.asarray(array)))
 
 
 def _badness(value):

@@ -49,10 +49,12 @@ def _begin(problem, x):
     squares = _Squares(problem)
     memory = {} if problem.memory is None else problem.memory
     before, work = memory.get("squares"), memory.get("work") or _WorkingSet(squares)
-    work.squares = squares
+    work.follow(squares)
     memory.update(squares=squares, work=work)
     if before is not None and problem.be.host((before.x == x).all()):
-        return squares, work, squares.stay(before), 0.0
+        report = squares.stay(before)
+        work.expect(2.0 * squares.top - before.top)
+        return squares, work, report, 0.0
     return squares, work, squares.move(x), 2.0
 
 
@@ -75,30 +77,50 @@ class _Squares:
         xp, s = problem.xp, problem.s
         self.penalty = problem.bound
         self.total = s.sum(dtype=np.float64)
-        self.root = xp.sqrt(s)
+        # Vectors over samples, and columns in play, are in float64 whatever X is.
+        self.root = xp.sqrt(s.astype(np.float64))
         square, mean, cross = problem.moments
         self.mean = mean / self.total
         self.L = xp.where(problem.lipschitz > _CONSTANT * square, problem.lipschitz, 0.0)
         self.level = (s @ problem.y) / self.total if problem.fit_intercept else 0.0
         self.y = self.root * (problem.y - self.level)
-        alpha, ridge, lo, hi = self.penalty
-        free = (lo == -np.inf) | (lo == 0.0)
-        self.top, largest, plain = self.be.host(
-            alpha.max(), ridge.max(), (free & (hi == np.inf) & (alpha > 0.0)).all()
-        )
-        # The conjugate of the penalty is 0 wherever it is finite.
-        self.plain = plain and largest == 0.0
-        # Without a penalty there is no dual point: the gradient judges.
-        self.has_gap = self.top > 0.0 or largest > 0.0
-        self.unit = xp.ones_like(alpha)
-        if self.top > 0.0:
-            self.unit = xp.where(alpha > 0.0, alpha / self.top, 1.0)
+        self._read_penalty()
         self.start, _ = problem.zeros()
         self.kernels = self.be.kernels("solvers.bcd", "screen")
-        first = cross - self.level * mean
-        self._first = -first.astype(problem.dtype)
-        self.scale = self.be.host(0.5 * (self.y @ self.y) if self.has_gap else abs(first).max())
-        self.scale = self.scale or 1.0
+        self.base = self.y
+        if self.be.host((self.start != 0).any()):
+            # Coefficients that are not in play stay where they start, at a bound.
+            self.base = self.y - self._predict(self.start)
+            self.cold = self._pull(self.base)
+        else:
+            self.cold = -(cross - self.level * mean).astype(problem.dtype)
+        if self.has_gap:
+            size = 0.5 * (self.base @ self.base) + problem.penalty_sum(self.start)
+        else:
+            size = abs(self.cold).max()
+        self.scale, self.slope = (v or 1.0 for v in self.be.host(size, abs(self.cold).max()))
+
+    def _read_penalty(self):
+        """Find out what may judge, and in which units."""
+        xp, (alpha, ridge, lo, hi) = self.xp, self.penalty
+        open_lo, open_hi = lo == -np.inf, hi == np.inf
+        # The dual constraint of these coefficients is an equation, which no multiple solves.
+        loose = (alpha == 0.0) & (ridge == 0.0) & (open_lo | open_hi)
+        self.free = loose & open_lo & open_hi
+        linear = (ridge == 0.0) & open_hi & (open_lo | (lo == 0.0))
+        self.top, bends, half, plain, penalised = self.be.host(
+            alpha.max(),
+            (ridge > 0.0).any(),
+            (loose & ~self.free).any(),
+            linear.all(),
+            ((alpha > 0.0) | (ridge > 0.0)).any(),
+        )
+        self.has_gap = penalised and not half
+        # The conjugate of the penalty is 0 wherever it is finite.
+        self.plain = plain and not bends
+        self.unit = xp.ones_like(alpha)
+        if self.has_gap and self.top > 0.0:
+            self.unit = xp.where(alpha > 0.0, alpha / self.top, 1.0)
 
     def intercept(self):
         """Return the best intercept."""
@@ -111,19 +133,30 @@ class _Squares:
         """Go to a point and return its `Report`; `work` knows the predictions."""
         problem = self.problem
         self.x = x
-        first = None
         if work is not None:
-            self.r = self.y - work.predict(x)
-        elif self.be.host((x != 0).any()):
-            z = problem.design.dot(x)
-            if problem.fit_intercept:
-                z = z - self.mean @ x
-            self.r = self.y - self.root * z.astype(problem.dtype)
+            self.r = self.base - work.predict(x - self.start)
+        elif self.be.host((x != self.start).any()):
+            self.r = self.y - self._predict(x)
         else:
-            self.r, first = self.y, self._first
-        self.g = first if first is not None else -problem.design.rdot(self.root * self.r)
+            self.r, self.g = self.base, self.cold
+            return self._measure()
+        if problem.fit_intercept:
+            # Columns count as centred because the residual is.
+            self.r -= self.root * (self.root @ self.r / self.total)
+        self.g = self._pull(self.r)
         return self._measure()
 
+    def _pull(self, r):
+        """Return the gradient that a residual makes, a pass over X."""
+        design = self.problem.design
+        return -design.rdot((self.root * r).astype(design.dtype))
+
+    def _predict(self, x):
+        """Return ``sqrt(s) X x``, centred where there is an intercept."""
+        z = self.problem.design.dot(x)
+        if self.problem.fit_intercept:
+            z = z - self.mean @ x
+        return self.root * z
     def stay(self, before):
         """Go to the same point as `before`, under another penalty, and return its `Report`."""
         self.x, self.r, self.g = before.x, before.r, before.g
@@ -146,12 +179,14 @@ class _Squares:
         if not self.has_gap:
             return Report(primal, self.worst / self.scale, np.nan)
         gap = primal - self._dual(rr, ry, steepest)
-        return Report(primal, max(gap, 0.0) / self.scale, gap)
+        slope = be.host(xp.where(self.free, abs(g), 0.0).max())
+        value = max(max(gap, 0.0) / self.scale, slope / self.slope)
+        return Report(primal, value, gap)
 
     def _dual(self, rr, ry, steepest):
         """Return the dual objective at the best multiple of the residual."""
         limit = self.top / steepest if steepest > 0.0 else np.inf
-        k = min(ry / rr if self.plain and rr > 0.0 else 1.0, limit)
+        k = min(max(ry / rr, 0.0) if self.plain and rr > 0.0 else 1.0, limit)
         dual = k * ry - 0.5 * k * k * rr
         return dual if self.plain else dual - self._conjugate(-k * self.g)
 
@@ -182,9 +217,15 @@ class _WorkingSet:
         self.inside = self.xp.zeros(p, bool)
         self.outside = 0.0
         self.sparse = squares.problem.design.sparse
-        self.rows = self.xp.empty((0, n), squares.root.dtype)
+        self.rows = self.xp.empty((0, n))
         self.G = np.empty((0, 0))
         self.factor = Factor(self.G)
+
+    def follow(self, squares):
+        """Go on with another penalty."""
+        if (self.squares.penalty.ridge != squares.penalty.ridge).any():
+            self.factor.forget()
+        self.squares = squares
 
     @property
     def size(self):
@@ -197,7 +238,8 @@ class _WorkingSet:
         x = squares.x
         scores = squares.scores
         scores[self.where] = 0.0
-        scores = xp.where((x != squares.start) & ~self.inside & (squares.L > 0.0), np.inf, scores)
+        wanted = (x != squares.start) | squares.free
+        scores = xp.where(wanted & ~self.inside & (squares.L > 0.0), np.inf, scores)
         found, kept, nonzero, outside = be.host(
             (scores > 0.0).sum(),
             (scores == np.inf).sum(),
@@ -222,6 +264,17 @@ class _WorkingSet:
         many = self.be.host((cost <= _PASSES * self.squares.problem.design.size).sum())
         return new[: max(many, _LEAST)]
 
+    def expect(self, steepness):
+        """Take in coefficients that are likely to violate the optimality conditions soon.
+
+        The strong rule: along a path, slopes change by no more than the penalty weight.
+        """
+        squares, xp = self.squares, self.xp
+        steep = (abs(squares.g) > steepness * squares.unit) & ~self.inside & (squares.L > 0.0)
+        new = xp.flatnonzero(steep)
+        if new.size:
+            self._add(new)
+
     def _add(self, new):
         """Take in columns, and their products with all columns in play."""
         xp, m = self.xp, self.size
@@ -245,7 +298,7 @@ class _WorkingSet:
         else:
             squares.kernels.gather(design.X, new, root, fresh)
         if squares.problem.fit_intercept:
-            fresh -= squares.mean[new].astype(root.dtype)[:, None] * root
+            fresh -= squares.mean[new][:, None] * root
         return self.rows[:total] @ fresh.T
 
     def _sparse(self, new):
@@ -268,7 +321,7 @@ class _WorkingSet:
         X, z = squares.problem.design.X, self.xp.empty_like(squares.root)
         squares.kernels.dot_csc(X.indptr, X.indices, X.data, self.where, w, z)
         if squares.problem.fit_intercept:
-            z -= (squares.mean[self.where] @ w).astype(z.dtype)
+            z -= squares.mean[self.where] @ w
         return squares.root * z
 
     def solve(self, tol):
@@ -276,17 +329,14 @@ class _WorkingSet:
         squares, be, where = self.squares, self.be, self.where
         penalty = penalties.take(squares.penalty, where)
         penalty = type(penalty)(*(np.asarray(be.host(f), np.float64) for f in penalty))
+        g = squares.g[where] if self.sparse else -(self.rows[: self.size] @ squares.r)
         w, g, unit = (
-            np.array(be.host(v[where]), np.float64) for v in (squares.x, squares.g, squares.unit)
+            np.array(be.host(v), np.float64) for v in (squares.x[where], g, squares.unit[where])
         )
         goal = tol * squares.scale
         if squares.has_gap:
             goal /= max(float(abs(w) @ unit), 1e-300)
-        goal = max(0.1 * self.outside, 0.3 * goal)
-        if squares.has_gap:
-            goal = min(goal, 0.1 * be.host(squares.penalty.alpha.max()) or np.inf)
-        # A start that is better than this would never move.
-        goal = min(goal, 0.1 * squares.worst)
+        goal = min(max(0.1 * self.outside, 0.3 * goal), 0.1 * squares.worst)
         self.factor.G = self.G
         _, newton = l1qp(self.G, g, w, penalty, tol=goal, unit=unit, factor=self.factor)
         x = squares.x.copy()

@@ -36,10 +36,15 @@ _KERNEL_FLAGS = (
     *("-fsanitize=thread,undefined", "-fno-sanitize-recover=all"),
 )
 _TEMPLATE = re.compile(
-    r"^template <((?:(?:class|typename) [A-Z](?:, )?)+)>\s+__global__\s+void\s+"
+    r"^template <((?:(?:class|typename) [A-Z]\w*(?:, )?)+)>\s+__global__\s+void\s+"
     r"(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(",
     re.MULTILINE,
 )
+# What a template parameter stands for.
+_CHOICES = {
+    "Loss": ("Squared", "Logistic", "Huber", "SquaredHinge", "Poisson"),
+    "Penalty": ("ElasticBox<{T}>", "MCP<{T}>", "SCAD<{T}>", "Lq<{T}>"),
+}
 _DYNAMIC_SHARED = re.compile(r"extern __shared__ (\w+) (\w+)\[\];")
 _C_NAMES = {"f4": "float", "f8": "double", "i4": "int", "i8": "long long", "u4": "unsigned"}
 
@@ -64,14 +69,18 @@ def missing():
 def instances(code):
     """Return the name expressions of all kernels in a source, for float and double.
 
-    A template parameter of one letter is an element type; kernels with others, such as a loss,
-    are left out.
+    A template parameter of one letter is an element type, `Loss` and `Penalty` are the structs of
+    `losses.cuh` and `penalties.cuh`; kernels with others are left out.
     """
-    return tuple(
-        f"{name}<{', '.join(types)}>"
-        for parameters, name in _TEMPLATE.findall(code)
-        for types in itertools.product(("float", "double"), repeat=len(parameters.split(",")))
-    )
+    found = []
+    for parameters, name in _TEMPLATE.findall(code):
+        words = [parameter.split()[-1] for parameter in parameters.split(", ")]
+        choices = [
+            ("float", "double") if len(word) == 1 else _CHOICES.get(word, ()) for word in words
+        ]
+        for types in itertools.product(*choices):
+            found.append(f"{name}<{', '.join(types)}>".replace("{T}", types[0]))
+    return tuple(found)
 
 
 @contextlib.contextmanager

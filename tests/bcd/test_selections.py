@@ -129,7 +129,7 @@ def test_rules_on_any_blocks_maximise_their_formula(rng, kind, size):
     formulas = {
         "gs": lambda b: (g[b] ** 2).sum(),
         "gs-s": lambda b: (g[b] ** 2).sum(),
-        "gsl": lambda b: (g[b] ** 2).sum() / L[b].sum(),
+        "gsl": lambda b: (g[b] ** 2).sum() / L[b].max(),
         "gsd": lambda b: (g[b] ** 2 / D[b]).sum(),
         "gs-r": lambda b: (g[b] ** 2 / L[b]).sum(),
         "gs-q": lambda b: (g[b] ** 2 / L[b]).sum(),
@@ -431,3 +431,15 @@ def test_classes_are_unknowns_of_their_own(rng):
     Q = np.exp(X @ W)
     G = (X.T @ (Q / Q.sum(axis=1, keepdims=True) - np.eye(3)[labels]) / 30).ravel()
     assert chosen(model, W.ravel(), "gs", size=4)[1] == sorted(np.argsort(-abs(G))[:4].tolist())
+
+
+@pytest.mark.parametrize("penalty", [penalties.L1(0.3), penalties.PositiveL1(0.3)])
+@pytest.mark.parametrize("off", [1e-3, 1e-7, 1e-11])
+def test_gains_of_short_steps_are_not_lost_in_the_penalty(penalty, off):
+    # One step, exact for an identity, is what is left: it gains off^2 / 2 in each unknown.
+    want = np.array([100.0, 7.0, 0.5])
+    model = bcd.Problem(np.eye(3), 3 * (want / 3 + 0.3), penalty=penalty).model
+    x = want + off * np.array([1.0, 3.0, 2.0])
+    _, select = chooser(model, x, "gs-q", size=1)
+    assert select()[1].tolist() == [1]
+    np.testing.assert_allclose(select.scores, (x - want) ** 2 / 6, rtol=1e-2)

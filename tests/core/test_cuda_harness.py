@@ -278,8 +278,14 @@ template <typename T, typename S>
 __global__ void __launch_bounds__(256)
     second(const T* x, S* y) {}
 
-template <class T, class Loss>
-__global__ void epoch(const T* x, Loss loss) {}
+template <class T, class Shape>
+__global__ void third(const T* x, Shape shape) {}
+
+template <class T, class Penalty>
+__global__ void fourth(const T* x) {}
 """
     pairs = [f"second<{T}, {S}>" for T in ("float", "double") for S in ("float", "double")]
-    assert instances(code) == ("first<float>", "first<double>", *pairs)
+    found = instances(code)
+    assert found[:6] == ("first<float>", "first<double>", *pairs)
+    assert {"fourth<float, MCP<float>>", "fourth<double, ElasticBox<double>>"} < set(found[6:])
+    assert all(name.startswith("fourth") for name in found[6:])

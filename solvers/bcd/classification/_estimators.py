@@ -369,7 +369,8 @@ class LabelPropagation(ClassifierMixin, BaseEstimator):
         ndarray, shape (q,)
             Labels.
         """
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        chosen = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[chosen]
 
     def _edges(self, X, itself):
         """Return weights from samples to those of `fit`, of which they are one or are not."""

@@ -21,18 +21,18 @@ class _PathRegressor(LinearRegressor):
         data = "quadratic", X, y, self.fit_intercept, sample_weight
         grids = [descending(self.alphas, self.eps, *data, float(ratio)) for ratio in ratios]
         folds = list(check_cv(self.cv).split(X, y))
-        errors, totals = np.empty((len(ratios), len(grids[0]), len(folds))), np.empty(len(folds))
+        errors = np.empty((len(ratios), len(grids[0]), len(folds)))
         X_rows = X.tocsr() if sp.issparse(X) else X
         for k, (train, test) in enumerate(folds):
             s = None if sample_weight is None else sample_weight[train]
             s_test = np.ones(len(test)) if sample_weight is None else sample_weight[test]
-            totals[k] = s_test.sum()
             for i, (ratio, alphas) in enumerate(zip(ratios, grids, strict=True)):
                 run = self._path(X_rows[train], y[train], s, ratio, alphas)
                 coefs = run.coefs.toarray() if sp.issparse(run.coefs) else run.coefs
                 miss = safe_sparse_dot(X_rows[test], coefs.T) + run.intercepts - y[test][:, None]
-                errors[i, :, k] = s_test @ miss**2 / (totals[k] or 1.0)
-        mean = errors @ totals / totals.sum()
+                errors[i, :, k] = s_test @ miss**2 / (s_test.sum() or 1.0)
+        # Folds count alike, as in scikit-learn.
+        mean = errors.mean(axis=-1)
         i, j = np.unravel_index(mean.argmin(), mean.shape)
         self.alpha_, self._ratio = float(grids[i][j]), float(ratios[i])
         single = np.ndim(self._ratios()) == 0
@@ -295,9 +295,8 @@ class SparseLogisticRegressionCV(LinearClassifier):
             for i, (coef, intercept) in enumerate(zip(coefs, run.intercepts, strict=True)):
                 z = safe_sparse_dot(rows[test], coef) + intercept
                 losses[i, k] = np.average(_log_loss(z, y[test]), weights=s[test])
-        totals = np.array([s[test].sum() for _, test in folds])
         self.loss_path_ = losses
-        self.alpha_ = float(self.alphas_[(losses @ totals).argmin()])
+        self.alpha_ = float(self.alphas_[losses.mean(axis=1).argmin()])
         self.C_ = 1.0 / (self.alpha_ * float(s.sum()))
         return fun(X, y, self.alpha_, sample_weight=sample_weight, **options)
 

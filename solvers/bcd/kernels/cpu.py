@@ -122,5 +122,8 @@ def prox_scores(penalty, w, g, L, out):
             old = 1.0 * w[j]
             new = prox(penalty, old - g[j] / L[j], 1.0 / L[j], j)
             d = new - old
-            gain = penalty_value(penalty, old, j) - penalty_value(penalty, new, j)
-            out[j] = max(gain - d * (g[j] + 0.5 * L[j] * d), 0.0)
+            before, after = penalty_value(penalty, old, j), penalty_value(penalty, new, j)
+            gain = before - after - d * (g[j] + 0.5 * L[j] * d)
+            # Of a short step only this, which is part of every gain, is more than rounding.
+            least = 0.5 * L[j] * d * d
+            out[j] = max(gain, 0.0) if gain > 1e-13 * max(before, after) else least

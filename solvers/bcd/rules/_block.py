@@ -68,7 +68,7 @@ class View:
     def prox_step(self, part, L):
         """Return the step that minimises ``g d + L/2 |d|^2 + penalty(x + d)``."""
         if part.ridge is not None:
-            return -part.g / L
+            return -part.g / (L + part.ridge)
         new, steps = self.xp.empty_like(part.x), self.xp.full(part.x.size, 1.0 / L)
         self.problem.kernels.prox_all(part.penalty, part.x - part.g / L, steps, new)
         return new - part.x
@@ -78,6 +78,12 @@ class View:
         if part.ridge is not None:
             return factorise(H + self.xp.diag(part.ridge), self.ridge, self.be)(-part.g)
         return self._composite_step(part, H)
+
+    def excess(self, part, line, L):
+        """Return by how much the smooth part rises above its model with curvature L."""
+        d = line.d.astype(np.float64)
+        g = part.g if part.ridge is None else part.g - part.ridge * part.x
+        return line.change() - float(self.be.host(g @ d + 0.5 * L * (d @ d)))
 
     def predicted(self, part, d):
         """Return the first-order change ``g d + penalty(x + d) - penalty(x)``."""

@@ -144,7 +144,7 @@ def _gsq(state, blocks, size, rng, options):
 
 
 def _iht(state, blocks, size, rng, options):
-    if not is_smooth(state.problem):
+    if not is_smooth(state.problem) or _grow(options) is not None:
         return _by_unknown(_scores.gain)(state, blocks, size, rng, options)
     return _search.Thresholding(state, size)
 

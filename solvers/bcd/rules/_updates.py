@@ -45,16 +45,14 @@ def lipschitz_ls(state, options):
         trial = L
         for _ in range(_DOUBLINGS):
             line = state.line(block, view.prox_step(part, L))
-            d = line.d.astype(np.float64)
-            slope, square = view.be.host(part.g @ d, d @ d)
-            change, other = view.change(part, line), view.penalty_change(part, d)
-            if change - other <= slope + 0.5 * L * square + line.rounding():
+            if view.excess(part, line, L) <= line.rounding():
                 break
             L *= 2.0
         else:
             raise BreakdownError(
                 f"The curvature of a block was not found in {_DOUBLINGS} doublings."
             )
+        change = view.change(part, line)
         estimate[block] = L
         successes[block] = 0 if trial != L else successes[block] + 1
         state.move(line)

@@ -10,7 +10,7 @@ from ...._core.kernels.jit import EXACT, REDUCE, kernel
 from ...._core.kernels.rules import distance, loss_derivative, loss_value, penalty_value, prox
 
 # Up to a move of this size the mean slope is a better difference than a difference of values.
-_SMALL = 1e-3
+_SMALL = 1e-5
 
 
 @kernel(fastmath=EXACT)

@@ -1,0 +1,18 @@
+"""What the tour compares with, from scikit-learn."""
+
+import inspect
+
+from sklearn.linear_model import LogisticRegression
+
+
+def sparse_logistic_regression(alpha, n, **options):
+    """Return scikit-learn's model for the objective ``mean(loss) + alpha |w|_1`` of n samples.
+
+    Its solver "liblinear" would penalise the intercept too.
+    """
+    # The name of the penalty is about to go.
+    old = inspect.signature(LogisticRegression).parameters["penalty"].default == "l2"
+    words = {"penalty": "l1"} if old else {"l1_ratio": 1.0}
+    return LogisticRegression(
+        C=1.0 / (alpha * n), solver="saga", random_state=0, **words, **options
+    )
