@@ -98,6 +98,15 @@ class GraphKernelTests:
         expected = np.linalg.solve(D + L.T, D @ np.linalg.solve(D + L, r))
         np.testing.assert_allclose(x, expected, rtol=0, atol=RTOL[dtype] * abs(expected).max())
 
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_products_are_those_of_scipy(self, dtype):
+        A = laplacian(random_graph(50, 90, 1)).astype(dtype)
+        X = np.random.default_rng(0).standard_normal((50, 3)).astype(dtype)
+        graph, out = self.graph(A), self.xp.empty((50, 3), dtype)
+        put = self.xp.asarray(A.data), self.xp.asarray(X)
+        self.kernels.product(graph.ptr, graph.idx, *put, out)
+        np.testing.assert_allclose(self.be.host(out), A @ X, rtol=0, atol=1e-5)
+
     def test_columns_are_added(self):
         rng, A = np.random.default_rng(0), laplacian(random_graph(20, 40, 1), 1.0)
         graph, nodes = self.graph(A), np.array([3, 17, 4], np.int32)

@@ -96,14 +96,19 @@ def sweep_forests(rows, idx, val, low, high, trees, factors, z, work):
         z[nodes] -= work[nodes]
 
 
+def product(ptr, idx, val, X, out):
+    """Set `out` to A X, for X (m, C) and A in compressed rows."""
+    _products(ptr[:-1], ptr[1:], idx, val, X, out, 0, X.shape[0])
+
+
 def add_columns(ptr, idx, val, nodes, d, g):
     """Add ``A[:, nodes] d`` to g, for a symmetric A in compressed rows."""
     xp = get_backend("cupy").xp
-    spread, product = xp.zeros_like(g), xp.empty_like(g)
+    spread, change = xp.zeros_like(g), xp.empty_like(g)
     spread[nodes] = d
     # Rows gather what columns would scatter: no two threads add to the same number.
-    _products(ptr[:-1], ptr[1:], idx, val, spread, product, 0, g.shape[0])
-    g += product
+    product(ptr, idx, val, spread, change)
+    g += change
 
 
 def projected_sweep(ptr, idx, val, diagonal, b, lo, hi, colours, order, x):
