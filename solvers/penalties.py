@@ -209,6 +209,21 @@ def register(cls, *, value, prox, distance, slope=None, bend=None):
     -------
     type
         `cls`.
+
+    Examples
+    --------
+    >>> from typing import NamedTuple
+    >>> from solvers import penalties
+    >>> class Count(NamedTuple):
+    ...     alpha: float
+    >>> def value(penalty, w, j):
+    ...     return penalty.alpha[j] if w != 0.0 else 0.0
+    >>> def prox(penalty, v, step, j):
+    ...     return v if v * v > 2.0 * step * penalty.alpha[j] else 0.0
+    >>> def distance(penalty, w, g, j):
+    ...     return abs(g) if w != 0.0 else 0.0
+    >>> penalties.register(Count, value=value, prox=prox, distance=distance).__name__
+    'Count'
     """
     if (slope is None) != (bend is None):
         missing = "slope" if slope is None else "bend"

@@ -51,7 +51,7 @@ def path(fun, X, y, *, alphas=None, eps=1e-3, **kw):
         coefficient becomes zero or stops being zero.
     eps : float, default 1e-3
         Smallest over largest weight, below 1; without effect where weights are given.
-    **kw
+    **kw : object
         Options of `fun`. `callback`, `history`, `progress` and `time_limit` are those of the
         path: a callback gets ``alpha``, ``x`` and ``intercept`` after every weight.
 
