@@ -60,7 +60,7 @@ class Squares(_Passes):
     def setup(self, case, ratio):
         X, y, _ = bcd.CASES[case]()
         self.ours = bcd.Ours(bcd.Squares(X, y, ratio * bcd.Squares.largest(X, y)))
-        self.ours.prepare(1)  # compiles outside the clock
+        self.ours.prepare(self.ours.cap)  # compiles outside the clock
 
 
 class Logistic(_Passes):
@@ -73,7 +73,7 @@ class Logistic(_Passes):
         X, y, _ = bcd_logistic.CASES[case]()
         alpha = ratio * bcd_logistic.Classes.largest(X, y)
         self.ours = bcd_logistic.Ours(bcd_logistic.Classes(X, y, alpha))
-        self.ours.prepare(1)
+        self.ours.prepare(self.ours.cap)
 
 
 class Path(_Solve):
@@ -86,7 +86,7 @@ class Path(_Solve):
         X, y, _ = bcd.CASES[case]()
         alphas = bcd.Squares.largest(X, y) * np.geomspace(1.0, bcd_path.EPS[case], bcd_path.NUMBER)
         self.ours = bcd_path.Ours(bcd_path.Path(X, y, alphas))
-        self.ours.prepare(1)
+        self.ours.prepare(self.ours.cap)
 
 
 class Kin(_Solve):
@@ -98,7 +98,7 @@ class Kin(_Solve):
     def setup(self, case):
         problem = bcd_kin.CASES[case]()
         self.ours = bcd_kin.KINDS[type(problem)][bcd.OURS](problem)
-        self.ours.prepare(1)
+        self.ours.prepare(self.ours.cap)
 
 
 class FirstCall:
