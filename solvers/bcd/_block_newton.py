@@ -4,7 +4,10 @@ The loss is replaced by its quadratic model on the blocks of the working set, th
 (`_blocks.solve_model`) and a line search takes care of the rest; for squares the model is exact.
 """
 
+import numpy as np
+
 from .. import losses
+from .._core.result import Status
 from ._block_model import is_small
 from ._block_part import Part
 from ._block_state import State
@@ -16,8 +19,8 @@ from ._measure import Measure
 _FIRST = 10
 # Unknowns in a greedy block, at least; of several groups if they are small.
 _GREEDY = 50
-# Newton steps of the loss on one working set.
-_STEPS = 50
+# Newton steps of the loss on one working set, and those without progress that end it.
+_STEPS, _IDLE = 50, 5
 # A coefficient whose gradient is that near to its limit belongs into the model.
 _NEAR = 0.98
 # Sweeps of cyclic descent between two looks at the certificate's value.
@@ -78,17 +81,20 @@ def _run(state, measure, watch, step, iterations=1):
     """Repeat steps, each of which returns the size of its block, until the run ends."""
     value, _ = measure(state)
     watch.npass += 2.0
-    if value > watch.tol:
-        for _ in watch.run:
-            block = step()
-            value, gap = measure(state)
-            watch.npass += 1.0
-            x, c = state.answer()
-            fun = state.objective()
-            if watch.record(
-                x, c, fun=fun, value=value, gap=gap, block=block, iterations=iterations
-            ):
-                break
+    if value <= watch.tol:
+        return Answer(*state.answer())
+    best, idle = state.objective(), 0
+    for _ in watch.run:
+        block = step()
+        (value, gap), fun = measure(state), state.objective()
+        watch.npass += 1.0
+        x, c = state.answer()
+        if watch.record(x, c, fun=fun, value=value, gap=gap, block=block, iterations=iterations):
+            break
+        best, idle = min(best, fun), 0 if fun < best else idle + 1
+        if idle >= _IDLE:
+            watch.run.end(Status.STALLED, "The objective does not fall any more.")
+            break
     return Answer(*state.answer())
 
 
@@ -132,12 +138,13 @@ def _descend(state, working, eps, watch):
     exact = isinstance(problem.loss, losses.Squared)
     part = Part(state, state.where(working))
     blocks, w = take(be, state.blocks, part.where), state.w[part.where]
-    first = None
+    first, best, idle = None, np.inf, 0
     for _ in range(_STEPS):
         g = part.gradient(state.r)
         violation = be.host(distances(be, blocks, w, g).max())
         first = first or violation
-        if violation <= goal or watch.run.late:
+        best, idle = min(best, violation), 0 if violation < 0.9 * best else idle + 1
+        if violation <= goal or idle >= _IDLE or watch.run.late:
             break
         S = xp.arange(w.size) if exact else _near(be, blocks, w, g)
         if not is_small(state.z.shape[0], S.size):

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._groups import norms, owners
+from ._groups import HUGE, norms, owners
 
 # Newton steps on a support before blocks are swept again.
 _NEWTON = 4
 _HALVINGS = 12
+# Rounds without progress after which rounding errors are all that is left.
+_IDLE = 10
 
 
 class Blocks(NamedTuple):
@@ -55,7 +57,7 @@ def blocks_of(problem):
         return groups.idx, Blocks(groups.ptr, owner, groups.l1, groups.l2, zeros)
     p, C = problem.design.shape[1], problem.n_classes
     ptr, owner = C * xp.arange(p + 1), xp.repeat(xp.arange(p), C)
-    l1, ridge = (xp.minimum(f.astype(np.float64), 1e100) for f in problem.bound[:2])
+    l1, ridge = (xp.minimum(f.astype(np.float64), HUGE) for f in problem.bound[:2])
     return xp.arange(problem.size), Blocks(ptr, owner, l1, xp.zeros(p), ridge)
 
 
@@ -119,12 +121,14 @@ def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100, sweeps=5)
     """
     before, steps = w, 0
     blocks, w = model.begin(blocks, w)
+    best, idle = np.inf, 0
     kinks = be.host((blocks.l1 > 0.0).any() | (blocks.l2 > 0.0).any())
     for _ in range(rounds):
         if kinks or not newton:
             model.sweep(w, sweeps, tol)
         violation = be.host(distances(be, blocks, w, model.g).max())
-        if violation <= tol:
+        best, idle = min(best, violation), 0 if violation < 0.9 * best else idle + 1
+        if violation <= tol or idle >= _IDLE:
             break
         support = 0
         for _ in range(_NEWTON if newton else 0):

@@ -54,7 +54,7 @@ class Books:
         """Count an iteration; tell whether the run must end."""
         return self.run.record(value, judge=value <= self.tol, state=state, **series)
 
-    def solve(self, start, engine, judge, *, retries=3):
+    def solve(self, start, engine, judge, *, warm, retries=3):
         """Run an engine until the certificate holds, or the run is at its end.
 
         Parameters
@@ -65,6 +65,8 @@ class Books:
             ``engine(point)`` returns the point it reached.
         judge : callable
             ``judge(point)`` returns its certificate.
+        warm : bool
+            Whether the first point may be a solution.
         retries : int
             How often an engine whose own measure was too kind is sent on.
 
@@ -72,9 +74,11 @@ class Books:
         -------
         point, Certificate
         """
-        point, certificate = start, judge(start)
-        if self.run.status is None and certificate.holds:
-            self.run.end(Status.CONVERGED)
+        point, certificate = start, None
+        if warm or self.run.status is not None:
+            certificate = judge(start)
+            if self.run.status is None and certificate.holds:
+                self.run.end(Status.CONVERGED)
         for _ in range(retries):
             if self.run.status is not None:
                 break
@@ -82,6 +86,7 @@ class Books:
             verdict = judge(reached)
             if not np.isfinite(verdict.value):
                 self.run.end(Status.NUMERICAL)
+                certificate = judge(point)
                 break
             point, certificate = reached, verdict
             if certificate.holds or self.run.status is not Status.CONVERGED:

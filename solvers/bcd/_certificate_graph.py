@@ -23,7 +23,7 @@ def judge_propagation(problem, x, *, tol):
     Certificate
         Largest ``|A x - b| / |b|`` over columns, or the KKT violation where there are bounds.
     """
-    be, xp, W = problem.be, problem.xp, problem.W.astype(np.float64)
+    be, xp, W = problem.be, problem.xp, _double(problem.W)
     unknown = problem.unknown
     Y = xp.where(problem.labelled[:, None], problem.Y.astype(np.float64), 0.0)
     X = x.astype(np.float64) if problem.alpha else Y.copy()
@@ -56,12 +56,16 @@ def judge_propagation(problem, x, *, tol):
 
 def energy(problem, X):
     """Return the sum over edges of ``w (x_i - x_j)^2 / 2``, with what the anchors add, float64."""
-    W, xp = problem.W.astype(np.float64), problem.xp
+    W, xp = _double(problem.W), problem.xp
     smooth = (X * ((W @ xp.ones(W.shape[0]))[:, None] * X - W @ X)).sum()
     if problem.alpha:
         off = xp.where(problem.labelled[:, None], X - problem.Y, 0.0)
         smooth = smooth + problem.alpha * (off * off).sum()
     return 0.5 * problem.unit_of_energy * float(problem.be.host(smooth))
+
+
+def _double(W):
+    return W if W.dtype == np.float64 else W.astype(np.float64)
 
 
 def distance(xp, x, g, lo, hi):

@@ -72,10 +72,14 @@ class ElasticBox(Penalty):
             self.a = xp.where(weights > 0, self.a * weights, 0.0)
         self.start = xp.clip(self.start, self.lo, self.hi)
         self.below, self.above = xp.isfinite(self.lo), xp.isfinite(self.hi)
+        zero = (self.r == 0) & (self.start == 0)
+        flat = zero & (~self.below | (self.lo == 0)) & (~self.above | (self.hi == 0))
         loose = (self.a == 0) & (self.r == 0)
         self.free = loose & ~self.below & ~self.above
         # Neither scaling nor projection helps a slope that only one bound holds.
-        lost, held = self.host((loose & (self.below ^ self.above)).any(), (~loose).any())
+        lost, held, self._flat = self.host(
+            (loose & (self.below ^ self.above)).any(), (~loose).any(), flat.all()
+        )
         self.dual = held and not lost
 
     def _field(self, field):
@@ -119,6 +123,8 @@ class ElasticBox(Penalty):
 
     def conjugate(self, t):
         """Return ``sup_w t w - G(w)``, for t that `reach` allows but for rounding."""
+        if self._flat:
+            return 0.0
         xp = self.xp
         inside = abs(t) <= self.a
         size = xp.where(inside, 0.0, abs(t) - xp.where(inside, 0.0, self.a))

@@ -175,6 +175,7 @@ def transductive_clustering(
             start,
             lambda point: _descend(problem, books, point, inner),
             lambda point: judge_clustering(problem, *point, tol=books.wanted),
+            warm=x0 is not None,
         )
         Y, M, v = point
         books.used.update(sweep=sweep, distance=distance)

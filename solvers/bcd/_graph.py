@@ -179,6 +179,7 @@ def _solve(problem, books, method, x0, fill):
         check_start(problem, x0),
         lambda x: solver(problem, watch, x),
         lambda x: _judge(problem, x, books.wanted),
+        warm=x0 is not None or problem.unknown.size == 0,
     )
     X = problem.everywhere(x, fill) * io.dtype.type(problem.height)
     labels = None
@@ -212,11 +213,16 @@ class PropagationWatch:
         at_zero = problem.everywhere(xp.zeros_like(b))
         self._base = energy(problem, at_zero)
 
+    def value(self, r):
+        """Return the largest residual relative to its column's right-hand side."""
+        xp = self.problem.xp
+        return (xp.sqrt(xp.einsum("ij,ij->j", r, r)) / self._norms).max()
+
     def record(self, x, r, *, blocks=0):
         """Record values x (m, C) with residuals r; tell whether the run must end."""
         problem, xp = self.problem, self.problem.xp
         if problem.bounds is None:
-            value = (xp.sqrt(xp.einsum("ij,ij->j", r, r)) / self._norms).max()
+            value = self.value(r)
         else:
             value = distance(xp, x, -r, *problem.bounds).max() / self.scale
         # From A x = b - r, without another pass over A.

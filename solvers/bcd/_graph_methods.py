@@ -7,19 +7,24 @@ from importlib import import_module
 
 import numpy as np
 
+from ._multigrid import Hierarchy
 from ._propagation import is_forest
 from ._smoother import Smoother
 from .rules import _forest
 
-# Direct factorisation where it takes no time to speak of; beyond, its fill decides.
-_SMALL = 3000
+# Systems that are factorised: any small ones, and larger ones of planar density, whose factors
+# stay sparse.
+_SMALL, _PLANAR, _EDGES = 500, 20_000, 6
+# Steps of conjugate gradients after which to look how it goes.
+_PATIENCE = 60
 
 
 def auto(problem, watch, x):
     """Eliminate where that is cheap: forests, small systems; else use conjugate gradients."""
     if is_forest(problem.graph):
         return by_trees(problem, watch, x)
-    if problem.unknown.size <= _SMALL:
+    planar = problem.A.nnz <= _EDGES * problem.unknown.size
+    if problem.unknown.size <= (_PLANAR if planar else _SMALL):
         return cholesky(problem, watch, x)
     return conjugate_gradients(problem, watch, x)
 
@@ -51,25 +56,42 @@ def factorised(be, A):
 
 
 def conjugate_gradients(problem, watch, x):
-    """Conjugate gradients, all columns side by side, preconditioned by the diagonal."""
+    """Conjugate gradients, all columns side by side.
+
+    The diagonal is the preconditioner; where labels are so far apart that it would take long, a
+    hierarchy of ever smaller graphs takes its place.
+    """
     watch.used["update"] = "cg"
     xp, A, inverse = problem.xp, problem.A, 1.0 / problem.diagonal[:, None]
     x, r = x.copy(), problem.b - A @ x
-    p, rho = xp.zeros_like(r), xp.ones(r.shape[1], r.dtype)
-    for _ in watch.run:
-        z = inverse * r
-        rho, before = xp.einsum("ij,ij->j", r, z), rho
-        # A column that is solved has nothing left to divide by.
-        p *= rho / xp.where(before > 0, before, 1)
+    p, Ap = xp.zeros_like(r), xp.zeros_like(r)
+    rho = step = xp.ones(r.shape[1], r.dtype)
+    first, precond = watch.value(r), lambda r: inverse * r
+    for turn in watch.run:
+        if turn == _PATIENCE and _slow(problem.be, first, watch.value(r), watch.tol):
+            watch.used["update"] = "multigrid cg"
+            precond = Hierarchy(problem, factorised).apply
+            p[...] = 0
+        z = precond(r)
+        # As much of the last direction as makes both conjugate, even if `precond` is not linear.
+        p *= -step * xp.einsum("ij,ij->j", z, Ap) / xp.where(rho > 0, rho, 1)
         p += z
+        rho = xp.einsum("ij,ij->j", r, z)
         Ap = A @ p
         bend = xp.einsum("ij,ij->j", p, Ap)
+        # A column that is solved stays where it is.
         step = xp.where(bend > 0, rho / xp.where(bend > 0, bend, 1), 0)
         x += step * p
         r -= step * Ap
         if watch.record(x, r):
             break
     return x
+
+
+def _slow(be, first, now, tol):
+    """Tell whether a residual that falls on as it did will take twice as long to be gone."""
+    first, now = be.host(first, now)
+    return now > tol and np.log(now / tol) > 2.0 * np.log(max(first / now, 1.0))
 
 
 def by_trees(problem, watch, x):
@@ -107,7 +129,9 @@ def by_greedy_forests(problem, watch, x):
         trees = _forest.arrange(graph, chosen)
         d = -g[trees.order]
         pivots, factors = problem.diagonal[trees.order].astype(np.float64), xp.empty(len(d))
-        graph.kernels.factor_forest(trees.levels, trees.up, _forest.edge_weights(trees, A), pivots, factors)
+        graph.kernels.factor_forest(
+            trees.levels, trees.up, _forest.edge_weights(trees, A), pivots, factors
+        )
         graph.kernels.solve_forest(trees.levels, trees.up, pivots, factors, d)
         x[trees.order] += d
         graph.kernels.add_columns(graph.ptr, graph.idx, A.data, trees.order, d, g)

@@ -10,7 +10,7 @@ from .._core.arrays import Ingest
 from .._core.validation import check_array, check_nonnegative, describe
 
 # Stands for an infinite weight, which would make NaN of a coefficient that is zero.
-_HUGE = 1e100
+HUGE = 1e300
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def check_share(l1_ratio):
 
 
 def _times(alpha, factor):
-    return min(alpha, _HUGE) * factor
+    return min(alpha, HUGE) * factor
 
 
 def _members(io, groups, p):

@@ -13,7 +13,7 @@ _PATIENCE = 20
 _BORDER = 0.3
 # Sweeps at first, and between Newton steps: these cost less once a factor is known.
 _FIRST_SWEEPS, _SWEEPS = 6, 2
-# Newton steps on one face after another before the next sweeps.
+# Newton steps on one face after another before the next sweeps, at first.
 _FACES = 3
 # Rounds of sweeps and Newton steps before the accuracy reached must do.
 _ROUNDS = 200
@@ -48,24 +48,25 @@ def l1qp(G, g, w, penalty, *, tol, unit=None, factor=None):
     kernels = get_backend("numpy").kernels("solvers.bcd", "working")
     unit = np.ones_like(w) if unit is None else unit
     factor = Factor(G) if factor is None else factor
-    newton, count = 0, _FIRST_SWEEPS
+    newton, count, faces = 0, _FIRST_SWEEPS, _FACES
     best, patience = np.inf, _PATIENCE
     for _ in range(_ROUNDS):
         worst = kernels.sweep(G, g, w, penalty, unit, count, tol)
-        best, patience = (worst, _PATIENCE) if worst < 0.5 * best else (best, patience - 1)
+        if worst < 0.5 * best:
+            best, patience = worst, _PATIENCE
+        else:
+            # Down to the minimum of a face, at last: no face comes twice after that.
+            patience, faces = patience - 1, 2 * faces
         if worst <= tol or not patience:
             break
-        size = 0
-        for _ in range(_FACES):
+        for _ in range(faces):
             face = _face(penalty, w)
-            size = face.size
-            if not size:
+            if not face.size:
                 break
             d = factor.solve(face, penalty.ridge, -_slopes(penalty, g, w, face))
             newton += 1
             if d is None or not kernels.walk(G, g, w, penalty, face, d):
                 break
-        # As much time in sweeps as in factorisations.
         count = _SWEEPS
     return worst, newton
 

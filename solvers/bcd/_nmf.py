@@ -164,6 +164,7 @@ def nmf(
             start,
             lambda point: _alternate(problem, books, point),
             lambda point: judge_factors(io.be, matrix, point.W, point.Ht.T, l1, tol=books.wanted),
+            warm=x0 is not None,
         )
         return books.finish(
             FactorResult,

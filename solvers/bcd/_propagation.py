@@ -93,7 +93,7 @@ class Propagation:
         where = self.be.sparse
         make = getattr(where, "diags_array", where.diags)
         off = self.W if self.unknown.size == self.W.shape[0] else self._inner
-        A = (make(self.diagonal) - off).tocsr().astype(self.dtype)
+        A = (make(self.diagonal) - off).tocsr()
         A.sort_indices()
         return A
 
@@ -146,41 +146,57 @@ def read_weights(io, design, symmetrize):
     n, m = design.shape
     if n != m:
         raise ValueError(f"`W` came with shape {(n, m)}; expected a square matrix")
+    sparse = be.sparse
+    make = getattr(sparse, "csr_array", sparse.csr_matrix)
     if design.sparse:
-        W = design.X.tocsr()
+        # Compressed columns of a symmetric matrix are its rows.
+        csc = design.X
+        W = make((csc.data.copy(), csc.indices, csc.indptr), shape=(n, n))
     else:
         nbytes = 16 * int(be.host((design.X != 0).sum()))
         check_memory(nbytes, "`W` in compressed rows", be=be)
-        W = getattr(be.sparse, "csr_array", be.sparse.csr_matrix)(design.X)
+        W = make(design.X)
     if W.nnz and be.host(W.data.min()) < 0:
         raise ValueError("`W` has negative entries; expected weights >= 0")
-    W = _with_data(W, W.data.copy())
-    W.setdiag(0)
-    W.eliminate_zeros()
+    W = _without_diagonal(io, W)
     largest = float(be.host(W.data.max())) if W.nnz else 1.0
     unit = _power_of_two(largest, io.dtype)
     W.data *= io.dtype.type(1.0 / unit)
-    gap = abs(W - W.T)
-    gap = float(be.host(gap.data.max())) if gap.nnz else 0.0
+    other = W.T.tocsr()
+    gap = abs(W.data - other.data) if _same_pattern(be, W, other) else abs(W - other).data
+    gap = float(be.host(gap.max())) if gap.size else 0.0
     if symmetrize == "max":
-        return W.maximum(W.T).tocsr(), unit
+        return W.maximum(other).tocsr(), unit
     if gap > 1e3 * np.finfo(io.dtype).eps:
         raise ValueError(
             f"`W` is not symmetric: entries differ by up to {gap * unit:.3g}; expected a "
             "symmetric matrix, or symmetrize='max'"
         )
     # What rounding left of an asymmetry would keep conjugate gradients from their goal.
-    return (0.5 * (W + W.T)).tocsr() if gap else W, unit
+    return (0.5 * (W + other)).tocsr() if gap else W, unit
+
+
+def _without_diagonal(io, W):
+    """Return W without its diagonal and without zeros that are stored."""
+    xp = io.xp
+    rows = xp.repeat(xp.arange(W.shape[0], dtype=W.indices.dtype), xp.diff(W.indptr))
+    kept = (W.data != 0) & (rows != W.indices)
+    if io.be.host(kept.all()):
+        return W
+    ptr = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(kept)])[W.indptr]
+    return type(W)((W.data[kept], W.indices[kept], ptr.astype(W.indptr.dtype)), shape=W.shape)
+
+
+def _same_pattern(be, A, B):
+    if A.nnz != B.nnz:
+        return False
+    return be.host((A.indices == B.indices).all() & (A.indptr == B.indptr).all())
 
 
 def _power_of_two(size, dtype):
     """Return the power of two next to a size, such that neither it nor 1 over it overflows."""
     reach = np.finfo(dtype).maxexp - 8
     return float(2.0 ** np.clip(np.floor(np.log2(size)), -reach, reach)) if size > 0 else 1.0
-
-
-def _with_data(W, data):
-    return type(W)((data, W.indices.copy(), W.indptr.copy()), shape=W.shape)
 
 
 def _values(io, n):

@@ -22,7 +22,11 @@ _STEPS = 20
 _STALE = 0.1
 # Coefficients whose gradient is within this share of moving them take part in a Newton step.
 _NEAR = 1.02
-_EPS = np.finfo(np.float64).eps
+# What a round costs besides passes over the data, in operations, and the fall of the violation
+# that is enough for a round where steps cost more.
+_ROUND, _FALL = 2e6, 0.01
+# What rounding may hide of a change, in units of it.
+_HIDDEN = 16.0
 
 
 class Report(NamedTuple):
@@ -250,14 +254,15 @@ class _NewtonSet:
             return point.violation
         scores = xp.empty_like(point.g)
         point.problem.kernels.prox_scores(point.penalty, point.x, point.g, point.L, scores)
-        return scores
+        # Rounding may hide what a small violation is worth.
+        return xp.maximum(scores, 1e-30 * point.violation)
 
     def _add(self, new):
         xp, design = self.xp, self.point.problem.design
         self.inside[new] = True
         self.where = xp.concatenate([self.where, new])
         if design.sparse:
-            self.columns = design.columns(self.where)
+            self.columns, self._by_row = design.columns(self.where), None
             return
         fresh = design.X.T[new]
         old = self.columns
@@ -273,7 +278,7 @@ class _NewtonSet:
         )
         self.w, self.unit, self.L = w, unit, L
         self.c, self.z, self.r = point.c, point.z, point.r
-        goal, self.passes = self._goal(tol), 0.0
+        self.passes = 0.0
         share = self.size / max(point.problem.size, 1)
         newton = 0
         for step in range(_STEPS):
@@ -281,6 +286,8 @@ class _NewtonSet:
                 g = self._gradient()
             violation = self._violation(g)
             worst = max(violation.max(initial=0.0), abs(self._balance()))
+            if not step:
+                goal = self._goal(tol, worst)
             if worst <= goal:
                 break
             self.passes += 3.0 * share
@@ -302,16 +309,23 @@ class _NewtonSet:
             return False
         return self.be.host((problem.y * self.z).min()) > 0.0
 
-    def _goal(self, tol):
+    def _goal(self, tol, worst):
         """Return the violation on the working set that is small enough for now."""
         point = self.point
-        goal = 0.3 * tol * point.scale
+        goal, enough = 0.3 * tol * point.scale, 0.1 * self.outside
         if point.has_gap:
             # A violation v costs v / alpha of the objective.
             alpha = float(self.penalty.alpha.max())
             goal *= (alpha or 1.0) / point.scale
-            return max(min(0.1 * self.outside, 0.1 * alpha or math.inf), goal)
-        return max(0.1 * self.outside, goal)
+            enough = min(enough, 0.1 * alpha or math.inf)
+        # Where steps cost as much as a look at all coefficients, there is no need to finish with
+        # those in play before it is known that they are the right ones.
+        design, columns = point.problem.design, self.columns
+        entries = columns.nnz if self._sparse else columns.size
+        step = 50 * np.count_nonzero(self.w) ** 2 + 6 * entries
+        if step > _ROUND + design.size:
+            enough = max(enough, _FALL * worst)
+        return max(enough, goal)
 
     def _on_host(self, penalty):
         return type(penalty)(*(np.asarray(self.be.host(f), np.float64) for f in penalty))
@@ -438,13 +452,13 @@ class _NewtonSet:
         """Move by a part of (d, dc) that makes the objective fall as promised, but for a part."""
         problem, loss = self.point.problem, losses.bind(self.point.problem.loss)
         dz = self._predict(S, d) + self.xp.asarray(dc, self.z.dtype)
-        size = self.point.scale_of_values
+        hidden = _HIDDEN * np.finfo(self.z.dtype).eps * self.point.scale_of_values
         t = 1.0
         for _ in range(40):
             change = float(problem.kernels.loss_change(loss, problem.y, self.z, dz, t, problem.s))
             change += self._growth(S, t * d)
             # Below the rounding of the sums nothing can be said against a Newton step.
-            if change <= 1e-4 * t * promised or (t == 1.0 and abs(promised) <= 1e-13 * size):
+            if change <= 1e-4 * t * promised or (t == 1.0 and abs(promised) <= hidden):
                 break
             t *= 0.5
         else:
@@ -468,25 +482,41 @@ class _NewtonSet:
     def _predict(self, S, d):
         d = self.xp.asarray(d, self.z.dtype)
         S = self.xp.asarray(S)
-        if self._sparse:
-            full = self.xp.zeros(self.size, self.z.dtype)
-            full[S] = d
-            return self.columns @ full
-        return d @ self.columns[S]
+        if not self._sparse and 2 * S.size < self.size:
+            return d @ self.columns[S]
+        # Some products with zero are cheaper than a copy of the other columns.
+        full = self.xp.zeros(self.size, self.z.dtype)
+        full[S] = d
+        return self.columns @ full if self._sparse else full @ self.columns
 
-    def gram(self, A, B, D):
-        """Return ``X_A^T diag(D) X_B`` for members of the working set, on the host."""
-        xp = self.xp
-        A, B = xp.asarray(A), xp.asarray(B)
+    def gram(self, S, first, D, H):
+        """Set rows and columns of ``H = X_S^T diag(D) X_S`` from `first` on, on the host."""
+        xp, be = self.xp, self.be
+        if self._sparse and be.name == "numpy":
+            place = np.full(self.size, -1)
+            place[S] = np.arange(S.size)
+            H[:, first:] = 0.0
+            kernels = be.kernels("solvers.bcd", "newton")
+            kernels.weighted_gram(*self._rows(), D, place, first, H)
+            return
+        A, B = xp.asarray(S), xp.asarray(S[first:])
         if self._sparse:
             right = self.columns[:, B].multiply(D[:, None]).tocsc()
-            H = (self.columns[:, A].T @ right).toarray()
+            cross = (self.columns[:, A].T @ right).toarray()
         else:
             root = xp.sqrt(D)
             left = self.columns[A] * root
             # NumPy sees that a matrix meets its own transpose, and halves the work.
-            H = left @ (left if A is B else self.columns[B] * root).T
-        return np.asarray(self.be.host(H), np.float64)
+            cross = left @ (left[first:] if first else left).T
+        H[:, first:] = be.host(cross)
+        H[first:] = H[:, first:].T
+
+    def _rows(self):
+        """Return the columns in play by rows."""
+        if self._by_row is None:
+            rows = self.columns.tocsr()
+            self._by_row = rows.indptr, rows.indices, rows.data
+        return self._by_row
 
     def mixed(self, S, D):
         """Return ``X_S^T D``, on the host."""
@@ -512,7 +542,9 @@ class _Model:
         self.before = math.inf
         self.fit_intercept = work.point.problem.fit_intercept
         self.total = float(work.be.host(D.sum(dtype=np.float64)))
-        self._take(work.gram(S, S, D), S)
+        H = np.empty((S.size, S.size))
+        work.gram(S, 0, D, H)
+        self._take(H, S)
 
     def serves(self, D, worst, goal):
         """Tell whether it is near enough to second derivatives with curvatures D."""
@@ -534,8 +566,7 @@ class _Model:
         m, S = self.S.size, np.concatenate([self.S, new])
         H = np.empty((S.size, S.size))
         H[:m, :m] = self.full
-        H[:, m:] = self.work.gram(S, new, self.D)
-        H[m:, :m] = H[:m, m:].T
+        self.work.gram(S, m, self.D, H)
         self.S = S
         self._take(H, S)
 

@@ -49,10 +49,12 @@ def _begin(problem, x):
     squares = _Squares(problem)
     memory = {} if problem.memory is None else problem.memory
     before, work = memory.get("squares"), memory.get("work") or _WorkingSet(squares)
-    work.squares = squares
+    work.follow(squares)
     memory.update(squares=squares, work=work)
     if before is not None and problem.be.host((before.x == x).all()):
-        return squares, work, squares.stay(before), 0.0
+        report = squares.stay(before)
+        work.expect(2.0 * squares.top - before.top)
+        return squares, work, report, 0.0
     return squares, work, squares.move(x), 2.0
 
 
@@ -184,7 +186,7 @@ class _Squares:
     def _dual(self, rr, ry, steepest):
         """Return the dual objective at the best multiple of the residual."""
         limit = self.top / steepest if steepest > 0.0 else np.inf
-        k = min(ry / rr if self.plain and rr > 0.0 else 1.0, limit)
+        k = min(max(ry / rr, 0.0) if self.plain and rr > 0.0 else 1.0, limit)
         dual = k * ry - 0.5 * k * k * rr
         return dual if self.plain else dual - self._conjugate(-k * self.g)
 
@@ -218,6 +220,12 @@ class _WorkingSet:
         self.rows = self.xp.empty((0, n))
         self.G = np.empty((0, 0))
         self.factor = Factor(self.G)
+
+    def follow(self, squares):
+        """Go on with another penalty."""
+        if (self.squares.penalty.ridge != squares.penalty.ridge).any():
+            self.factor.forget()
+        self.squares = squares
 
     @property
     def size(self):
@@ -255,6 +263,17 @@ class _WorkingSet:
         cost = mine * (old + mine) / n
         many = self.be.host((cost <= _PASSES * self.squares.problem.design.size).sum())
         return new[: max(many, _LEAST)]
+
+    def expect(self, steepness):
+        """Take in coefficients that are likely to violate the optimality conditions soon.
+
+        The strong rule: along a path, slopes change by no more than the penalty weight.
+        """
+        squares, xp = self.squares, self.xp
+        steep = (abs(squares.g) > steepness * squares.unit) & ~self.inside & (squares.L > 0.0)
+        new = xp.flatnonzero(steep)
+        if new.size:
+            self._add(new)
 
     def _add(self, new):
         """Take in columns, and their products with all columns in play."""

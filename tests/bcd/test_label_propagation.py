@@ -259,6 +259,30 @@ def test_blocks_never_raise_the_energy(method):
     assert fun[-1] == pytest.approx(label_propagation(W, y, method="cholesky").fun, rel=1e-12)
 
 
+@pytest.mark.parametrize("alpha", [None, 0.5])
+def test_few_labels_far_apart_call_for_a_hierarchy(alpha):
+    W = lattice(70, 60)
+    labels = np.full(4200, -1)
+    labels[[0, 999, 4199]] = [0, 1, 2]
+    res = label_propagation(W, labels, method="cg", alpha=alpha)
+    assert res.success
+    assert res.used["update"] == "multigrid cg"
+    assert res.nit <= 100
+    direct = label_propagation(W, labels, method="cholesky", alpha=alpha)
+    np.testing.assert_allclose(res.x, direct.x, rtol=0, atol=1e-5)
+
+
+def test_auto_goes_by_size_and_density():
+    chosen = {}
+    for name, W in {
+        "few": lattice(9, 9),
+        "planar": lattice(40, 40),
+        "dense": connected(900, 9000, 0),
+    }.items():
+        chosen[name] = label_propagation(W, some_values(W.shape[0], W.shape[0] // 20, 0)).used["update"]
+    assert chosen == {"few": "cholesky", "planar": "cholesky", "dense": "cg"}
+
+
 def test_a_forest_takes_one_turn():
     W = random_forest(200, 0, cut=0.0)
     res = label_propagation(W, some_values(200, 9, 11), tol=1e-12)

@@ -6,8 +6,7 @@ import numpy as np
 
 from . import _scores
 
-# Rounds of the search for the best ratio, and of hard thresholding.
-_ROUNDS = 20
+# Rounds of hard thresholding.
 _THRESHOLDINGS = 10
 
 
@@ -31,34 +30,28 @@ def _filled(state, scores):
 
 
 class Ratio:
-    """GSL for any unknowns: the largest ``|g_b|^2 / sum_b L_i``, which bounds that over L_b.
+    """GSL for any unknowns: the largest ``|g_b|^2`` over the largest L_i of the block.
 
-    By Dinkelbach's method: the block with the largest ``g_i^2 - ratio L_i`` has a larger ratio,
-    until it has none.
+    That times the block's size is a bound of L_b. So is the sum of the L_i, and a smaller one;
+    but whatever is chosen by it are unknowns with next to no gradient and constants still smaller.
     """
 
     def __init__(self, state, size):
-        self._state, self._size, self.scores = state, size, None
+        xp = state.problem.xp
+        self._state, self._size = state, size
+        self._order = xp.argsort(state.lipschitz, kind="stable")
 
     def __call__(self):
-        state, xp = self._state, self._state.problem.xp
-        kernels, L = state.problem.be.kernels("solvers.bcd", "select"), state.lipschitz
+        state, xp, L = self._state, self._state.problem.xp, self._state.lipschitz
         square = xp.empty(state.x.size)
         _scores.squared_distance(
             state.problem.kernels, state.penalty, state.x, state.gradient(), L, square
         )
-        ratio, block = -1.0, None
-        for _ in range(_ROUNDS):
-            self.scores = xp.where(L > 0, square - max(ratio, 0.0) * L, -np.inf)
-            new = xp.empty(self._size, np.int64)
-            kernels.top(self.scores, new)
-            total, constant = state.problem.be.host(square[new].sum(), L[new].sum())
-            if not total > ratio * constant * (1.0 + 1e-12):
-                break
-            block, ratio = new, total / constant
-            if ratio == 0.0:
-                break
-        return None, (new if block is None else block)
+        kernels = state.problem.be.kernels("solvers.bcd", "select")
+        last = kernels.best_limit(square, L, self._order, xp.empty(self._size))
+        limit = L[self._order[last]]
+        self.scores = xp.where(limit >= L, square, -np.inf)
+        return None, top(state, self.scores, self._size)
 
 
 class Pursuit:

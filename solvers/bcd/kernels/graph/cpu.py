@@ -389,3 +389,27 @@ def assignment_sweep(ptr, idx, val, cost, lam, barrier, colours, order, Y):
                 total += z[c]
             for c in range(K):
                 Y[i, c] = z[c] / total
+
+
+@kernel()
+def pair_up(ptr, idx, val, groups):
+    """Group each node with the neighbour it is tied to most; return how many groups there are.
+
+    Entries of `val` off the diagonal are minus the weights. `groups` comes in as -1.
+    """
+    number = 0
+    for i in range(groups.size):
+        if groups[i] >= 0:
+            continue
+        best, most, heaviest = -1, 0.0, 0.0
+        for k in range(ptr[i], ptr[i + 1]):
+            if idx[k] != i:
+                heaviest = max(heaviest, -val[k])
+                if groups[idx[k]] < 0 and -val[k] > most:
+                    best, most = idx[k], -val[k]
+        groups[i] = number
+        # A weak tie is worse than none: it would make far values one.
+        if best >= 0 and most >= 0.25 * heaviest:
+            groups[best] = number
+        number += 1
+    return number

@@ -45,3 +45,36 @@ def slopes_and_bends(penalty, w, first, second):
         if w[j] != 0.0:
             first[j] = slope(penalty, w[j], j)
             second[j] = bend(penalty, w[j], j)
+
+
+@kernel(fastmath=EXACT)
+def weighted_gram(ptr, idx, val, D, place, first, H):
+    """Add ``X_A^T diag(D) X_B`` to H for columns A of a matrix in compressed rows.
+
+    Parameters
+    ----------
+    ptr, idx, val : array
+        The matrix.
+    D : array, shape (n,)
+        Weights of the rows.
+    place : array of int
+        The row of H that belongs to a column; -1 leaves it out.
+    first : int
+        B are the columns of A from this place on.
+    H : array, shape (m, m)
+        Rows and columns from `first` on are added to; both of them, by symmetry.
+    """
+    m = H.shape[0]
+    for i in range(ptr.size - 1):
+        for q in range(ptr[i], ptr[i + 1]):
+            b = place[idx[q]]
+            if b < first:
+                continue
+            share = D[i] * val[q]
+            for k in range(ptr[i], ptr[i + 1]):
+                a = place[idx[k]]
+                if 0 <= a <= b:
+                    H[a, b] += share * val[k]
+    for b in range(first, m):
+        for a in range(b):
+            H[b, a] = H[a, b]

@@ -68,6 +68,53 @@ def block_sums(scores, ptr, idx, out):
 
 
 @kernel(fastmath=EXACT)
+def best_limit(square, L, order, heap):
+    """Return where to stop adding unknowns in an order of ascending L.
+
+    The sum of the largest squares so far, as many as `heap` has room for, over the last L is
+    largest there.
+
+    Parameters
+    ----------
+    square, L : array, shape (N,)
+    order : array of int64, shape (N,)
+        Unknowns by ascending L.
+    heap : array, shape (size,)
+        Work space: the largest squares so far, the smallest of them first.
+    """
+    size, count, total = heap.size, 0, 0.0
+    best, where = -1.0, order.size - 1
+    for k in range(order.size):
+        i = order[k]
+        if not L[i] > 0.0:
+            continue
+        new = square[i]
+        if count < size:
+            position = count
+            count += 1
+            total += new
+            while position > 0 and heap[(position - 1) // 2] > new:
+                heap[position] = heap[(position - 1) // 2]
+                position = (position - 1) // 2
+            heap[position] = new
+        elif new > heap[0]:
+            total += new - heap[0]
+            position = 0
+            while 2 * position + 1 < size:
+                child = 2 * position + 1
+                if child + 1 < size and heap[child + 1] < heap[child]:
+                    child += 1
+                if heap[child] >= new:
+                    break
+                heap[position] = heap[child]
+                position = child
+            heap[position] = new
+        if count == size and total > best * L[i]:
+            best, where = total / L[i], k
+    return where
+
+
+@kernel(fastmath=EXACT)
 def pursue(H, g, chosen):
     """Choose unknowns one by one, each the one by which the quadratic model falls most.
 
