@@ -34,7 +34,7 @@ class PathResult(BlockResult):
 
     alphas: np.ndarray
     intercepts: Any
-    fun: np.ndarray
+    fun: Any
     gaps: np.ndarray
     values: np.ndarray
     nits: np.ndarray
