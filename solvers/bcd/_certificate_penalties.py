@@ -254,7 +254,8 @@ class Concave(Penalty):
     def __init__(self, problem):
         super().__init__(problem)
         penalty = problem.penalty
-        self.a = _weighted(problem, penalty.alpha)
+        # Finite, so that an infinite strength times a coefficient of 0 is 0.
+        self.a = self.xp.minimum(_weighted(problem, penalty.alpha), np.finfo(np.float64).max)
         self.gamma = self.xp.asarray(penalty.gamma, dtype=np.float64)
         self.scad = isinstance(penalty, penalties.SCAD)
         self.problem = problem
