@@ -1,6 +1,7 @@
 """The door for a matrix of samples: dense in either order, or compressed columns, never copied."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,14 @@ class Design:
         """Return ``X w``, w (p,) or (p, C)."""
         return self.X @ w
 
+    @cached_property
+    def transposed(self):
+        """X^T, a view; a sparse one takes longer to make than to multiply."""
+        return self.X.T
+
     def rdot(self, r):
         """Return ``X^T r``, r (n,) or (n, C)."""
-        return self.X.T @ r
+        return self.transposed @ r
 
     def columns(self, where):
         """Return some columns as a matrix (n, len), compressed if X is."""
