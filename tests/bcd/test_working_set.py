@@ -299,3 +299,21 @@ def test_nothing_of_the_callers_is_changed(data):
 def test_a_wrong_argument_is_named(data, call, kind, name):
     with pytest.raises(kind, match=f"^`{name}`"):
         call(*data)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@each_layout
+def test_numbers_that_are_none_are_found_in_the_first_pass(data, layout, bad):
+    X, y = data
+    X[3, 4] = bad
+    for weights in (None, np.where(np.arange(30) == 3, 0.0, 1.0)):
+        with pytest.raises(ValueError, match=r"^`X` contains"):
+            bcd.lasso(layout(X), y.astype(layout(X).dtype), 0.1, sample_weight=weights)
+    with pytest.raises(ValueError, match=r"^`A` contains"):
+        bcd.nnls(layout(X), y.astype(layout(X).dtype))
+
+
+def test_large_numbers_are_no_infinities(data):
+    X, y = data
+    X[:, 7] *= 1e200
+    assert bcd.Problem(X, y).model.moments[0][7] == np.inf
