@@ -199,7 +199,8 @@ def _descend(problem, books, point, inner):
         M, v = problem.prototypes(Y, M, v)
         cost = problem.distances(M, v)
         field = problem.field(Y)
-        change = abs(problem.softmax(field - cost) - Y)[problem.free].max(initial=0.0)
+        moved = abs(problem.softmax(field - cost) - Y)[problem.free]
+        change = moved.max() if moved.size else 0.0
         books.n_blocks += inner + 1
         books.npass += inner + 1.0
 

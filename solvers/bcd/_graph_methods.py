@@ -62,8 +62,8 @@ def conjugate_gradients(problem, watch, x):
     hierarchy of ever smaller graphs takes its place.
     """
     watch.used["update"] = "cg"
-    xp, A, inverse = problem.xp, problem.A, 1.0 / problem.diagonal[:, None]
-    x, r = x.copy(), problem.b - A @ x
+    xp, inverse = problem.xp, 1.0 / problem.diagonal[:, None]
+    x, r = x.copy(), problem.b - problem.product(x)
     p, Ap = xp.zeros_like(r), xp.zeros_like(r)
     rho = step = xp.ones(r.shape[1], r.dtype)
     first, precond = watch.value(r), lambda r: inverse * r
@@ -77,7 +77,7 @@ def conjugate_gradients(problem, watch, x):
         p *= -step * xp.einsum("ij,ij->j", z, Ap) / xp.where(rho > 0, rho, 1)
         p += z
         rho = xp.einsum("ij,ij->j", r, z)
-        Ap = A @ p
+        Ap = problem.product(p)
         bend = xp.einsum("ij,ij->j", p, Ap)
         # A column that is solved stays where it is.
         step = xp.where(bend > 0, rho / xp.where(bend > 0, bend, 1), 0)

@@ -12,9 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from .._core.arrays import is_sparse
 from .._core.validation import check_array, check_choice, check_memory, describe
 from ._design import read_design
 from .rules._forest import Graph
+
+# Entries of A times columns below which a kernel is not worth compiling.
+_LARGE = 10**6
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,14 @@ class Propagation:
             return (self.alpha * self.Y[self.unknown]).astype(self.dtype)
         return (self.W @ self.Y)[self.unknown]
 
+    def product(self, X):
+        """Return ``A X``, by several threads where that pays."""
+        if self.A.nnz * X.shape[1] < _LARGE:
+            return self.A @ X
+        out = self.xp.empty_like(X)
+        self.graph.kernels.product(self.graph.ptr, self.graph.idx, self.A.data, X, out)
+        return out
+
     @property
     def _inner(self):
         return self.W[self.unknown][:, self.unknown]
@@ -125,6 +137,9 @@ def pose_propagation(W, labels, *, alpha, mode, bounds, isolated, symmetrize):
     """Return the `Propagation` of checked arguments; see `label_propagation`."""
     isolated = check_choice(isolated, "isolated", ("raise", "zero", "nan"))
     symmetrize = check_choice(symmetrize, "symmetrize", (None, "max"))
+    if is_sparse(W) and W.format == "csr" and W.shape == W.shape[::-1]:
+        # The rows of a symmetric matrix are its columns, the form that the door hands on.
+        W = W.T
     io, design = read_design(W, name="W", labels=labels)
     with io.device:
         W, unit = read_weights(io, design, symmetrize)

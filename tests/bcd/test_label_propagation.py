@@ -279,7 +279,9 @@ def test_auto_goes_by_size_and_density():
         "planar": lattice(40, 40),
         "dense": connected(900, 9000, 0),
     }.items():
-        chosen[name] = label_propagation(W, some_values(W.shape[0], W.shape[0] // 20, 0)).used["update"]
+        chosen[name] = label_propagation(W, some_values(W.shape[0], W.shape[0] // 20, 0)).used[
+            "update"
+        ]
     assert chosen == {"few": "cholesky", "planar": "cholesky", "dense": "cg"}
 
 

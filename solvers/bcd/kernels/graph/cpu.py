@@ -9,7 +9,9 @@ are one level; `up` is the place of a node's parent, which is in the level befor
 from math import exp
 
 import numpy as np
+from numba import prange
 
+from ...._core import threads
 from ...._core.kernels.jit import EXACT, kernel
 
 
@@ -310,6 +312,30 @@ def _solve_block(trees, factors, b, z):
         levels[floors[b] : floors[b + 1]], up[first:last], pivots[first:last],
         down[first:last], z[first:last],
     )  # fmt: skip
+
+
+def product(ptr, idx, val, X, out):
+    """Set `out` to A X, for X (m, C) and A in compressed rows."""
+    strips = threads.strips(val.size * X.shape[1])
+    where = np.searchsorted(ptr, np.linspace(0, val.size, strips + 1))
+    with threads.guard():
+        _product_in_strips(np.minimum(where, X.shape[0]), ptr, idx, val, X, out)
+
+
+@kernel(parallel=True)
+def _product_in_strips(where, ptr, idx, val, X, out):
+    for t in prange(where.size - 1):
+        _product_of_rows(where[t], where[t + 1], ptr, idx, val, X, out)
+
+
+@kernel(fastmath=EXACT)
+def _product_of_rows(first, last, ptr, idx, val, X, out):
+    for c in range(X.shape[1]):
+        for i in range(first, last):
+            total = 0.0
+            for k in range(ptr[i], ptr[i + 1]):
+                total += val[k] * X[idx[k], c]
+            out[i, c] = total
 
 
 @kernel(fastmath=EXACT)
