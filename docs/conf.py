@@ -62,6 +62,10 @@ numpydoc_validation_exclude = {
     # Their parameters are fields, which stand under Attributes, or the enum machinery's own.
     r"\.(Transport|Linear|Graph)Problem$",
     r"\.Status$",
+    # One sentence says all.
+    r"\.penalties\.\w+\.canonical$",
+    # A parameter called `cls` is taken for that of a class method.
+    r"\.(penalties|losses)\.register$",
 }
 
 doctest_default_flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -104,6 +104,24 @@ def register(cls, *, value, derivative, curvature, bound=math.inf):
     -------
     type
         `cls`.
+
+    Examples
+    --------
+    >>> import math
+    >>> from typing import NamedTuple
+    >>> from solvers import losses
+    >>> class LogCosh(NamedTuple):
+    ...     scale: float = 1.0
+    >>> def value(loss, y, z):
+    ...     size = abs(z - y) / loss.scale
+    ...     return size + math.log1p(math.exp(-2.0 * size)) - math.log(2.0)
+    >>> def derivative(loss, y, z):
+    ...     return math.tanh((z - y) / loss.scale) / loss.scale
+    >>> def curvature(loss, y, z):
+    ...     return (1.0 - math.tanh((z - y) / loss.scale) ** 2) / loss.scale**2
+    >>> rules = {"value": value, "derivative": derivative, "curvature": curvature}
+    >>> losses.register(LogCosh, **rules).__name__
+    'LogCosh'
     """
     rules.register(cls, value=value, derivative=derivative, curvature=curvature)
     CURVATURE[cls] = bound

@@ -74,7 +74,13 @@ class ElasticBox(NamedTuple):
 
 
 class L1(NamedTuple):
-    """``alpha |w|``."""
+    """``alpha |w|``.
+
+    Parameters
+    ----------
+    alpha : float or array
+        Weight.
+    """
 
     alpha: Any
 
@@ -84,7 +90,13 @@ class L1(NamedTuple):
 
 
 class L2(NamedTuple):
-    """``alpha/2 w^2``."""
+    """``alpha/2 w^2``.
+
+    Parameters
+    ----------
+    alpha : float or array
+        Weight.
+    """
 
     alpha: Any
 
@@ -94,7 +106,15 @@ class L2(NamedTuple):
 
 
 class ElasticNet(NamedTuple):
-    """``alpha (l1_ratio |w| + (1 - l1_ratio)/2 w^2)``."""
+    """``alpha (l1_ratio |w| + (1 - l1_ratio)/2 w^2)``.
+
+    Parameters
+    ----------
+    alpha : float or array
+        Weight.
+    l1_ratio : float, default 0.5
+        Share of the absolute values, in [0, 1].
+    """
 
     alpha: Any
     l1_ratio: float = 0.5
@@ -107,7 +127,13 @@ class ElasticNet(NamedTuple):
 
 
 class PositiveL1(NamedTuple):
-    """``alpha w`` for ``w >= 0``."""
+    """``alpha w`` for ``w >= 0``.
+
+    Parameters
+    ----------
+    alpha : float or array
+        Weight.
+    """
 
     alpha: Any
 
@@ -117,7 +143,15 @@ class PositiveL1(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Nothing for ``lo <= w <= hi``, infinity elsewhere."""
+    """Nothing for ``lo <= w <= hi``, infinity elsewhere.
+
+    Parameters
+    ----------
+    lo : float or array, default 0.0
+        Lower bounds.
+    hi : float or array, default inf
+        Upper bounds.
+    """
 
     lo: Any = 0.0
     hi: Any = math.inf
@@ -158,7 +192,15 @@ class SCAD(NamedTuple):
 
 
 class Lq(NamedTuple):
-    """``alpha |w|^q`` with ``0 < q < 1``."""
+    """``alpha |w|^q`` with ``0 < q < 1``.
+
+    Parameters
+    ----------
+    alpha : float or array
+        Weight.
+    q : float, default 0.5
+        Between 0 and 1.
+    """
 
     alpha: Any
     q: float = 0.5
@@ -183,7 +225,13 @@ class GroupL2(NamedTuple):
 
 
 class RowL2(NamedTuple):
-    """``alpha sum_j |W_j|`` over the rows of a matrix of coefficients."""
+    """``alpha sum_j |W_j|`` over the rows of a matrix of coefficients.
+
+    Parameters
+    ----------
+    alpha : float
+        Weight.
+    """
 
     alpha: Any
 
@@ -209,6 +257,21 @@ def register(cls, *, value, prox, distance, slope=None, bend=None):
     -------
     type
         `cls`.
+
+    Examples
+    --------
+    >>> from typing import NamedTuple
+    >>> from solvers import penalties
+    >>> class Count(NamedTuple):
+    ...     alpha: float
+    >>> def value(penalty, w, j):
+    ...     return penalty.alpha[j] if w != 0.0 else 0.0
+    >>> def prox(penalty, v, step, j):
+    ...     return v if v * v > 2.0 * step * penalty.alpha[j] else 0.0
+    >>> def distance(penalty, w, g, j):
+    ...     return abs(g) if w != 0.0 else 0.0
+    >>> penalties.register(Count, value=value, prox=prox, distance=distance).__name__
+    'Count'
     """
     if (slope is None) != (bend is None):
         missing = "slope" if slope is None else "bend"
@@ -302,7 +365,8 @@ def check(penalty, size, *, xp=np):
 def _numbers(field, name, size, xp):
     """Return a field as an array of shape () or (size,) without NaN."""
     # A string of digits would become a number, and None NaN.
-    wrong = field is None or isinstance(field, str) or getattr(field, "dtype", np.dtype(float)).kind not in "biuf"
+    kind = getattr(field, "dtype", np.dtype(float)).kind
+    wrong = field is None or isinstance(field, str) or kind not in "biuf"
     try:
         numbers = xp.asarray("" if wrong else field, dtype=np.float64)
     except (TypeError, ValueError):
@@ -314,7 +378,7 @@ def _numbers(field, name, size, xp):
             f"`{name}` came with shape {numbers.shape}; expected a number or an array of shape "
             f"({size},)"
         )
-    if (numbers != numbers).any():
+    if xp.isnan(numbers).any():
         raise ValueError(f"`{name}` contains NaN; expected numbers")
     return numbers
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.optimize
 import scipy.sparse.linalg
 
-from benchmarks import paper_ot
+from benchmarks import bench_bcd, paper_ot
 from benchmarks.common import marginal_error, plan_from_potentials, seconds_if_certified
 from benchmarks.peers import (
     bcd,
@@ -369,6 +369,25 @@ def test_bounds_groups_and_graphs_are_judged_by_their_own_conditions():
     full[np.isnan(full)] = x
     mean = graph.W @ full / graph.W.sum(axis=1)
     np.testing.assert_allclose(mean[np.isnan(graph.labels)], x, atol=1e-10)
+
+
+def test_the_suite_times_what_is_certified(monkeypatch):
+    small = {"small": lambda: datasets.autoregressive(50, 20, informative=5, classes=True, rng=0)}
+    monkeypatch.setattr(bcd, "CASES", small)
+    monkeypatch.setattr(bcd_logistic, "CASES", small)
+    monkeypatch.setattr(bcd_path, "EPS", {"small": 0.1})
+    monkeypatch.setattr(bcd_path, "NUMBER", 5)
+    monkeypatch.setattr(bcd_kin, "CASES", {"small": lambda: bcd_kin.nonnegative(100, 80)})
+    for suite, place in (
+        (bench_bcd.Squares(), ("small", 0.1)),
+        (bench_bcd.Logistic(), ("small", 0.1)),
+        (bench_bcd.Path(), ("small",)),
+        (bench_bcd.Kin(), ("small",)),
+    ):
+        suite.setup(*place)
+        assert suite.track_seconds_to_accuracy(*place) > 0
+        assert suite.track_error(*place) <= 1e-8
+    assert bench_bcd.Squares.track_passes is bench_bcd.Logistic.track_passes
 
 
 @pytest.mark.parametrize("peer", ["scikit-learn Lasso", "scikit-learn lars_path"])

@@ -35,6 +35,7 @@ class Backend:
     def __init__(self, name):
         self.name = name
         self.xp = np if name == "numpy" else _cupy()
+        self._kernels = {}
 
     def __repr__(self):
         return f"Backend({self.name!r})"
@@ -70,8 +71,13 @@ class Backend:
         part : str, optional
             A folder in the package's `kernels`, for those that are needed less often.
         """
-        where = f"{package}.kernels" + (f".{part}" if part else "")
-        return import_module(f"{where}.{'cpu' if self.name == 'numpy' else 'gpu'}")
+        key = package, part
+        # Asking the import system costs as much as a small kernel.
+        if key not in self._kernels:
+            where = f"{package}.kernels" + (f".{part}" if part else "")
+            side = "cpu" if self.name == "numpy" else "gpu"
+            self._kernels[key] = import_module(f"{where}.{side}")
+        return self._kernels[key]
 
     def free_memory(self):
         """Return how many bytes can still be allocated on the current CUDA device."""

@@ -79,7 +79,7 @@ def __getattr__(name):
     if not _NAME.fullmatch(name):
         raise AttributeError(name)
     first, *fields, digest = name.split("__")
-    made = namedtuple(f"{first}_{digest}", fields)  # noqa: PYI024 (its fields are data)
+    made = namedtuple(f"{first}_{digest}", fields)
     made.__name__ = made.__qualname__ = name
     made.__module__ = __name__
     globals()[name] = made

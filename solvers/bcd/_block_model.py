@@ -4,6 +4,8 @@ A model knows its gradient `g` where it stands; sweeps and steps keep it up to d
 intercept is eliminated from a matrix, and is one more feature among columns.
 """
 
+from functools import partial
+
 import numpy as np
 
 from .._core.linalg import pcg
@@ -70,18 +72,18 @@ class MatrixModel:
 
     def solve(self, S, bend, b, rtol):
         """Return the solution d of ``(H + bend) d = b`` in the entries S, or None."""
-        be = self.be
-        A = self.H[be.xp.ix_(S, S)] + bend.matrix()
-        unit = be.host(be.xp.trace(A)) / S.size
+        be, xp = self.be, self.be.xp
+        A = self.H[xp.ix_(S, S)] + bend.matrix()
+        # Columns may be of any size.
+        root = xp.sqrt(xp.maximum(A.diagonal(), np.finfo(float).tiny))
+        A /= root[:, None] * root
         for lift in (1e-14, 1e-12, 1e-10):
             try:
-                factor = be.cholesky(A + (lift * unit) * be.xp.eye(S.size))
+                factor = be.cholesky(A + lift * xp.eye(S.size))
             except np.linalg.LinAlgError:
                 continue
-            half = be.linalg.solve_triangular(factor, b, lower=True, check_finite=False)
-            return be.linalg.solve_triangular(
-                factor, half, lower=True, trans=1, check_finite=False
-            )
+            half = _triangular(be, factor, b / root, 0)
+            return _triangular(be, factor, half, 1) / root
         return None
 
     def push(self, S, step):
@@ -119,7 +121,9 @@ class ColumnModel:
         self.be, self.D, self.fit_intercept, self.sparse = be, D, fit_intercept, hasattr(A, "nnz")
         if fit_intercept:
             ones = xp.ones((A.shape[0], 1))
-            A = be.sparse.hstack([A, ones], "csc") if self.sparse else xp.hstack([A, ones])
+            join = be.sparse.hstack if self.sparse else partial(xp.concatenate, axis=1)
+            A = join([A, ones])
+            A = A.tocsc() if self.sparse else A
         self.A, self.C = A, r.shape[1] if r.ndim == 2 else 1
         self.rows = None if self.sparse else xp.ascontiguousarray(A.T)
         # Samples last, for long loops in kernels.
@@ -168,7 +172,7 @@ class ColumnModel:
     def solve(self, S, bend, b, rtol):
         """Return the solution d of ``(H + bend) d = b`` in the entries S, nearly, or None."""
         diagonal = self.diagonal[S] + bend.diagonal()
-        lift = 1e-12 * diagonal.max()
+        lift = 1e-12 * diagonal + np.finfo(float).tiny
         inverse = 1.0 / (diagonal + lift)
         found = pcg(
             lambda v: self._pull(self._bend(S, v))[S] + bend.times(v) + lift * v,
@@ -204,6 +208,10 @@ class ColumnModel:
         if self.Q.size:
             U = self.Q * (U - (self.Q * U).sum(axis=0))
         return self.D * U
+
+
+def _triangular(be, factor, b, trans):
+    return be.linalg.solve_triangular(factor, b, lower=True, trans=trans, check_finite=False)
 
 
 def _with_intercept(xp, blocks, C):

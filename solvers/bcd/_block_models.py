@@ -194,7 +194,7 @@ def multinomial(
         nothing.
     weights : array, shape (p,) or (p, C), optional
         Feature weights; they multiply `alpha`; "row" takes the root mean square of each row's.
-        0 leaves a coefficient unpenalised.
+        0 leaves a coefficient unpenalised. Not for "l2".
     sample_weight : array, shape (n,), optional
         Weights of the samples, scaled to sum to 1; equal by default.
     fit_intercept : bool, default False
@@ -257,12 +257,14 @@ def multinomial(
     ((2, 3), True)
     """
     alpha = check_nonnegative(alpha, "alpha", allow_inf=True)
-    kind = _MULTINOMIAL[check_choice(penalty, "penalty", tuple(_MULTINOMIAL))]
+    penalty = check_choice(penalty, "penalty", tuple(_MULTINOMIAL))
+    if penalty == "l2" and weights is not None:
+        raise ValueError("`weights` came with penalty='l2'; expected None: they are for a kink")
     problem = pose(
         X,
         y,
         "multinomial",
-        kind(alpha),
+        _MULTINOMIAL[penalty](alpha),
         sample_weight=sample_weight,
         weights=weights,
         fit_intercept=fit_intercept,

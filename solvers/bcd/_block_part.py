@@ -136,5 +136,5 @@ def _dot(A, B):
 
 def _column_sums(A, factor):
     if hasattr(A, "multiply"):
-        return np.asarray(A.multiply(factor).sum(axis=0)).reshape(-1)
+        return A.multiply(factor).sum(axis=0).reshape(-1)
     return (A * factor).sum(axis=0)

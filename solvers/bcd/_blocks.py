@@ -11,7 +11,8 @@ from ._groups import HUGE, norms, owners
 
 # Newton steps on a support before blocks are swept again.
 _NEWTON = 4
-_HALVINGS = 12
+# Lengths of a step that are tried, as parts of it and of the way to the first kink.
+_LENGTHS = [1.0, 0.5, 0.25, 0.125, 0.0625]
 # Rounds without progress after which rounding errors are all that is left.
 _IDLE = 10
 
@@ -155,10 +156,12 @@ def _newton_step(be, model, w, blocks, wanted):
     if d is None:
         return False, S.size
     before = penalty_sum(be, part, u)
-    for k in range(_HALVINGS):
+    crossing = (part.l1 > 0.0) & ((u + d) * u < 0.0)
+    first = be.host(xp.where(crossing, -u / xp.where(crossing, d, 1.0), 1.0).min())
+    # Up to the first kink the step descends, however long it is in a flat direction.
+    for t in _LENGTHS + [first * t for t in _LENGTHS]:
         # A coefficient with a kink at zero stops there.
-        new = u + 0.5**k * d
-        new = xp.where((part.l1 > 0.0) & (new * u < 0.0), 0.0, new)
+        new = xp.where(crossing & (t * abs(d) >= abs(u)), 0.0, u + t * d)
         step = new - u
         dg = model.push(S, step)
         change, promise = be.host(g @ step + 0.5 * (step @ dg[S]), slope @ step)

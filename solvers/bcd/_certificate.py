@@ -133,7 +133,7 @@ class Case:
         self.loss = open_loss(self.data, problem.loss)
         self.penalty = open_penalty(problem, self.data)
         self.fit_intercept = problem.fit_intercept
-        self.has_free = self.host(self.penalty.free.any())
+        self.has_free = self.penalty.free is not None
         free_ok = self.loss.projects or not self.has_free
         self.dual = self.penalty.dual and self.loss.dual and free_ok
 
@@ -253,9 +253,11 @@ def _judge_kkt(case, point, tol):
 def _judge_quadratic(problem, x, tol):
     host, penalty = problem.be.host, open_penalty(problem)
     b = problem.b.astype(np.float64)
-    g = multiply(problem.xp, problem.A, x) - b
+    g = multiply(problem.xp, problem.A, x, problem.sparse) - b
     kkt, worst = penalty.worst(x, g)
-    unit = host(abs(multiply(problem.xp, problem.A, penalty.start) - b).max()) or 1.0
+    unit = (
+        host(abs(multiply(problem.xp, problem.A, penalty.start, problem.sparse) - b).max()) or 1.0
+    )
     primal = host(0.5 * (x @ (g - b))) + float(host(penalty.value(x)))
     details = {"primal": primal, "kkt": kkt, "scale": unit, "worst": worst}
     return Certificate(KKT, kkt / unit + _ROUNDING, tol, details)

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from .._core.arrays import is_sparse
-
 # Numbers in a block of a matrix that is converted or gathered, one block at a time.
 _BLOCK = 1 << 20
 # Gathering the support's columns pays below this share of all: contiguous columns, other ones.
@@ -44,9 +42,11 @@ class Data:
         xp, W = self.xp, w.reshape(self.shape)
         used = xp.flatnonzero(W.any(axis=1) if W.ndim == 2 else W)
         p = self.X.shape[1]
+        if self.sparse and used.size and self.X.nnz < _BLOCK:
+            return self.X @ W + c
         share = _FEW if self.sparse or self.X.flags.f_contiguous else _VERY_FEW
         if used.size > share * p:
-            return multiply(xp, self.X, W) + c
+            return multiply(xp, self.X, W, self.sparse) + c
         z = xp.zeros((self.X.shape[0], *self.shape[1:]))
         # Sparse columns are gathered at once: what they hold is small.
         width = p if self.sparse else max(_BLOCK // self.X.shape[0], 1)
@@ -57,7 +57,7 @@ class Data:
 
     def pull(self, r):
         """Return ``X^T r``, r (n,) or (n, m)."""
-        return multiply(self.xp, self.X.T, r)
+        return multiply(self.xp, self.X.T, r, self.sparse)
 
     def squares(self):
         """Return the sums of ``s_i X_ij^2``, (p,)."""
@@ -65,7 +65,7 @@ class Data:
             squared = self.X.copy()
             squared.data = squared.data.astype(np.float64) ** 2
             return squared.T @ self.s
-        return multiply(self.xp, self.X.T, self.s, of=self.xp.square)
+        return multiply(self.xp, self.X.T, self.s, False, of=self.xp.square)
 
     def columns(self, where):
         """Return some columns as a dense matrix, float64."""
@@ -73,9 +73,9 @@ class Data:
         return (X.toarray() if self.sparse else X).astype(np.float64)
 
 
-def multiply(xp, X, W, of=None):
+def multiply(xp, X, W, sparse, of=None):
     """Return ``X W`` in float64, or ``of(X) W``, without a copy of X in float64."""
-    if of is None and (is_sparse(X) or X.dtype == np.float64):
+    if sparse or (of is None and X.dtype == np.float64):
         return X @ W
     m, n = X.shape
     rows = X.flags.c_contiguous

@@ -161,7 +161,8 @@ class Logistic(Loss):
     """``log(1 + exp(-y z))``."""
 
     def value(self, z):
-        return self.xp.logaddexp(0.0, -self.y * z)
+        m = self.y * z
+        return self.xp.maximum(-m, 0.0) + self.xp.log1p(self.xp.exp(-abs(m)))
 
     def slope(self, z):
         return -self.y * self._chance(-self.y * z)

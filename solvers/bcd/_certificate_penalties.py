@@ -23,8 +23,8 @@ class Penalty:
     ----------
     start : array, shape (N,)
         The feasible coefficients nearest to zero.
-    free : array of bool, shape (N,)
-        Coefficients without penalty or bounds.
+    free : array of bool, shape (N,), or None
+        Coefficients without penalty or bounds, if there are any.
     dual : bool
         Whether slopes can be scaled until their conjugate is finite, if `free` ones allow it.
     """
@@ -33,16 +33,15 @@ class Penalty:
 
     def __init__(self, problem):
         self.xp, self.host, self.size = problem.xp, problem.be.host, problem.size
-        self.start, self.free = self.xp.zeros(self.size), self.xp.zeros(self.size, bool)
+        self.start, self.free = self.xp.zeros(self.size), None
 
     def worst(self, w, g):
         """Return the largest distance of ``-g`` to a subdifferential at w, and where it is."""
         distance = self.distance(w, g)
-        # NaN must not hide.
-        distance = self.xp.where(self.xp.isnan(distance), math.inf, distance)
         where = distance.argmax()
         largest, where = self.host(distance[where], where)
-        return largest, self.coefficient(int(where))
+        # A NaN comes first.
+        return math.inf if math.isnan(largest) else largest, self.coefficient(int(where))
 
     def coefficient(self, where):
         """Return the coefficient that a distance belongs to."""
@@ -58,72 +57,102 @@ class Penalty:
 
 
 class ElasticBox(Penalty):
-    """``a |w| + r/2 w^2`` within bounds."""
+    """``a |w| + r/2 w^2`` within bounds; each field a number or one for each coefficient."""
 
     def __init__(self, problem, penalty):
         super().__init__(problem)
         xp = self.xp
-        self.a, self.r, lo, hi = (self._field(field) for field in penalty)
+        self.a, self.r, lo, hi = (xp.asarray(field, dtype=np.float64) for field in penalty)
         # Bounds are those of the unknowns' precision: what rounds to a bound is feasible.
         self.lo, self.hi = (end.astype(problem.dtype).astype(np.float64) for end in (lo, hi))
         weights = getattr(problem, "weights", None)
         if weights is not None:
             weights = weights.astype(np.float64).reshape(-1)
             self.a = xp.where(weights > 0, self.a * weights, 0.0)
-        self.start = xp.clip(self.start, self.lo, self.hi)
         self.below, self.above = xp.isfinite(self.lo), xp.isfinite(self.hi)
-        zero = (self.r == 0) & (self.start == 0)
-        flat = zero & (~self.below | (self.lo == 0)) & (~self.above | (self.hi == 0))
         loose = (self.a == 0) & (self.r == 0)
-        self.free = loose & ~self.below & ~self.above
-        # Neither scaling nor projection helps a slope that only one bound holds.
-        lost, held, self._flat = self.host(
-            (loose & (self.below ^ self.above)).any(), (~loose).any(), flat.all()
+        free = loose & ~self.below & ~self.above
+        end = (self.below & (self.lo != 0)) | (self.above & (self.hi != 0))
+        facts = (
+            (self.r > 0).any(),
+            (self.below | self.above).any(),
+            end.any(),
+            ((self.lo > 0) | (self.hi < 0)).any(),
+            # Neither scaling nor projection helps a slope that only one bound holds.
+            (loose & (self.below ^ self.above)).any(),
+            (~loose).any(),
+            free.any(),
         )
+        self.ridged, self.bounded, ends, self.shifted, lost, held, any_free = self.host(*facts)
+        # The conjugate is 0 wherever it is finite.
+        self.flat = not (self.ridged or ends)
         self.dual = held and not lost
-
-    def _field(self, field):
-        return self.xp.broadcast_to(self.xp.asarray(field, dtype=np.float64), (self.size,))
+        if any_free:
+            self.free = xp.broadcast_to(free, (self.size,))
+        if self.shifted:
+            self.start = xp.clip(self.start, self.lo, self.hi)
 
     def value(self, w):
-        inside = ((w >= self.lo) & (w <= self.hi)).all()
-        return self.xp.where(inside, self._smooth(w).sum(), math.inf)
+        xp, on = self.xp, self.xp.flatnonzero(w)
+        size = self._smooth(w[on], _part(self.a, on), _part(self.r, on)).sum()
+        if not self.bounded:
+            return size
+        return xp.where(((w >= self.lo) & (w <= self.hi)).all(), size, math.inf)
 
     def distance(self, w, g):
         xp = self.xp
-        slope = g + self.xp.where(w == 0, 0.0, self.r) * w
-        # How far the slope is above what pulls w up, and below what pulls it down.
-        left = xp.where(w > self.lo, slope - xp.where(w > 0, -self.a, self.a), 0.0)
-        right = xp.where(w < self.hi, xp.where(w < 0, self.a, -self.a) - slope, 0.0)
-        outside = (w < self.lo) | (w > self.hi)
-        return xp.where(outside, math.inf, xp.maximum(xp.maximum(left, right), 0.0))
+        on = xp.arange(w.size) if self.shifted else xp.flatnonzero(w)
+        # Zeros first: most are.
+        if self.bounded:
+            up, down = xp.where(self.hi > 0, -g, -math.inf), xp.where(self.lo < 0, g, -math.inf)
+            away = xp.maximum(xp.maximum(up, down) - self.a, 0.0)
+        else:
+            away = xp.maximum(abs(g) - self.a, 0.0)
+        a, r, lo, hi = (_part(field, on) for field in (self.a, self.r, self.lo, self.hi))
+        w = w[on]
+        pull = -(g[on] + xp.where(w == 0, 0.0, r) * w)
+        # The subdifferential's ends, of which a bound opens one.
+        left = xp.where(w <= lo, -math.inf, xp.where(w <= 0, -a, a))
+        right = xp.where(w >= hi, math.inf, xp.where(w >= 0, a, -a))
+        away[on] = xp.maximum(xp.maximum(pull - right, left - pull), 0.0)
+        if self.bounded:
+            away[on] = xp.where((w < lo) | (w > hi), math.inf, away[on])
+        return away
 
     def reach(self, g):
         """Return the multipliers k for which ``-k g`` has a finite conjugate."""
-        straight = (self.r == 0) & ~self.free
+        if not self.bounded and not self.ridged:
+            k = self._shortest(g)
+            return -k, k
+        straight = (self.r == 0) & ((self.a > 0) | self.below | self.above)
         # Where only one side is open, only one sign of the slope matters.
         up, down = straight & ~self.above, straight & ~self.below
-        most, least = self.host(self._least_ratio(g, up, down), self._least_ratio(-g, up, down))
-        return -least, most
+        return -self._shortest(-g, up, down), self._shortest(g, up, down)
 
     def kink(self, g):
+        if not self.ridged:
+            return math.inf
         held = (self.r > 0) & (self.a > 0)
-        return self.host(self._least_ratio(g, held, held))
+        return self._shortest(g, held, held)
 
     def threshold(self, g):
-        held = ~self.free
-        return _inverse(
-            self.host(self._least_ratio(g, held & (self.hi > 0), held & (self.lo < 0)))
-        )
+        held = (self.a > 0) | (self.r > 0)
+        return _inverse(self._shortest(g, held & (self.hi > 0), held & (self.lo < 0)))
 
-    def _least_ratio(self, g, up, down):
+    def _shortest(self, g, up=True, down=True):
         """Return the k from which ``-k g`` pulls some coefficient up, or down, out of its kink."""
-        pulls = (up & (g < 0)) | (down & (g > 0))
-        return self.xp.where(pulls, self.a / self.xp.where(g == 0, 1.0, abs(g)), math.inf).min()
+        xp = self.xp
+        pulls = ((g < 0) & up) | ((g > 0) & down)
+        if self.free is not None:
+            pulls = pulls & ~self.free
+        if self.a.ndim == 0:
+            largest = self.host(xp.where(pulls, abs(g), 0.0).max())
+            return self.host(self.a) / largest if largest > 0 else math.inf
+        return self.host(xp.where(pulls, self.a / xp.where(g == 0, 1.0, abs(g)), math.inf).min())
 
     def conjugate(self, t):
         """Return ``sup_w t w - G(w)``, for t that `reach` allows but for rounding."""
-        if self._flat:
+        if self.flat:
             return 0.0
         xp = self.xp
         inside = abs(t) <= self.a
@@ -133,11 +162,11 @@ class ElasticBox(Penalty):
         near = xp.where(self.below, self.lo, self.start)
         straight = xp.where(inside, 0.0, xp.where(t > 0, far, near))
         w = xp.clip(xp.where(self.r > 0, curved, straight), self.lo, self.hi)
-        return (t * w - self._smooth(w)).sum()
+        return (t * w - self._smooth(w, self.a, self.r)).sum()
 
-    def _smooth(self, w):
+    def _smooth(self, w, a, r):
         # An infinite weight of a coefficient that is zero costs nothing.
-        a, r = (self.xp.where(w == 0, 0.0, weight) for weight in (self.a, self.r))
+        a, r = (self.xp.where(w == 0, 0.0, weight) for weight in (a, r))
         return a * abs(w) + 0.5 * r * w * w
 
 
@@ -148,10 +177,13 @@ class Groups(Penalty):
         super().__init__(problem)
         xp = self.xp
         self.idx, self.first = groups.idx, groups.ptr[:-1]
-        self.group = xp.repeat(xp.arange(groups.l2.size), xp.diff(groups.ptr).tolist())
+        self.group = xp.repeat(xp.arange(groups.l2.size), self.host(xp.diff(groups.ptr)).tolist())
         self.l1, self.l2 = groups.l1.astype(np.float64), groups.l2.astype(np.float64)
-        self.free[self.idx] = (self.l1 == 0) & (self.l2 == 0)[self.group]
-        self.dual = not self.host(self.free.all())
+        self.loose = (self.l1 == 0) & (self.l2 == 0)[self.group]
+        some, self.dual = self.host(self.loose.any(), (~self.loose).any())
+        if some:
+            self.free = xp.zeros(self.size, bool)
+            self.free[self.idx] = self.loose
 
     def value(self, w):
         w = w[self.idx]
@@ -173,9 +205,10 @@ class Groups(Penalty):
 
     def reach(self, g):
         """Return the multipliers k for which ``-k g`` has a finite conjugate."""
-        xp, g = self.xp, g[self.idx]
+        xp = self.xp
+        g = xp.where(self.loose, 0.0, g[self.idx])
         size = self._norms(g)
-        held = (size > 0) & ~self.free[self.idx[self.first]]
+        held = size > 0
         ratio = xp.where(held, self.l2, math.inf) / xp.where(size > 0, size, 1.0)
         low = self.host(ratio.min())
         # No group allows more than this, and if there are no absolute values, not even that.
@@ -208,11 +241,11 @@ class Groups(Penalty):
         return self.xp.sign(g) * self.xp.maximum(k * abs(g) - self.l1, 0.0)
 
     def _norms(self, x):
-        """Return the norm of each group, whatever the scale of its members."""
-        top = self.xp.maximum.reduceat(abs(x), self.first)
-        unit = self.xp.where(top > 0, top, 1.0)
-        squares = self.xp.square(x / unit[self.group])
-        return top * self.xp.sqrt(self.xp.add.reduceat(squares, self.first))
+        """Return the norm of each group, whatever the scale of their members."""
+        xp, top = self.xp, self.host(abs(x).max())
+        unit = top if 0.0 < top < math.inf else 1.0
+        squares = xp.bincount(self.group, xp.square(x / unit), minlength=self.l2.size)
+        return unit * xp.sqrt(squares)
 
 
 class Concave(Penalty):
@@ -221,7 +254,8 @@ class Concave(Penalty):
     def __init__(self, problem):
         super().__init__(problem)
         penalty = problem.penalty
-        self.a = _weighted(problem, penalty.alpha)
+        # Finite, so that an infinite strength times a coefficient of 0 is 0.
+        self.a = self.xp.minimum(_weighted(problem, penalty.alpha), np.finfo(np.float64).max)
         self.gamma = self.xp.asarray(penalty.gamma, dtype=np.float64)
         self.scad = isinstance(penalty, penalties.SCAD)
         self.problem = problem
@@ -333,6 +367,11 @@ def open_penalty(problem, data=None):
     if isinstance(penalty, (penalties.MCP, penalties.SCAD)):
         return Concave(problem)
     return Lq(problem, data) if isinstance(penalty, penalties.Lq) else Registered(problem)
+
+
+def _part(field, where):
+    """Return some entries of a field, which may be one number for all."""
+    return field if field.ndim == 0 else field[where]
 
 
 def _inverse(k):

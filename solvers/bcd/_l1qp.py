@@ -13,6 +13,8 @@ _PATIENCE = 20
 _BORDER = 0.3
 # Sweeps at first, and between Newton steps: these cost less once a factor is known.
 _FIRST_SWEEPS, _SWEEPS = 6, 2
+# Size up to which a new factor takes less time than the use of an old one.
+_DIRECT = 200
 # Newton steps on one face after another before the next sweeps, at first.
 _FACES = 3
 # Rounds of sweeps and Newton steps before the accuracy reached must do.
@@ -65,7 +67,7 @@ def l1qp(G, g, w, penalty, *, tol, unit=None, factor=None):
                 break
             d = factor.solve(face, penalty.ridge, -_slopes(penalty, g, w, face))
             newton += 1
-            if d is None or not kernels.walk(G, g, w, penalty, face, d):
+            if d is None or not kernels.walk(G, g, w, penalty, face, d, np.zeros_like(g)):
                 break
         count = _SWEEPS
     return worst, newton
@@ -108,6 +110,8 @@ class Factor:
         numpy.ndarray, shape (k,), or None
             None where H is singular.
         """
+        if face.size <= _DIRECT:
+            return self._anew(face, ridge, b)
         removed = np.setdiff1d(self.base, face, assume_unique=True)
         added = np.setdiff1d(face, self.base, assume_unique=True)
         if removed.size + added.size > max(_BORDER * self.base.size, 1):
@@ -120,12 +124,13 @@ class Factor:
         from scipy.linalg.lapack import dpotrf
 
         self.forget()
-        H = np.empty((face.size, face.size))
-        kernels = get_backend("numpy").kernels("solvers.bcd", "working")
+        H = self.G.take(face, axis=0).take(face, axis=1)
+        where = np.arange(face.size)
+        diagonal = H[where, where]
         for jitter in _JITTERS:
-            kernels.part(self.G, face, ridge, jitter, H)
+            H[where, where] = diagonal * (1.0 + jitter) + ridge[face]
             # Of the transpose, LAPACK reads the lower triangle, in its own order.
-            self._L, failed = dpotrf(H.T, lower=1, clean=0, overwrite_a=1)
+            self._L, failed = dpotrf(H.T, lower=1, clean=0)
             if not failed:
                 self.base = face
                 return self._solve(self._solve(b, False), True)

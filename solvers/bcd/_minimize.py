@@ -1,5 +1,6 @@
 """Block coordinate descent as the paper writes it: select a block, update it, repeat."""
 
+import math
 from dataclasses import replace
 
 from .._core.result import Status
@@ -13,6 +14,9 @@ from ._state import open_state
 from .rules import SELECTIONS, UPDATES, cut, has_forests, has_lipschitz, is_smooth
 from .rules._block import BreakdownError
 from .rules._graph import UnboundedError
+
+# Rounds of all unknowns without a smaller value, after which there is nothing to hope for.
+_HOPELESS = 500
 
 
 def minimize(
@@ -154,7 +158,6 @@ def descend(problem, watch, options):
         return descend_singly(problem, watch, options, blocks, select)
     step = UPDATES[update].make(state, options)
     books = _Books(state, watch, options, sweep=_sweep(problem, blocks, selection, options))
-    watch.used = {**_names(options), "update": update}
     if hasattr(select, "used"):
         watch.used["selection"] = select.used
 
@@ -183,6 +186,7 @@ class _Books:
         self._every = sweep if options.check_every is None else options.check_every
         self._measure, self._maxiter = Measure(state.problem), options.maxiter
         self._pending, self._idle, self._passes = 0, 0, 0.0
+        self._best, self._hopeless = math.inf, 0
 
     def optimal(self):
         """End the run if the start is good enough."""
@@ -215,9 +219,11 @@ class _Books:
             block=block.size,
             iterations=self._pending,
         )
-        self._pending = 0
+        self._hopeless = 0 if value < self._best else self._hopeless + self._pending
+        self._best, self._pending = min(value, self._best), 0
+        rounds = self._hopeless * block.size / state.x.size
         # Rules that draw blocks at random miss one in ten rounds with a chance of 1 in 20000.
-        if not over and self._idle > max(10 * self._sweep, 30):
+        if not over and (self._idle > max(10 * self._sweep, 30) or rounds > _HOPELESS):
             watch.run.end(Status.STALLED, "No block lowers the objective beyond rounding.")
         return over or watch.run.status is not None
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import penalties
 from .._core import threads
+from .._core.arrays import to_numpy
 from .._core.certificate import Certificate
 from .._core.monitor import Monitor
 from .._core.result import Status
@@ -163,7 +164,6 @@ def _recorded(unit, run, alpha, point):
         state=lambda: {
             "x": unit.io.out(point.x.reshape(unit.shape).copy()),
             "intercept": unit.io.out(point.c),
-            "alpha": alpha,
         },
         alpha=alpha,
         fun=details["primal"],
@@ -190,9 +190,8 @@ def at(unit, alpha):
 
 def _grid(unit, alphas, eps):
     """Return the weights in descending order, as floats."""
-    number = 100 if alphas is None else alphas
-    if isinstance(number, int | np.integer) and not isinstance(number, bool):
-        count = check_count(number, "alphas", minimum=1)
+    if np.ndim(100 if alphas is None else alphas) == 0:
+        count = 100 if alphas is None else check_count(alphas, "alphas", minimum=1)
         largest = threshold(unit)
         if not math.isfinite(largest):
             raise ValueError(
@@ -201,7 +200,7 @@ def _grid(unit, alphas, eps):
             )
         return (largest * np.geomspace(1.0, eps, count)).tolist()
     try:
-        given = np.array(alphas, dtype=np.float64)
+        given = np.array(to_numpy(alphas), dtype=np.float64)
     except (TypeError, ValueError):
         raise TypeError(
             f"`alphas` came as {describe(alphas)}; expected a number of weights or a list of them"
@@ -241,7 +240,7 @@ def _finished(unit, alphas, points, run):
         intercepts=unit.io.out(unit.xp.stack([point.c for point in points])),
         fun=np.array([row["primal"] for row in details]),
         gaps=np.array([row.get("gap", np.nan) for row in details]),
-        values=np.array([point.certificate.value for point in points]),
+        certified=np.array([point.certificate.value for point in points]),
         nits=np.array([point.nit for point in points]),
         classes=unit.classes,
         _shape=unit.shape,

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from .._core.backend import get_backend
-from ._result import BlockResult
+from .._core.result import Result
+from ._result import CITATION
 
 
-class PathResult(BlockResult):
+class PathResult(Result):
     """Outcome of `solvers.bcd.path`.
 
     Attributes
@@ -24,20 +25,21 @@ class PathResult(BlockResult):
         Objectives.
     gaps : numpy.ndarray, shape (A,)
         Duality gaps; NaN where there are none.
-    values : numpy.ndarray, shape (A,)
+    certified : numpy.ndarray, shape (A,)
         Values of the certificates; `certificate` is the one with the largest.
     nits : numpy.ndarray, shape (A,)
         Iterations for each weight; `nit` is the number of weights.
     classes : numpy.ndarray or None
-        As in `BlockResult`.
+        Labels, in the order of the columns of `coefs`; the second of two is the positive one.
     """
 
     alphas: np.ndarray
     intercepts: Any
-    fun: np.ndarray
+    fun: Any
     gaps: np.ndarray
-    values: np.ndarray
+    certified: np.ndarray
     nits: np.ndarray
+    classes: Any
 
     @property
     def coefs(self):
@@ -96,3 +98,13 @@ class PathResult(BlockResult):
         ax.set(xlabel="alpha", ylabel="coefficients", xscale="log" if positive else "linear")
         ax.invert_xaxis()
         return ax
+
+    def cite(self):
+        """Return BibTeX for block coordinate descent, followed by the library's own entry.
+
+        Returns
+        -------
+        str
+            For a bibliography file.
+        """
+        return f"{CITATION}\n\n{super().cite()}"

@@ -69,7 +69,7 @@ class _Losses:
 
     def __init__(self, problem):
         self.problem, self.xp, self.be = problem, problem.xp, problem.be
-        self.penalty, self.L = problem.bound, problem.lipschitz
+        self.penalty = problem.bound
         self.elastic = "ridge" in self.penalty._fields
         self.M = losses.CURVATURE[type(problem.loss)]
         self.has_gap = self._has_gap()
@@ -92,16 +92,21 @@ class _Losses:
 
     def open(self, x, c):
         """Go to a first point, and find what values are relative to."""
-        problem = self.problem
+        problem, host = self.problem, self.be.host
         self._at(self.start, *self._cold())
+        # Gradient and curvatures of the cold start, in one pass.
+        s = problem.s.astype(np.float64)
+        square, _, g = problem.design.moments(s, self.r / s)
+        self.L = self.xp.where(square > 0.0, self.M * square, 0.0)
+        self.g = g.astype(problem.dtype)
+        self.scale_of_values = host(problem.loss_sum(self.z)) or 1.0
         if self.has_gap:
-            self.scale = float(problem.loss_sum(self.z) + problem.penalty_sum(self.start)) or 1.0
+            self.scale = self.scale_of_values + host(problem.penalty_sum(self.start)) or 1.0
         else:
-            self.scale = float(self.be.host(abs(problem.design.rdot(self.r)).max())) or 1.0
-        self.scale_of_values = float(problem.loss_sum(self.z)) or 1.0
-        if self.be.host((x != self.start).any()):
+            self.scale = host(abs(self.g).max()) or 1.0
+        if host((x != self.start).any()):
             self._at(x, c, problem.predict(x, c))
-        self.g = problem.design.rdot(self.r)
+            self.g = problem.design.rdot(self.r)
         return self._measure()
 
     def _cold(self):
@@ -277,6 +282,7 @@ class _NewtonSet:
             for v in (point.x, point.g, point.unit, point.L)
         )
         self.w, self.unit, self.L = w, unit, L
+        self.bounded, self.free = self._kinds()
         self.c, self.z, self.r = point.c, point.z, point.r
         self.passes = 0.0
         share = self.size / max(point.problem.size, 1)
@@ -298,14 +304,18 @@ class _NewtonSet:
         x[where] = self.xp.asarray(self.w, x.dtype)
         return x, newton
 
+    def _kinds(self):
+        """Tell whether there are bounds, and which coefficients have neither those nor a price."""
+        if not self.point.elastic:
+            return False, np.zeros(self.size, bool)
+        alpha, ridge, lo, hi = self.penalty
+        inside = (lo > -np.inf) | (hi < np.inf)
+        return inside.any(), (alpha == 0.0) & (ridge == 0.0) & ~inside
+
     def separated(self):
         """Tell whether larger coefficients are better for ever."""
         problem = self.point.problem
-        if not isinstance(problem.loss, losses.Logistic) or not self.point.elastic:
-            return False
-        alpha, ridge, lo, hi = self.penalty
-        costs = (alpha > 0.0) | (ridge > 0.0) | (lo > -np.inf) | (hi < np.inf)
-        if (costs & (self.w != 0.0)).any():
+        if not isinstance(problem.loss, losses.Logistic) or (~self.free & (self.w != 0.0)).any():
             return False
         return self.be.host((problem.y * self.z).min()) > 0.0
 
@@ -420,8 +430,10 @@ class _NewtonSet:
 
     def _moved(self, S, d):
         w = self.w[S] + d
+        if not self.bounded:
+            return w
         # Rounding must not lead out of the bounds.
-        return np.clip(w, self.penalty.lo[S], self.penalty.hi[S]) if self.point.elastic else w
+        return np.clip(w, self.penalty.lo[S], self.penalty.hi[S])
 
     def _movable(self, g):
         """Return which coefficients of the working set are not zero or may leave it soon."""
@@ -441,11 +453,13 @@ class _NewtonSet:
 
     def _curvatures(self):
         problem = self.point.problem
-        D = problem.curvatures(self.z)
-        top, some = self.be.host((D / problem.s).max(), D.sum())
-        bound = self.point.M if math.isfinite(self.point.M) else max(float(top), 1.0)
-        # The share of the bound keeps directions without curvature from being endless.
-        floor = max(self.damping, 1e-12, 1e-3 if some <= 0.0 else 0.0)
+        D, bound = problem.curvatures(self.z), self.point.M
+        if not math.isfinite(bound):
+            bound = max(float(self.be.host((D / problem.s).max())), 1.0)
+        # A share of the bound keeps directions without curvature from being endless.
+        floor = max(self.damping, 1e-12)
+        if self.damping == 0.0 and not self.be.host(D.any()):
+            floor = 1e-3
         return D + (floor * bound) * problem.s
 
     def _search(self, S, d, dc, promised):
@@ -560,7 +574,10 @@ class _Model:
 
     def extend(self, S):
         """Take in the coefficients of S that are not there."""
-        new = np.setdiff1d(S, self.S)
+        missing = np.zeros(self.work.size, bool)
+        missing[S] = True
+        missing[self.S] = False
+        new = np.flatnonzero(missing)
         if not new.size:
             return
         m, S = self.S.size, np.concatenate([self.S, new])

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from .._core.result import Result
 
-_BCD = """\
+CITATION = """\
 @article{nutini2022block,
   title = {Let's Make Block Coordinate Descent Converge Faster: Faster Greedy Rules,
            Message-Passing, Active-Set Complexity, and Superlinear Convergence},
@@ -82,4 +82,4 @@ class BlockResult(Result):
         str
             For a bibliography file.
         """
-        return f"{_BCD}\n\n{super().cite()}"
+        return f"{CITATION}\n\n{super().cite()}"

@@ -4,17 +4,23 @@ Rounds of: gradient and duality gap, a working set of the best coefficients by t
 Gram matrix, and the problem restricted to it, solved by `l1qp`.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
 
 from .. import penalties
+from .._core import threads
 from ._l1qp import Factor, l1qp
 
 # A column whose variance is below this part of its square is a constant, up to rounding.
 _CONSTANT = 1e-13
 # Fewest columns that are looked for at a time, and passes that their Gram matrix may cost.
 _LEAST, _PASSES = 10, 2.0
+# A whole Gram matrix of so many products takes no longer than the rounds that it saves.
+_ALL = 1e8
+# Below this size a problem in play is solved with one thread.
+_SMALL = 400
 
 
 def solve_squares(problem, watch, options):
@@ -95,7 +101,7 @@ class _Squares:
         else:
             self.cold = -(cross - self.level * mean).astype(problem.dtype)
         if self.has_gap:
-            size = 0.5 * (self.base @ self.base) + problem.penalty_sum(self.start)
+            size = 0.5 * (self.base @ self.base) + self._size(self.start)
         else:
             size = abs(self.cold).max()
         self.scale, self.slope = (v or 1.0 for v in self.be.host(size, abs(self.cold).max()))
@@ -157,6 +163,7 @@ class _Squares:
         if self.problem.fit_intercept:
             z = z - self.mean @ x
         return self.root * z
+
     def stay(self, before):
         """Go to the same point as `before`, under another penalty, and return its `Report`."""
         self.x, self.r, self.g = before.x, before.r, before.g
@@ -171,7 +178,7 @@ class _Squares:
         rr, ry, size, self.worst, steepest = be.host(
             self.r @ self.r,
             self.r @ self.y,
-            self.problem.penalty_sum(x),
+            self._size(x),
             self.violations.max(),
             steepness.max(),
         )
@@ -182,6 +189,11 @@ class _Squares:
         slope = be.host(xp.where(self.free, abs(g), 0.0).max())
         value = max(max(gap, 0.0) / self.scale, slope / self.slope)
         return Report(primal, value, gap)
+
+    def _size(self, x):
+        """Return the penalty, for a feasible point."""
+        alpha, ridge, _, _ = self.penalty
+        return (alpha * abs(x) + 0.5 * ridge * x * x).sum(dtype=np.float64)
 
     def _dual(self, rr, ry, steepest):
         """Return the dual objective at the best multiple of the residual."""
@@ -213,6 +225,8 @@ class _WorkingSet:
         self.squares, self.be, self.xp = squares, squares.be, squares.xp
         n, p = squares.problem.design.shape
         self.first = max(_LEAST, int((2 * p) ** 0.5))
+        if not squares.problem.design.sparse and n * p * p <= _ALL:
+            self.first = p
         self.where = self.xp.zeros(0, np.int64)
         self.inside = self.xp.zeros(p, bool)
         self.outside = 0.0
@@ -338,7 +352,9 @@ class _WorkingSet:
             goal /= max(float(abs(w) @ unit), 1e-300)
         goal = min(max(0.1 * self.outside, 0.3 * goal), 0.1 * squares.worst)
         self.factor.G = self.G
-        _, newton = l1qp(self.G, g, w, penalty, tol=goal, unit=unit, factor=self.factor)
+        # Threads gain nothing in small factorisations, and wait for each other.
+        with threads.serial_blas() if self.size < _SMALL else nullcontext():
+            _, newton = l1qp(self.G, g, w, penalty, tol=goal, unit=unit, factor=self.factor)
         x = squares.x.copy()
         x[where] = self.xp.asarray(w, x.dtype)
         return x, newton

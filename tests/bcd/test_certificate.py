@@ -1,11 +1,13 @@
 import dataclasses
 import math
 import tracemalloc
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from _cupy_standin import run_with_standin
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -187,6 +189,27 @@ def test_unpenalised_columns_beside_penalised_ones_keep_the_gap_of_least_squares
         found = bcd.certify(problem, bad, intercept=c)
         assert found.details["gap"] >= model.objective(bad, c) - best > 0
         assert found.details["dual"] <= best + 1e-14
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_unpenalised_members_of_groups_keep_the_gap_of_least_squares(rng, share):
+    X, y = rng.normal(size=(15, 6)), rng.normal(size=15) + 2.0
+    weights = np.array([1.0, 0.0, 0.0, 0.0, 0.5, 1.0])
+    groups = [[0, 1], [2, 3], [4, 5]]
+    penalty = penalties.GroupL2(0.1, groups, share)
+    problem = bcd.Problem(X, y, penalty=penalty, weights=weights, fit_intercept=True)
+    l2 = 0.1 * (1.0 - share) * np.sqrt([weights[g] @ weights[g] for g in groups])
+    own = oracles.grouped(groups, l2, 0.1 * share * weights)
+    model = oracles.Model(X, y, "quadratic", own, fit_intercept=True)
+    w, c, best = model.solve()
+    found = bcd.certify(problem, w, intercept=c)
+    assert found.kind == GAP
+    assert found.value <= 1e-12
+    bad = w + 0.1 * rng.normal(size=6)
+    assert bcd.certify(problem, bad).details["dual"] <= best + 1e-14
+    labels = np.sign(y - 2.0)
+    logistic = bcd.Problem(X, labels, datafit="logistic", penalty=penalty, weights=weights)
+    assert bcd.certify(logistic, w).kind == KKT
 
 
 def test_the_kind_says_where_no_dual_point_is_known(rng):
@@ -529,3 +552,7 @@ def test_certificates_are_the_ones_that_results_carry(rng):
     assert isinstance(again, solvers.Certificate)
     assert again.value == res.certificate.value
     assert again.details == res.certificate.details
+
+
+def test_the_judge_works_on_the_stand_in():
+    run_with_standin(Path(__file__).parent / "certificate_on_device.py")

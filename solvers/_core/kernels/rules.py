@@ -41,7 +41,7 @@ def distance(penalty, w, g, j):
 
 
 def slope(penalty, w, j):
-    """Derivative where the penalty has one."""
+    """Return the derivative where the penalty has one."""
     return function_of(type(penalty), "slope")(penalty, w, j)
 
 

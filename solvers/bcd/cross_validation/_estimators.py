@@ -28,8 +28,9 @@ class _PathRegressor(LinearRegressor):
             s_test = np.ones(len(test)) if sample_weight is None else sample_weight[test]
             for i, (ratio, alphas) in enumerate(zip(ratios, grids, strict=True)):
                 run = self._path(X_rows[train], y[train], s, ratio, alphas)
-                coefs = run.coefs.toarray() if sp.issparse(run.coefs) else run.coefs
-                miss = safe_sparse_dot(X_rows[test], coefs.T) + run.intercepts - y[test][:, None]
+                miss = (
+                    safe_sparse_dot(X_rows[test], run.coefs.T) + run.intercepts - y[test][:, None]
+                )
                 errors[i, :, k] = s_test @ miss**2 / (s_test.sum() or 1.0)
         # Folds count alike, as in scikit-learn.
         mean = errors.mean(axis=-1)
@@ -291,8 +292,7 @@ class SparseLogisticRegressionCV(LinearClassifier):
             run = bcd.path(
                 fun, rows[train], y[train], alphas=self.alphas_, sample_weight=s[train], **options
             )
-            coefs = run.coefs.toarray() if sp.issparse(run.coefs) else run.coefs
-            for i, (coef, intercept) in enumerate(zip(coefs, run.intercepts, strict=True)):
+            for i, (coef, intercept) in enumerate(zip(run.coefs, run.intercepts, strict=True)):
                 z = safe_sparse_dot(rows[test], coef) + intercept
                 losses[i, k] = np.average(_log_loss(z, y[test]), weights=s[test])
         self.loss_path_ = losses

@@ -125,8 +125,11 @@ __global__ void prox_scores(const T* a, const T* b, const T* c, const T* d,
     double score = 0.0;
     if (l > 0.0) {
       const double moved = penalty.prox(x - g[j] / l, 1.0 / l, j), step = moved - x;
-      const double gain = penalty.value(x, j) - penalty.value(moved, j);
-      score = vmax(gain - step * (g[j] + 0.5 * l * step), 0.0);
+      const double before = penalty.value(x, j), after = penalty.value(moved, j);
+      const double gain = before - after - step * (g[j] + 0.5 * l * step);
+      // Of a short step only this, which is part of every gain, is more than rounding.
+      const double least = 0.5 * l * step * step;
+      score = gain > 1e-13 * vmax(before, after) ? vmax(gain, 0.0) : least;
     }
     out[j] = score;
   }

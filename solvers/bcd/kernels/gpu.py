@@ -111,7 +111,8 @@ def _known(rule, classes):
             return cls.__name__
     name, names = type(rule).__name__.partition("__")[0], ", ".join(c.__name__ for c in classes)
     raise TypeError(
-        f"`{name}` has no CUDA rules; expected one of {names} for data on a GPU, or data on the CPU"
+        f"`{name}` has no CUDA rules; expected one of {names} for data on a GPU, or data in host "
+        "memory"
     )
 
 

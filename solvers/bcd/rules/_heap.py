@@ -21,7 +21,7 @@ class Heap:
 
     def __init__(self, state, rule, L):
         self._state, self._rule, self._L = state, rule, L
-        self._kernels = state.problem.be.kernels("solvers.bcd", "select")
+        self._kernels = state.problem.be.kernels("solvers.bcd", "heap")
         self._last, self._count = None, 0
 
     @staticmethod
@@ -42,7 +42,7 @@ class Heap:
     def _build(self):
         """Score all unknowns."""
         size = self._state.x.size
-        self.scores = self._scored(slice(None), size)
+        self.scores = self._scored(slice(None))
         self._heap, self._place = np.empty(size, np.int64), np.empty(size, np.int64)
         self._kernels.heap_build(self.scores, self._heap, self._place)
 
@@ -51,11 +51,10 @@ class Heap:
         A, last = self._state.problem.A, self._last
         items = A.indices[A.indptr[last] : A.indptr[last + 1]]
         items = np.append(items, last).astype(np.int64)
-        new = self._scored(items, items.size)
+        new = self._scored(items)
         self._kernels.heap_update(self.scores, self._heap, self._place, items, new)
 
-    def _scored(self, where, size):
-        state, out = self._state, np.empty(size)
+    def _scored(self, where):
+        state = self._state
         args = state.x[where], state.gradient()[where], self._L[where]
-        self._rule(state.problem.kernels, penalties.take(state.penalty, where), *args, out)
-        return out
+        return self._rule(state.problem.kernels, penalties.take(state.penalty, where), *args)

@@ -25,12 +25,7 @@ class Scan:
         self._state = state
 
     def __call__(self):
-        state = self._state
-        self.scores = state.problem.xp.empty(state.x.size)
-        _scores.gain(
-            state.problem.kernels, state.penalty, state.x, state.gradient(), state.lipschitz,
-            self.scores,
-        )  # fmt: skip
+        self.scores = _scores.score_all(self._state, _scores.gain, self._state.lipschitz)
         return None, self.scores.argmax().reshape(1)
 
 

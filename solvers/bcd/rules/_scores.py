@@ -14,37 +14,36 @@ from ._partitions import absolute_sums
 DENSE = 512
 
 
-def squared_distance(kernels, penalty, x, g, L, out):
-    """Set `out` to the squared distances of -g from the subdifferential: GS-s."""
-    kernels.distances(penalty, x, g, out)
-    out *= out
+def squared_distance(kernels, penalty, x, g, L):
+    """Return the squared distances of -g from the subdifferential: GS-s."""
+    return _filled(kernels.distances, penalty, x, g) ** 2
 
 
-def squared_step(kernels, penalty, x, g, L, out):
-    """Set `out` to the squared proximal steps, times L: GS-r in each unknown's own norm."""
-    kernels.prox_steps(penalty, x, g, L, out)
-    out *= out
-    out *= L
+def squared_step(kernels, penalty, x, g, L):
+    """Return the squared proximal steps, times L: GS-r in each unknown's own norm."""
+    return L * _filled(kernels.prox_steps, penalty, x, g, L) ** 2
 
 
-def gain(kernels, penalty, x, g, L, out):
-    """Set `out` to what a proximal step gains at least: GS-q."""
-    kernels.prox_scores(penalty, x, g, L, out)
+def gain(kernels, penalty, x, g, L):
+    """Return what a proximal step gains at least: GS-q."""
+    return _filled(kernels.prox_scores, penalty, x, g, L)
 
 
-def scaled_distance(kernels, penalty, x, g, L, out):
-    """Set `out` to the squared distances over L: GSL for single unknowns."""
-    squared_distance(kernels, penalty, x, g, L, out)
+def scaled_distance(kernels, penalty, x, g, L):
+    """Return the squared distances over L: GSL for single unknowns."""
     positive = L > 0
-    out *= positive
-    out /= L + ~positive
+    return squared_distance(kernels, penalty, x, g, L) * positive / (L + ~positive)
 
 
-def violation(state):
-    """Return the largest violation of the optimality conditions, from the gradient at hand."""
-    out = state.problem.xp.empty(state.x.size)
-    state.problem.kernels.distances(state.penalty, state.x, state.gradient(), out)
-    return float(state.problem.be.host(out.max()))
+def _filled(kernel, penalty, x, *args):
+    out = x.copy()
+    kernel(penalty, x, *args, out)
+    return out.astype(np.float64)
+
+
+def score_all(state, rule, L):
+    """Return the score of each unknown by a rule with constants L, float64 (N,)."""
+    return rule(state.problem.kernels, state.penalty, state.x, state.gradient(), L)
 
 
 def block_lipschitz(state, blocks):
@@ -166,6 +165,8 @@ def _bystander(state):
     """Return a state to ask for all blocks' Hessians: that of a run would keep what it learns."""
     from .._state import open_state
 
+    if state.problem.quadratic:
+        return state
     return open_state(state.problem, state.x, state.c)
 
 

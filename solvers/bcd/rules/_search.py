@@ -43,14 +43,11 @@ class Ratio:
 
     def __call__(self):
         state, xp, L = self._state, self._state.problem.xp, self._state.lipschitz
-        square = xp.empty(state.x.size)
-        _scores.squared_distance(
-            state.problem.kernels, state.penalty, state.x, state.gradient(), L, square
-        )
+        square = _scores.score_all(state, _scores.squared_distance, L)
         kernels = state.problem.be.kernels("solvers.bcd", "select")
         last = kernels.best_limit(square, L, self._order, xp.empty(self._size))
         limit = L[self._order[last]]
-        self.scores = xp.where(limit >= L, square, -np.inf)
+        self.scores = xp.where((limit >= L) & (L > 0), square, -np.inf)
         return None, top(state, self.scores, self._size)
 
 
@@ -68,11 +65,7 @@ class Pursuit:
         state, xp, size = self._state, self._state.problem.xp, self._size
         kernels = state.problem.be.kernels("solvers.bcd", "select")
         g = _scores.gradient(state)
-        self.scores = xp.empty(g.size)
-        _scores.gain(
-            state.problem.kernels, state.penalty, state.x, state.gradient(), self._diagonal,
-            self.scores,
-        )  # fmt: skip
+        self.scores = _scores.score_all(state, _scores.gain, self._diagonal)
         plain = top(state, self.scores, size)
         candidates = top(state, self.scores, min(2 * size, g.size))
         inside = xp.searchsorted(candidates, plain)
@@ -87,19 +80,25 @@ class Pursuit:
 
 
 class Thresholding:
-    """GSQ for any unknowns by iterative hard thresholding."""
+    """GSQ for any unknowns by iterative hard thresholding.
+
+    In units in which the diagonal of the Hessian is 1: else what is kept are the unknowns that
+    move far, whether or not they gain anything.
+    """
 
     def __init__(self, state, size):
-        self._state, self._size = state, size
+        self._state, self._size, xp = state, size, state.problem.xp
+        self._unit = xp.sqrt(_scores.inverse(xp, state.lipschitz + state.penalty.ridge))
         product = _scores.hessian_product(state)
-        self._product = lambda v: product(v) + state.penalty.ridge * v
+        self._product = lambda v: (
+            self._unit * (product(self._unit * v) + state.penalty.ridge * (self._unit * v))
+        )
         self._step = 1.0 / _spectral_radius(state, self._product)
-        self._inverse = _scores.inverse(state.problem.xp, state.lipschitz + state.penalty.ridge)
 
     def __call__(self):
         state = self._state
-        g = _scores.gradient(state)
-        d = self._kept(-g * self._inverse)
+        g = self._unit * _scores.gradient(state)
+        d = self._kept(-g)
         for _ in range(_THRESHOLDINGS):
             new = self._kept(d - self._step * (g + self._product(d)))
             change, length = state.problem.be.host(abs(new - d).max(), abs(new).max())

@@ -110,7 +110,7 @@ def _by_unknown(rule, constants=None):
             return Greedy(_summed(state, blocks, rule, L, options.norm), _first(state, blocks))
         if size == 1 and Heap.fits(state):
             return Heap(state, rule, L)
-        return Greedy(lambda: _all(state, rule, L), _largest(state, size, options))
+        return Greedy(lambda: _scores.score_all(state, rule, L), _largest(state, size, options))
 
     return make
 
@@ -163,20 +163,13 @@ def _mi(state, blocks, size, rng, options):
     return Greedy(score, _first(state, blocks))
 
 
-def _all(state, rule, L):
-    """Return the score of each unknown."""
-    out = state.problem.xp.empty(state.x.size)
-    rule(state.problem.kernels, state.penalty, state.x, state.gradient(), L, out)
-    return out
-
-
 def _summed(state, blocks, rule, L, norm):
     """Return a function that adds up scores over blocks; `norm` 1: their roots."""
     xp = state.problem.xp
     kernels, ptr = state.problem.be.kernels("solvers.bcd", "select"), xp.asarray(blocks.ptr)
 
     def score():
-        scores = _all(state, rule, L)
+        scores = _scores.score_all(state, rule, L)
         out = xp.empty(blocks.number)
         kernels.block_sums(xp.sqrt(scores) if norm == 1 else scores, ptr, blocks.idx, out)
         return out

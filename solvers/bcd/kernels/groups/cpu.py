@@ -1,10 +1,11 @@
 """Numba kernels for penalties of groups; `gpu.py` launches their CUDA twins.
 
 The penalty of group b, which holds the entries ``ptr[b]`` to ``ptr[b + 1]`` of all arrays, is
-``l2[b] |w_b| + sum_j l1[j] |w_j| + ridge[j]/2 w_j^2``. Everything is float64.
+``l2[b] |w_b| + sum_j l1[j] |w_j| + ridge[j]/2 w_j^2``; next to a norm, `ridge` must not vary
+within the block. Everything is float64.
 """
 
-from math import copysign, inf, sqrt
+from math import copysign, sqrt
 
 import numpy as np
 
@@ -33,35 +34,6 @@ def block_distances(ptr, l1, l2, ridge, w, g, out):
             total += slope * slope
         total = sqrt(total)
         out[b] = total if size > 0.0 else max(total - l2[b], 0.0)
-
-
-@kernel(fastmath=EXACT)
-def block_scales(ptr, l1, l2, u, out):
-    """Set `out` to the largest factor that keeps u among the subgradients at 0 of each block."""
-    for b in range(l2.size):
-        first, end = ptr[b], ptr[b + 1]
-        largest, slack, square = 0.0, 0.0, 0.0
-        for j in range(first, end):
-            largest = max(largest, abs(u[j]))
-            slack = max(slack, l1[j])
-            square += u[j] * u[j]
-        if largest == 0.0:
-            out[b] = inf
-            continue
-        if slack == 0.0:
-            out[b] = l2[b] / sqrt(square)
-            continue
-        low, high = 0.0, (slack + l2[b]) / largest
-        for _ in range(60):
-            middle, total = 0.5 * (low + high), 0.0
-            for j in range(first, end):
-                over = max(middle * abs(u[j]) - l1[j], 0.0)
-                total += over * over
-            if total <= l2[b] * l2[b]:
-                low = middle
-            else:
-                high = middle
-        out[b] = low
 
 
 @kernel(fastmath=EXACT)

@@ -5,7 +5,7 @@ from math import inf
 import numpy as np
 
 from ...._core.kernels.jit import EXACT, REDUCE, kernel
-from ...._core.kernels.rules import distance, penalty_value, prox
+from ...._core.kernels.rules import distance, prox
 
 # Rows of a tile of `gather`: their parts of the columns fit the first-level cache.
 _TILE = 64
@@ -17,18 +17,16 @@ _STRIP = 1024
 def survey(penalty, w, g, L, unit, scores, violations, steepness):
     """Look at every coefficient once.
 
-    Sets `scores` to what a proximal step gains at least (the GS-q rule), `violations` to the
-    distances of -g from the subdifferential in multiples of `unit`, and `steepness` to how many
-    units the dual constraint of a coefficient would need to be wide; 0 where it has none.
+    Sets `scores` to what a proximal step gains at least (where it starts from a kink or a bound,
+    the GS-q score), `violations` to the distances of -g from the subdifferential in multiples of
+    `unit`, and `steepness` to how many units wide the dual constraint of a coefficient would have
+    to be; 0 where it has none.
     """
     for j in range(w.size):
         scores[j] = 0.0
         if L[j] > 0.0:
-            new = prox(penalty, w[j] - g[j] / L[j], 1.0 / L[j], j)
-            d = new - w[j]
-            if d != 0.0:
-                gain = penalty_value(penalty, w[j], j) - penalty_value(penalty, new, j)
-                scores[j] = max(gain - d * (g[j] + 0.5 * L[j] * d), 0.0)
+            d = prox(penalty, w[j] - g[j] / L[j], 1.0 / L[j], j) - w[j]
+            scores[j] = 0.5 * L[j] * d * d
         violations[j] = distance(penalty, w[j], g[j], j) / unit[j]
         # Only a penalty that grows linearly for ever has a conjugate that is infinite somewhere.
         steep = 0.0

@@ -1,1 +1,1 @@
-"""Choosing blocks: largest scores, sums over blocks, a heap, pursuit."""
+"""Choosing blocks: largest scores, sums over blocks, pursuit. Numba (`cpu`) and CUDA (`gpu`)."""

@@ -214,8 +214,10 @@ def _score(penalty, rule, x, g, L, j):
     d = new - x
     if rule == 2:
         return L * d * d
-    gain = penalty_value(penalty, x, j) - penalty_value(penalty, new, j)
-    return gain - d * (g + 0.5 * L * d)
+    before, after = penalty_value(penalty, x, j), penalty_value(penalty, new, j)
+    gain = before - after - d * (g + 0.5 * L * d)
+    # Of a short step only this, which is part of every gain, is more than rounding.
+    return gain if gain > 1e-13 * max(before, after) else 0.5 * L * d * d
 
 
 @kernel(fastmath=EXACT)

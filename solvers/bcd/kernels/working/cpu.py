@@ -8,10 +8,14 @@ would need a second compilation. Everything is float64.
 
 from math import inf
 
-import numpy as np
-
 from ...._core.kernels.jit import REDUCE, kernel
 from ...._core.kernels.rules import distance, prox
+
+
+@kernel(fastmath=REDUCE)
+def _add(x, t, y):
+    for i in range(x.size):
+        x[i] += t * y[i]
 
 
 @kernel(fastmath=REDUCE)
@@ -35,14 +39,12 @@ def sweep(G, g, w, penalty, unit, count, tol):
             d = new - w[j]
             if d != 0.0:
                 w[j] = new
-                row = G[j]
-                for i in range(m):
-                    g[i] += d * row[i]
+                _add(g, d, G[j])
     return worst
 
 
 @kernel(fastmath=REDUCE)
-def walk(G, g, w, penalty, face, d):
+def walk(G, g, w, penalty, face, d, q):
     """Move along d on a face, to the first minimum; what meets a bound on the way stays there.
 
     Parameters
@@ -55,62 +57,49 @@ def walk(G, g, w, penalty, face, d):
         The coefficients that move: within their bounds, and not zero where that is a kink.
     d : array, shape (k,)
         Direction; entries that met a bound are set to zero.
+    q : array, shape (m,)
+        Work space; zeros.
 
     Returns
     -------
     int
         How many coefficients met a bound.
     """
-    m, hits = w.size, 0
-    q = np.zeros(m)
+    hits, first, step, end = 0, 0, 1.0, 0.0
     for k in range(face.size):
         _add(q, d[k], G[face[k]])
     while True:
-        slope = bend = end = 0.0
-        room, first = inf, -1
+        slope, bend, room = 0.0, 0.0, inf
         for k in range(face.size):
-            if d[k] == 0.0:
-                continue
-            j = face[k]
-            kink = penalty.alpha[j] > 0.0
-            # Where two meet zero at once, the second still comes from where it was.
-            side = w[j] if w[j] != 0.0 else -d[k]
-            slope += d[k] * (g[j] + penalty.ridge[j] * w[j] + np.copysign(penalty.alpha[j], side))
-            bend += d[k] * (q[j] + penalty.ridge[j] * d[k])
-            bound = penalty.hi[j] if d[k] > 0.0 else penalty.lo[j]
-            if kink and d[k] * side < 0.0:
-                bound = max(bound, 0.0) if d[k] < 0.0 else min(bound, 0.0)
-            reach = (bound - w[j]) / d[k]
-            if reach < room:
-                room, first, end = max(reach, 0.0), k, bound
+            if d[k] != 0.0:
+                j = face[k]
+                # Where two meet zero at once, the second still comes from where it was.
+                up = w[j] > 0.0 or (w[j] == 0.0 and d[k] < 0.0)
+                a, b = (0.0, penalty.hi[j]) if up else (penalty.lo[j], 0.0)
+                if penalty.alpha[j] == 0.0 or a < penalty.lo[j]:
+                    a = penalty.lo[j]
+                if penalty.alpha[j] == 0.0 or b > penalty.hi[j]:
+                    b = penalty.hi[j]
+                kink = penalty.alpha[j] if up else -penalty.alpha[j]
+                slope += d[k] * (g[j] + penalty.ridge[j] * w[j] + kink)
+                bend += d[k] * (q[j] + penalty.ridge[j] * d[k])
+                bound = b if d[k] > 0.0 else a
+                reach = (bound - w[j]) / d[k]
+                if reach < room:
+                    room, first, end = max(reach, 0.0), k, bound
         if not slope < 0.0:
-            break
-        t = min(-slope / bend if bend > 0.0 else inf, room)
-        if t == inf:
-            break
+            return hits
+        step = -slope / bend if bend > 0.0 else inf
+        full = step < room
+        step = min(step, room)
+        if step == inf:
+            return hits
         for k in range(face.size):
-            w[face[k]] += t * d[k]
-        _add(g, t, q)
-        if t < room:
-            break
+            w[face[k]] += step * d[k]
+        _add(g, step, q)
+        if full:
+            return hits
         w[face[first]] = end
         _add(q, -d[first], G[face[first]])
         d[first] = 0.0
         hits += 1
-    return hits
-
-
-@kernel(fastmath=REDUCE)
-def part(G, face, ridge, jitter, out):
-    """Set the upper triangle of ``out = G_FF + diag(ridge_F)``, its diagonal raised a little."""
-    for a in range(face.size):
-        row = G[face[a]]
-        for b in range(a, face.size):
-            out[a, b] = row[face[b]]
-        out[a, a] = out[a, a] * (1.0 + jitter) + ridge[face[a]]
-
-
-@kernel(fastmath=REDUCE, inline=True)
-def _add(x, t, y):
-    for i in range(x.size):
-        x[i] += t * y[i]

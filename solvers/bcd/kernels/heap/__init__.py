@@ -1,0 +1,1 @@
+"""A heap of scores that knows where each unknown is, on the host."""
