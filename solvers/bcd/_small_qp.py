@@ -59,7 +59,7 @@ def face_step(H, g, w, penalty):
         return None
     slope = g[face] + first[face]
     # Where the penalty bends down more than the quadratic bends up there is no minimum to go to.
-    d = Factor(H).solve(face, second[face], -slope)
+    d = Factor(H).solve(face, second, -slope)
     if d is None or not slope @ d < 0.0:
         return None
     # What crosses zero stops there.
