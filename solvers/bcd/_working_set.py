@@ -4,6 +4,7 @@ Rounds of: gradient and duality gap, a working set of the best coefficients by t
 Gram matrix, and the problem restricted to it, solved by `l1qp`.
 """
 
+import copy
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -52,13 +53,14 @@ def _begin(problem, x):
     Along a path the working set goes on with its Gram matrix, and a gradient does not depend on
     the penalty.
     """
-    squares = _Squares(problem)
     memory = {} if problem.memory is None else problem.memory
-    before, work = memory.get("squares"), memory.get("work") or _WorkingSet(squares)
+    before = memory.get("squares")
+    squares = _Squares(problem) if before is None else before.under(problem)
+    work = memory.get("work") or _WorkingSet(squares)
     work.follow(squares)
     memory.update(squares=squares, work=work)
     if before is not None and problem.be.host((before.x == x).all()):
-        report = squares.stay(before)
+        report = squares.measure()
         work.expect(2.0 * squares.top - before.top)
         return squares, work, report, 0.0
     return squares, work, squares.move(x), 2.0
@@ -100,6 +102,18 @@ class _Squares:
             self.cold = self._pull(self.base)
         else:
             self.cold = -(cross - self.level * mean).astype(problem.dtype)
+        self._read_scale()
+
+    def under(self, problem):
+        """Return the same point under another penalty weight."""
+        twin = copy.copy(self)
+        twin.problem, twin.penalty = problem, problem.bound
+        twin._read_penalty()
+        twin._read_scale()
+        return twin
+
+    def _read_scale(self):
+        """Find out what gaps and slopes are relative to."""
         if self.has_gap:
             size = 0.5 * (self.base @ self.base) + self._size(self.start)
         else:
@@ -145,12 +159,12 @@ class _Squares:
             self.r = self.y - self._predict(x)
         else:
             self.r, self.g = self.base, self.cold
-            return self._measure()
+            return self.measure()
         if problem.fit_intercept:
             # Columns count as centred because the residual is.
             self.r -= self.root * (self.root @ self.r / self.total)
         self.g = self._pull(self.r)
-        return self._measure()
+        return self.measure()
 
     def _pull(self, r):
         """Return the gradient that a residual makes, a pass over X."""
@@ -164,12 +178,8 @@ class _Squares:
             z = z - self.mean @ x
         return self.root * z
 
-    def stay(self, before):
-        """Go to the same point as `before`, under another penalty, and return its `Report`."""
-        self.x, self.r, self.g = before.x, before.r, before.g
-        return self._measure()
-
-    def _measure(self):
+    def measure(self):
+        """Return the `Report` of the present point."""
         x, g, be, xp = self.x, self.g, self.be, self.xp
         self.scores, self.violations, steepness = xp.empty((3, x.size), x.dtype)
         self.kernels.survey(
@@ -296,7 +306,7 @@ class _WorkingSet:
         self.where = xp.concatenate([self.where, new])
         total = self.size
         if total > self.G.shape[0]:
-            self.G = _grown(np, self.G, m, (2 * total, 2 * total))
+            self.G = _grown(np, self.G[:m, :m], (2 * total, 2 * total))
         cross = self.be.host(self._sparse(new) if self.sparse else self._dense(new))
         self.G[:total, m:total] = cross
         self.G[m:total, :m] = cross[:m].T
@@ -305,7 +315,7 @@ class _WorkingSet:
         squares, total = self.squares, self.size
         design, root, m = squares.problem.design, squares.root, total - new.size
         if total > self.rows.shape[0]:
-            self.rows = _grown(self.xp, self.rows, m, (2 * total, root.size))
+            self.rows = _grown(self.xp, self.rows[:m], (2 * total, root.size))
         fresh = self.rows[m:total]
         if design.fortran:
             self.xp.multiply(design.X.T[new], root, out=fresh)
@@ -360,9 +370,9 @@ class _WorkingSet:
         return x, newton
 
 
-def _grown(xp, old, used, shape):
-    """Return a larger array that begins with the used rows, and columns, of the old one."""
+def _grown(xp, old, shape):
+    """Return a larger array that begins with an old one."""
     new = xp.empty(shape, old.dtype)
-    width = min(old.shape[1], used if shape[0] == shape[1] else shape[1])
-    new[:used, :width] = old[:used, :width]
+    rows, columns = old.shape
+    new[:rows, :columns] = old
     return new
