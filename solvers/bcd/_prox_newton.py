@@ -22,6 +22,9 @@ _STEPS = 20
 _STALE = 0.1
 # Coefficients whose gradient is within this share of moving them take part in a Newton step.
 _NEAR = 1.02
+# The density from which sparse columns are multiplied as dense ones, unless that takes so many
+# bytes.
+_DENSE, _LARGE = 0.1, 1e9
 # What a round costs besides passes over the data, in operations, and the fall of the violation
 # that is enough for a round where steps cost more.
 _ROUND, _FALL = 2e6, 0.01
@@ -227,7 +230,7 @@ class _NewtonSet:
     def __init__(self, point):
         self.point, self.be, self.xp = point, point.be, point.xp
         n, p = point.problem.design.shape
-        self.first = max(10, min(n, p) // 20)
+        self.first = min(max(10, min(n, p) // 20), 100)
         self.where = self.xp.zeros(0, np.int64)
         self.inside = self.xp.zeros(p, bool)
         self.columns, self.outside = None, 0.0
@@ -506,24 +509,25 @@ class _NewtonSet:
     def gram(self, S, first, D, H):
         """Set rows and columns of ``H = X_S^T diag(D) X_S`` from `first` on, on the host."""
         xp, be = self.xp, self.be
-        if self._sparse and be.name == "numpy":
+        if self._sparse and be.name == "numpy" and self._thin(S):
             place = np.full(self.size, -1)
             place[S] = np.arange(S.size)
             H[:, first:] = 0.0
             kernels = be.kernels("solvers.bcd", "newton")
             kernels.weighted_gram(*self._rows(), D, place, first, H)
             return
-        A, B = xp.asarray(S), xp.asarray(S[first:])
-        if self._sparse:
-            right = self.columns[:, B].multiply(D[:, None]).tocsc()
-            cross = (self.columns[:, A].T @ right).toarray()
-        else:
-            root = xp.sqrt(D)
-            left = self.columns[A] * root
-            # NumPy sees that a matrix meets its own transpose, and halves the work.
-            cross = left @ (left[first:] if first else left).T
-        H[:, first:] = be.host(cross)
+        A, root = xp.asarray(S), xp.sqrt(D)
+        columns = self.columns[:, A].toarray().T if self._sparse else self.columns[A]
+        left = columns * root
+        # NumPy sees that a matrix meets its own transpose, and halves the work.
+        H[:, first:] = be.host(left @ (left[first:] if first else left).T)
         H[first:] = H[:, first:].T
+
+    def _thin(self, S):
+        """Tell whether columns are better multiplied entry by entry."""
+        n, _ = self.columns.shape
+        entries = np.diff(self.columns.indptr)[S].sum()
+        return entries < _DENSE * n * S.size or 8 * n * S.size > _LARGE
 
     def _rows(self):
         """Return the columns in play by rows."""

@@ -4,6 +4,7 @@ Rounds of: gradient and duality gap, a working set of the best coefficients by t
 Gram matrix, and the problem restricted to it, solved by `l1qp`.
 """
 
+import copy
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -52,13 +53,14 @@ def _begin(problem, x):
     Along a path the working set goes on with its Gram matrix, and a gradient does not depend on
     the penalty.
     """
-    squares = _Squares(problem)
     memory = {} if problem.memory is None else problem.memory
-    before, work = memory.get("squares"), memory.get("work") or _WorkingSet(squares)
+    before = memory.get("squares")
+    squares = _Squares(problem) if before is None else before.under(problem)
+    work = memory.get("work") or _WorkingSet(squares)
     work.follow(squares)
     memory.update(squares=squares, work=work)
     if before is not None and problem.be.host((before.x == x).all()):
-        report = squares.stay(before)
+        report = squares.measure()
         work.expect(2.0 * squares.top - before.top)
         return squares, work, report, 0.0
     return squares, work, squares.move(x), 2.0
@@ -100,6 +102,18 @@ class _Squares:
             self.cold = self._pull(self.base)
         else:
             self.cold = -(cross - self.level * mean).astype(problem.dtype)
+        self._read_scale()
+
+    def under(self, problem):
+        """Return the same point under another penalty weight."""
+        twin = copy.copy(self)
+        twin.problem, twin.penalty = problem, problem.bound
+        twin._read_penalty()
+        twin._read_scale()
+        return twin
+
+    def _read_scale(self):
+        """Find out what gaps and slopes are relative to."""
         if self.has_gap:
             size = 0.5 * (self.base @ self.base) + self._size(self.start)
         else:
@@ -145,12 +159,12 @@ class _Squares:
             self.r = self.y - self._predict(x)
         else:
             self.r, self.g = self.base, self.cold
-            return self._measure()
+            return self.measure()
         if problem.fit_intercept:
             # Columns count as centred because the residual is.
             self.r -= self.root * (self.root @ self.r / self.total)
         self.g = self._pull(self.r)
-        return self._measure()
+        return self.measure()
 
     def _pull(self, r):
         """Return the gradient that a residual makes, a pass over X."""
@@ -164,12 +178,8 @@ class _Squares:
             z = z - self.mean @ x
         return self.root * z
 
-    def stay(self, before):
-        """Go to the same point as `before`, under another penalty, and return its `Report`."""
-        self.x, self.r, self.g = before.x, before.r, before.g
-        return self._measure()
-
-    def _measure(self):
+    def measure(self):
+        """Return the `Report` of the present point."""
         x, g, be, xp = self.x, self.g, self.be, self.xp
         self.scores, self.violations, steepness = xp.empty((3, x.size), x.dtype)
         self.kernels.survey(

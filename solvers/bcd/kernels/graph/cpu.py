@@ -317,6 +317,9 @@ def _solve_block(trees, factors, b, z):
 def product(ptr, idx, val, X, out):
     """Set `out` to A X, for X (m, C) and A in compressed rows."""
     strips = threads.strips(val.size * X.shape[1])
+    if strips == 1:
+        _product_of_rows(0, X.shape[0], ptr, idx, val, X, out)
+        return
     where = np.searchsorted(ptr, np.linspace(0, val.size, strips + 1))
     with threads.guard():
         _product_in_strips(np.minimum(where, X.shape[0]), ptr, idx, val, X, out)
