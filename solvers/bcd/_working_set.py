@@ -306,7 +306,7 @@ class _WorkingSet:
         self.where = xp.concatenate([self.where, new])
         total = self.size
         if total > self.G.shape[0]:
-            self.G = _grown(np, self.G, m, (2 * total, 2 * total))
+            self.G = _grown(np, self.G[:m, :m], (2 * total, 2 * total))
         cross = self.be.host(self._sparse(new) if self.sparse else self._dense(new))
         self.G[:total, m:total] = cross
         self.G[m:total, :m] = cross[:m].T
@@ -315,7 +315,7 @@ class _WorkingSet:
         squares, total = self.squares, self.size
         design, root, m = squares.problem.design, squares.root, total - new.size
         if total > self.rows.shape[0]:
-            self.rows = _grown(self.xp, self.rows, m, (2 * total, root.size))
+            self.rows = _grown(self.xp, self.rows[:m], (2 * total, root.size))
         fresh = self.rows[m:total]
         if design.fortran:
             self.xp.multiply(design.X.T[new], root, out=fresh)
@@ -370,9 +370,9 @@ class _WorkingSet:
         return x, newton
 
 
-def _grown(xp, old, used, shape):
-    """Return a larger array that begins with the used rows, and columns, of the old one."""
+def _grown(xp, old, shape):
+    """Return a larger array that begins with an old one."""
     new = xp.empty(shape, old.dtype)
-    width = min(old.shape[1], used if shape[0] == shape[1] else shape[1])
-    new[:used, :width] = old[:used, :width]
+    rows, columns = old.shape
+    new[:rows, :columns] = old
     return new
