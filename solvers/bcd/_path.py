@@ -94,12 +94,16 @@ def path(fun, X, y, *, alphas=None, eps=1e-3, **kw):
     with unit.io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         options = replace(options, x0=check_start(unit, options.x0))
         run = Monitor("path", "value", be=unit.be, **{**books, "maxiter": None})
+        points: list[Point] = []
         if options.method == "lars":
             alphas, points = _by_breakpoints(unit, alphas, eps, run, options)
+            engine = engines["auto"]
         else:
             alphas = _grid(unit, alphas, eps)
+        if len(points) < len(alphas) and run.status is None:
             limits = {**books, "callback": None, "progress": False, "history": False}
-            points = _by_warm_starts(unit, alphas, run, name, limits, options, engine)
+            rest = alphas[len(points) :]
+            points += _by_warm_starts(unit, rest, run, name, limits, options, engine)
         return _finished(unit, alphas, points, run)
 
 
@@ -131,7 +135,10 @@ def _by_warm_starts(unit, alphas, run, name, limits, options, engine):
 
 
 def _by_breakpoints(unit, alphas, eps, run, options):
-    """Follow the exact path of a lasso; return weights, those of breakpoints by default."""
+    """Follow the exact path of a lasso; return weights, those of breakpoints by default.
+
+    Points end where ties make the path turn in circles.
+    """
     way = Homotopy(unit)
     exact = alphas is None
     alphas = [way.weight] if exact else _grid(unit, alphas, eps)
@@ -141,11 +148,13 @@ def _by_breakpoints(unit, alphas, eps, run, options):
         alpha, turns = alphas[len(points)], way.turns
         while way.weight > alpha and not way.lost and way.turns - turns < options.maxiter:
             way.step(alpha)
+        if way.lost:
+            break
         answer = Answer(way.x, way.intercept())
         certificate = judge(at(unit, alpha), *answer, tol=options.tol)
         status = None if certificate.holds else Status.STALLED
         points.append(Point(*answer, certificate, way.turns - turns, status))
-        if _recorded(unit, run, alpha, points[-1]) or way.lost:
+        if _recorded(unit, run, alpha, points[-1]):
             break
         if exact:
             # Several may join at one weight, the first at the largest.

@@ -158,6 +158,19 @@ def test_lars_starts_with_unpenalised_features_and_ends_with_least_squares(rng):
     assert res.intercept == pytest.approx(full[6], abs=1e-11)
 
 
+def test_another_solver_takes_over_where_lars_turns_in_circles(rng, monkeypatch):
+    X, y = data(rng)
+    want = bcd.path(bcd.lasso, X, y, alphas=4, eps=0.1, tol=1e-10)
+    monkeypatch.setattr("solvers.bcd._lars._TURNS", -1000)
+    res = bcd.lasso(X, y, want.alphas[2], method="lars", tol=1e-10)
+    assert res.success
+    assert res.used["selection"] != "lars"
+    np.testing.assert_allclose(res.x, want.coefs[2], atol=1e-6)
+    res = bcd.path(bcd.lasso, X, y, alphas=4, eps=0.1, method="lars", tol=1e-10)
+    assert res.success
+    np.testing.assert_allclose(res.coefs, want.coefs, atol=1e-6)
+
+
 def test_lars_stops_at_its_limits_and_says_so(rng):
     X, y = data(rng)
     with pytest.warns(solvers.ConvergenceWarning):
