@@ -76,13 +76,15 @@ class Data:
 
 
 def multiply(xp, X, W, sparse, of=None):
-    """Return ``X W`` in float64, or ``of(X) W``, without a copy of X in float64."""
-    if sparse or (of is None and X.dtype == np.float64):
+    """Return ``X W`` in float64, or ``of(X) W`` of a dense X, without a copy of X in float64."""
+    if of is None and (X.dtype == np.float64 or (sparse and X.nnz <= _BLOCK)):
         return X @ W
     m, n = X.shape
-    rows = X.flags.c_contiguous
+    rows = X.format == "csr" if sparse else X.flags.c_contiguous
     out = xp.zeros((m, *W.shape[1:]))
-    width = max(_BLOCK // (n if rows else m), 1)
+    # A slice of a sparse matrix is a copy, with its indices.
+    stored = 4 * X.nnz if sparse else m * n
+    width = max(_BLOCK * (m if rows else n) // stored, 1)
     for k in range(0, m if rows else n, width):
         where = slice(k, k + width)
         block = (X[where] if rows else X[:, where]).astype(np.float64)

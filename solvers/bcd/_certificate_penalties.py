@@ -397,7 +397,5 @@ def _lipschitz(problem, data):
     if problem.fit_intercept and isinstance(problem.loss, losses.Squared):
         mean = data.pull(data.s)
         L = problem.xp.maximum(L - mean * mean / data.total, 0.0)
-    bound = losses.CURVATURE[type(problem.loss)]
-    # Every step length tells stationary points from others.
-    L = L * (bound if math.isfinite(bound) else 1.0)
+    L = losses.CURVATURE[type(problem.loss)] * L
     return problem.xp.repeat(L, problem.size // L.size)

