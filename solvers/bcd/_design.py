@@ -97,7 +97,7 @@ def read_design(X, /, *, name="X", sparse_ok=True, finite=True, **arrays):
     sparse_ok : bool
         Whether it may be sparse.
     finite : bool
-        Whether to look for NaN and infinities in a dense matrix; see `check_finite`.
+        Whether to look for NaN and infinities; `check_finite` does it later.
     **arrays : array or None
         By name; the caller checks them.
 
@@ -107,7 +107,7 @@ def read_design(X, /, *, name="X", sparse_ok=True, finite=True, **arrays):
         The arrays, `X` among them where it is dense, and the matrix.
     """
     if sparse_ok and is_sparse(X):
-        return _from_sparse(X, name, arrays)
+        return _from_sparse(X, name, finite, arrays)
     hint = {} if sparse_ok else {name: f"pass `{name}.toarray()`"}
     io = Ingest(sparse_hint=hint, **{name: X, **arrays})
     if name not in io:
@@ -123,12 +123,12 @@ def read_design(X, /, *, name="X", sparse_ok=True, finite=True, **arrays):
 def check_finite(io, design, square, *, name="X"):
     """Raise where a matrix has NaN or infinities, which its sums of squares tell at no cost."""
     # The squares of large numbers may be infinite too.
-    if not design.sparse and not io.be.host(io.xp.isfinite(square).all()):
+    if not io.be.host(io.xp.isfinite(square).all()):
         with io.device:
-            check_array(io, name, transposed=design.fortran)
+            check_array(io, name, transposed=design.fortran, nonempty=False)
 
 
-def _from_sparse(X, name, arrays):
+def _from_sparse(X, name, finite, arrays):
     if X.ndim != 2:
         raise ValueError(f"`{name}` came {X.ndim}-D; expected 2-D")
     if 0 in X.shape:
@@ -146,7 +146,7 @@ def _from_sparse(X, name, arrays):
         csc.sum_duplicates()
     io = Ingest(**{name: csc.data, **arrays})
     with io.device:
-        data = check_array(io, name, nonempty=False)
+        data = check_array(io, name, finite=finite, nonempty=False)
         where = io.be.sparse
         matrix = where.csc_array if hasattr(where, "csc_array") else where.csc_matrix
         places = (_writable(csc.indices), _writable(csc.indptr))

@@ -94,11 +94,11 @@ class _Squares:
 
     def __init__(self, problem):
         self.problem, self.xp, self.be = problem, problem.xp, problem.be
-        xp, s = problem.xp, problem.s
-        self.penalty = problem.bound
-        self.total = s.sum(dtype=np.float64)
         # Vectors over samples, and columns in play, are in float64 whatever X is.
-        self.root = xp.sqrt(s.astype(np.float64))
+        xp, s = problem.xp, problem.s.astype(np.float64)
+        self.penalty = problem.bound
+        self.total = s.sum()
+        self.root = xp.sqrt(s)
         square, mean, cross = problem.moments
         self.mean = mean / self.total
         self.L = xp.where(problem.lipschitz > _CONSTANT * square, problem.lipschitz, 0.0)

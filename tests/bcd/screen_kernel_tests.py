@@ -22,7 +22,7 @@ class ScreenKernelTests:
 
     @pytest.fixture
     def data(self, rng, shape, dtype):
-        n, p = shape
+        n = shape[0]
         X = (rng.normal(size=shape) * (rng.random(shape) < 0.5)).astype(dtype)
         return X, rng.random(n), rng.normal(size=n)
 

@@ -4,6 +4,7 @@ import pytest
 
 from solvers._core.backend import get_backend
 from tests.bcd.kernel_tests import KernelTests
+from tests.bcd.screen_kernel_tests import ScreenKernelTests
 from tests.bcd.select_kernel_tests import SelectKernelTests
 
 pytestmark = pytest.mark.gpu
@@ -19,4 +20,8 @@ class TestKernels(KernelTests):
 
 
 class TestSelectKernels(SelectKernelTests):
+    pass
+
+
+class TestScreenKernels(ScreenKernelTests):
     pass
