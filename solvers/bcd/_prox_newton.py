@@ -123,6 +123,10 @@ class _NewtonSet:
             for v in (point.x, point.g, point.unit, point.L)
         )
         self.w, self.unit, self.L = w, unit, L
+        # How large features are: the derivative by the intercept, which goes with ones, counts as
+        # much as one by a coefficient of theirs.
+        size = math.sqrt(L.max(initial=0.0) / point.M)
+        self.span = size if 0.0 < size < math.inf else 1.0
         self.bounded, self.free = self._kinds()
         self.c, self.z, self.r = point.c, point.z, point.r
         self.passes = 0.0
@@ -132,7 +136,7 @@ class _NewtonSet:
             if step:
                 g = self._gradient()
             violation = self._violation(g)
-            worst = max(violation.max(initial=0.0), abs(self._balance()))
+            worst = max(violation.max(initial=0.0), self.span * abs(self._balance()))
             if not step:
                 goal = self._goal(tol, worst)
             if worst <= goal:
