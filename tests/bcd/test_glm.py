@@ -13,6 +13,7 @@ from scipy.special import expit
 
 from solvers import ConvergenceWarning, Status, bcd, losses, penalties
 from solvers._core.backend import get_backend
+from solvers.bcd._l1qp import Factor
 
 
 def correlated(rng, n, p, rho=0.6, k=6, noise=0.4):
@@ -532,3 +533,8 @@ def test_options_of_penalties_have_effects(rng):
     for k, one in enumerate(fits):
         for two in fits[:k]:
             assert abs(one.x - two.x).max() > 1e-4
+
+
+def test_a_face_of_one_coefficient_is_solved():
+    factor = Factor(np.array([[2.0, 1.0], [1.0, 4.0]]))
+    assert_allclose(factor.solve(np.array([1]), np.zeros(2), np.array([8.0])), [2.0])
