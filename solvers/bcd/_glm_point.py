@@ -26,8 +26,8 @@ class Point:
         self.M = losses.CURVATURE[type(problem.loss)]
         if not (self.elastic or math.isfinite(self.M)):
             raise ValueError(
-                f"`penalty` came as {problem.penalty!r} with a loss whose second derivative has no "
-                "bound; expected a convex one of solvers.penalties, or another loss"
+                f"`penalty` came as {problem.penalty!r} with a loss whose second derivative has "
+                "no bound; expected a convex one of solvers.penalties, or another loss"
             )
         self.has_gap = self._has_gap()
         self.unit = self.xp.ones_like(self.penalty[0])
