@@ -266,13 +266,17 @@ def _judge_quadratic(problem, x, tol):
 
 
 def _scale(case):
-    """Return the objective at zero with the best intercept, or what rounding makes of it."""
+    """Return the objective at zero with the best intercept, or what rounding makes of it.
+
+    A loss whose least value is not zero, such as that of counts, is measured from there.
+    """
     start = case.penalty.start
     z = case.data.predict(start, case.xp.zeros(case.problem.zeros()[1].shape))
+    floor = -case.loss.sum(case.loss.conjugate(case.xp.zeros(z.shape)))
     least = _EPS * case.loss.sum(case.loss.value(case.xp.zeros(z.shape)))
     z = z + case.best_intercept(z)
     value = case.loss.sum(case.loss.value(z)) + float(case.host(case.penalty.value(start)))
-    return max(value, least) or 1.0
+    return max(value - floor, least) or 1.0
 
 
 def _given(model, name, value, shape):

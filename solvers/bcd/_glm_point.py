@@ -24,6 +24,11 @@ class Point:
         self.penalty = problem.bound
         self.elastic = "ridge" in self.penalty._fields
         self.M = losses.CURVATURE[type(problem.loss)]
+        if not (self.elastic or math.isfinite(self.M)):
+            raise ValueError(
+                f"`penalty` came as {problem.penalty!r} with a loss whose second derivative has "
+                "no bound; expected a convex one of solvers.penalties, or another loss"
+            )
         self.has_gap = self._has_gap()
         self.unit = self.xp.ones_like(self.penalty[0])
         if "alpha" in self.penalty._fields:
@@ -51,9 +56,11 @@ class Point:
         square, _, g = problem.design.moments(s, self.r / s)
         self.L = self.xp.where(square > 0.0, self.M * square, 0.0)
         self.g = g.astype(problem.dtype)
-        self.scale_of_values = host(problem.loss_sum(self.z)) or 1.0
+        loss = host(problem.loss_sum(self.z))
+        self.scale_of_values = abs(loss) or 1.0
         if self.has_gap:
-            self.scale = self.scale_of_values + host(problem.penalty_sum(self.start)) or 1.0
+            self.least = _FLOORS[type(problem.loss)](problem)
+            self.scale = loss - self.least + host(problem.penalty_sum(self.start)) or 1.0
         else:
             self.scale = host(abs(self.g).max()) or 1.0
         if host((x != self.start).any()):
@@ -117,8 +124,7 @@ class Point:
         down = xp.where(linear & (lo == -np.inf), self.g, 0.0)
         ratio = xp.maximum(up, down) / xp.where(alpha > 0.0, alpha, 1.0)
         k = 1.0 / max(float(self.be.host(ratio.max())), 1.0)
-        least = _FLOORS[type(self.problem.loss)](self.problem)
-        return (1.0 - k) * least - k * (rz - loss) - self._conjugate(-k * self.g)
+        return (1.0 - k) * self.least - k * (rz - loss) - self._conjugate(-k * self.g)
 
     def _conjugate(self, t):
         """Return ``sum_j sup_w t_j w - G_j(w)``, where it is finite."""

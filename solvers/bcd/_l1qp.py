@@ -112,7 +112,8 @@ class Factor:
         """
         removed = np.setdiff1d(self.base, face, assume_unique=True)
         added = np.setdiff1d(face, self.base, assume_unique=True)
-        if removed.size + added.size > max(_BORDER * self.base.size, 1):
+        changes = removed.size + added.size
+        if not self.base.size or changes > max(_BORDER * self.base.size, 1):
             return self._anew(face, ridge, b)
         if not (removed.size or added.size):
             return self._solve(self._solve(b, False), True)

@@ -13,6 +13,7 @@ from scipy.special import expit
 
 from solvers import ConvergenceWarning, Status, bcd, losses, penalties
 from solvers._core.backend import get_backend
+from solvers.bcd._l1qp import Factor
 
 
 def correlated(rng, n, p, rho=0.6, k=6, noise=0.4):
@@ -481,8 +482,23 @@ def test_wrong_arguments_are_named(front, changes, kind, word, rng):
 
 
 def test_a_concave_penalty_needs_a_loss_of_bounded_curvature():
+    problem = bcd.Problem(np.eye(3), np.ones(3), datafit="poisson", penalty=penalties.MCP(0.1))
     with pytest.raises(ValueError, match=r"^`penalty` .* no bound"):
-        bcd.Problem(np.eye(3), np.ones(3), datafit="poisson", penalty=penalties.MCP(0.1))
+        bcd.minimize(problem)
+
+
+def test_counts_are_certified_with_an_intercept(rng):
+    X, y = case("poisson", rng)
+    # The objective at zero is below zero here.
+    y = 5 * y + 20
+    problem = bcd.Problem(X, y, datafit="poisson", penalty=penalties.L1(0.5), fit_intercept=True)
+    res = bcd.minimize(problem)
+    assert res.success
+    assert res.fun < 0
+    assert res.scale > 0
+    r = np.exp(X @ res.x + res.intercept) - y
+    assert abs(r.mean()) < 1e-8
+    assert abs(X.T @ r / len(y)).max() < 0.5 * (1 + 1e-4)
 
 
 @pytest.mark.parametrize("first", [0, 3, 7])
@@ -517,3 +533,8 @@ def test_options_of_penalties_have_effects(rng):
     for k, one in enumerate(fits):
         for two in fits[:k]:
             assert abs(one.x - two.x).max() > 1e-4
+
+
+def test_a_face_of_one_coefficient_is_solved():
+    factor = Factor(np.array([[2.0, 1.0], [1.0, 4.0]]))
+    assert_allclose(factor.solve(np.array([1]), np.zeros(2), np.array([8.0])), [2.0])
