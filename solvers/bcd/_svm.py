@@ -1,7 +1,7 @@
 """The dual of a support vector machine: a quadratic in a box."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ KERNELS = ("linear", "rbf", "precomputed")
 _EPS = np.finfo(np.float64).eps
 # Sweeps over the multipliers in sight between two looks at the gap.
 _EVERY = 10
+# Sweeps before the multipliers that are free by then are solved for together.
+_FIRST_SWEEPS = 200
 
 
 class SVMResult(BlockResult):
@@ -91,7 +93,7 @@ def svm_dual(
     method : {"auto", "bcd", "cd"}, default "auto"
         "cd": sweeps over the multipliers in shuffled order that skip those that stay at their
         bounds, for the linear kernel without its matrix; "bcd": blocks by the rules below. "auto"
-        takes "cd" for the linear kernel and else solves for the free multipliers together.
+        solves for the free multipliers together, for the linear kernel after some sweeps.
     partition, block_size, selection, update, norm : optional
         Rules of "bcd"; see `minimize`. One that is not the default makes "auto" mean "bcd".
     tol : float, optional
@@ -284,16 +286,24 @@ def _judge(problem, x, c, *, tol):
 
 
 def _auto(problem, watch, options):
-    """Sweeps for the linear kernel, the free multipliers together for others."""
-    if isinstance(problem.A, Linear):
-        return _sweeps(problem, watch, options)
+    """Solve for the free multipliers together, which sweeps find first for the linear kernel."""
     from ._quadratic import solve_quadratic
 
-    return solve_quadratic(problem, watch, options)
+    if not isinstance(problem.A, Linear):
+        return solve_quadratic(problem, watch, options)
+    answer = _sweeps(problem, watch, options, limit=_FIRST_SWEEPS)
+    if watch.run.status is not None:
+        return answer
+    answer = solve_quadratic(problem, watch, replace(options, x0=answer))
+    watch.used = {"method": "cd, active_set"}
+    return answer
 
 
-def _sweeps(problem, watch, options):
-    """Dual coordinate descent: multipliers that stay at a bound go out of sight for a while."""
+def _sweeps(problem, watch, options, limit=math.inf):
+    """Dual coordinate descent: multipliers that stay at a bound go out of sight for a while.
+
+    Gives up after about `limit` sweeps, if that is not for ever.
+    """
     xp, A = problem.xp, problem.A
     # Without a wish for chance, the same call shuffles the same way.
     chance = options.selection in ("random", "perm")
@@ -340,4 +350,6 @@ def _sweeps(problem, watch, options):
         ):
             break
         pending = 0
+        if watch.run.nit >= limit:
+            break
     return Answer(x, c)

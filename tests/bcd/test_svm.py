@@ -161,3 +161,14 @@ BAD = [
 def test_wrong_arguments_are_named(data, options, kind, name):
     with pytest.raises(kind, match=f"`{name}`"):
         bcd.svm_dual(*data, **options)
+
+
+def test_free_multipliers_are_solved_for_together_where_sweeps_take_long():
+    rng = np.random.default_rng(0)
+    wide = rng.standard_normal((300, 50))
+    y = np.sign(wide[:, 0] + 0.5 * rng.standard_normal(300))
+    res = bcd.svm_dual(wide, y, 0.3, tol=1e-11)
+    assert res.used == {"method": "cd, active_set"}
+    assert res.success
+    assert gap(wide @ wide.T, res.x, 0.3, y) <= 1.01e-11 * 0.3 * 300
+    assert res.nit < 230
