@@ -50,7 +50,7 @@ def solve_greedy(problem, watch, options):
     nothing = state.support() & False
 
     def step():
-        block = _best(state, nothing, width)
+        block, state.gram = _best(state, nothing, width), None
         return _descend(state, block, watch.tol * measure.unit, watch)
 
     return _run(state, measure, watch, step)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .. import losses
 from ._block_model import ColumnModel, MatrixModel, is_small
 
 # Columns with a larger share of stored entries, and no more entries than that, become dense.
@@ -20,7 +21,7 @@ class Part:
     """
 
     def __init__(self, state, where):
-        problem, self.xp = state.problem, state.xp
+        problem, self.state, self.xp = state.problem, state, state.xp
         self.where, self.C = where, problem.n_classes
         self.kind = state.order[where] % self.C
         self.columns = _gather(problem.design, state.features[where][:: self.C])
@@ -60,12 +61,30 @@ class Part:
 
     def _matrix_model(self, problem, z, r, g, S):
         D, A = problem.curvatures(z), self.columns[:, S]
-        H = _gram(A, D)
+        H = self._known_gram(D) if isinstance(problem.loss, losses.Squared) else _gram(A, D)
         if not problem.fit_intercept:
             return MatrixModel(problem.be, H, g[S])
         inverse = (1.0 / self.xp.maximum(D.sum(), np.finfo(float).tiny)).reshape(1, 1)
         slope = r.sum(axis=0).reshape(1)
         return MatrixModel(problem.be, H, g[S], (A.T @ D)[:, None], inverse, slope)
+
+    def _known_gram(self, D):
+        """Return the Gram matrix of all coefficients, of which the last one's is known."""
+        xp, A, known = self.xp, self.columns, self.state.gram
+        if known is None:
+            H = _gram(A, D)
+        else:
+            before, G = known
+            old = xp.searchsorted(self.where, before)
+            new = xp.ones(self.where.size, bool)
+            new[old] = False
+            new = xp.flatnonzero(new)
+            H = xp.empty((self.where.size, self.where.size))
+            H[xp.ix_(old, old)] = G
+            H[new] = _dot(A[:, new].T, _scaled(A, D[:, None]))
+            H[:, new] = H[new].T
+        self.state.gram = self.where, H
+        return H
 
     def _softmax_model(self, problem, z, r, g, S):
         xp, s, kind = self.xp, problem.s, self.kind[S]

@@ -35,6 +35,8 @@ class State:
         Gradient by the coefficients.
     distance : array, shape (blocks,)
         How far each block is from optimal.
+    gram : tuple or None
+        Of squares: the last working set's coefficients and their Gram matrix.
     """
 
     def __init__(self, problem, start):
@@ -43,6 +45,7 @@ class State:
         # Where the data are float32, only passes over all of X are.
         y = problem.y if problem.multinomial else problem.y.astype(np.float64)
         self.problem = replace(problem, y=y, s=problem.s.astype(np.float64))
+        self.gram = None
         self.order, self.blocks = blocks_of(problem)
         self.features = self.order // problem.n_classes
         self.lipschitz = self.xp.bincount(

@@ -91,7 +91,7 @@ def distances(be, blocks, w, g):
     return out
 
 
-def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100, sweeps=5):
+def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100, sweeps=None):
     """Minimise a quadratic model and the penalty, nearly.
 
     Sweeps over the blocks find the support, Newton steps on it end the work.
@@ -108,8 +108,8 @@ def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100, sweeps=5)
         Whether Newton steps are taken; False leaves sweeps.
     rounds : int
         Limit of sweeps and Newton steps in turn.
-    sweeps : int
-        Sweeps of the first round.
+    sweeps : int, optional
+        Sweeps of the first round. Default: what a Newton step on half of the entries takes.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100, sweeps=5)
     steps : int
         Newton steps taken.
     """
-    before, steps = w, 0
+    before, steps, sweeps = w, 0, sweeps or max(5, model.sweeps(w.size // 2))
     blocks, w = model.begin(blocks, w)
     best, idle = np.inf, 0
     kinks = be.host((blocks.l1 > 0.0).any() | (blocks.l2 > 0.0).any())
