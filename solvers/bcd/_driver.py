@@ -115,7 +115,7 @@ def solve_now(
     fields = {key: options.pop(key) for key in options.keys() - _WORDS}
     options, run_options, n_threads = read_options(problem, **options)
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):
-        options = replace(options, x0=check_start(problem, options.x0))
+        options = replace(options, x0=_at_rest(problem, check_start(problem, options.x0)))
         watch = Watch(problem, Monitor(name, "value", be=io.be, **run_options), options)
         answer, certificate = certified(watch, options, engines[options.method], judge)
         return _finished(problem, answer, certificate, watch, warn, kind, fields)
@@ -245,6 +245,21 @@ def check_start(problem, x0):
     if bound is not None and "lo" in bound._fields:
         x = xp.clip(x, bound.lo, bound.hi)
     return Answer(x, c)
+
+
+def _at_rest(problem, start):
+    """Return a start in which unknowns of a quadratic without curvature are where they belong.
+
+    A has a row of zeros there: they move on their own, and no step by curvature would move them.
+    """
+    if not problem.quadratic or problem.be.host((problem.lipschitz > 0).all()):
+        return start
+    xp, b, penalty = problem.xp, problem.b, problem.bound
+    x, c = start or problem.zeros()
+    best = xp.where(abs(b) > penalty.alpha, xp.where(b > 0, penalty.hi, penalty.lo), 0.0)
+    best = xp.clip(best, penalty.lo, penalty.hi)
+    settled = (problem.lipschitz == 0) & xp.isfinite(best)
+    return Answer(xp.where(settled, best, x).astype(x.dtype), c)
 
 
 def _finished(problem, answer, certificate, watch, warn, kind, fields):

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from solvers import bcd
+from solvers import ConvergenceWarning, bcd, penalties
 
 
 def planted(seed, kind, p=20, support=6, delta=0.05):
@@ -96,7 +96,7 @@ def test_blocks_that_hold_the_support_end_after_finitely_many_updates(kind, upda
 
 def test_random_blocks_of_the_same_size_do_not_end_so_soon():
     A, b, given, _ = planted(0, "l1", p=60, support=12)
-    with pytest.warns(bcd_warning()):
+    with pytest.warns(ConvergenceWarning):
         res = bcd.minimize(
             bcd.Problem.quadratic(A, b, **given), block_size=22, selection="random",
             update="exact", working_set=False, tol=1e-12, maxiter=29, rng=0,
@@ -104,7 +104,38 @@ def test_random_blocks_of_the_same_size_do_not_end_so_soon():
     assert res.kkt > 1e-10
 
 
-def bcd_warning():
-    from solvers import ConvergenceWarning
+def violations(update, seed):
+    """The largest violation of a sparse logistic problem after each update of a large block."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((200, 30))
+    y, a, seen = np.sign(X[:, :5].sum(axis=1) + rng.standard_normal(200)), 0.02, []
 
-    return ConvergenceWarning
+    def watch(state):
+        w = state.x
+        g = -X.T @ (y / (1.0 + np.exp(y * (X @ w)))) / y.size
+        far = np.where(w != 0, abs(g + a * np.sign(w)), np.maximum(abs(g) - a, 0.0))
+        seen.append(far.max())
+
+    problem = bcd.Problem(X, y, datafit="logistic", penalty=penalties.L1(a))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        res = bcd.minimize(
+            problem, block_size=30, update=update, working_set=False, tol=1e-13, maxiter=40,
+            callback=watch,
+        )  # fmt: skip
+    return np.array(seen), res.identified_at
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_once_the_support_is_found_newton_steps_double_the_digits(seed):
+    for update in ("prox_newton", "two_metric"):
+        seen, identified = violations(update, seed)
+        assert identified <= 5
+        before, after = seen[identified - 1 : -1], seen[identified:]
+        # Below, rounding is what is left; the constant is the problem's.
+        sound = after > 1e-13
+        assert sound.sum() >= 1
+        assert (after[sound] <= 50.0 * before[sound] ** 2).all()
+        assert after[-1] < 1e-12
+    seen, _ = violations("gradient", seed)
+    assert seen[-1] > 1e-6

@@ -143,3 +143,12 @@ def test_wrong_matrices_are_named():
         bcd.quadratic(A + np.triu(np.ones((6, 6)), 1), b)
     with pytest.raises(ValueError, match="`b`"):
         bcd.quadratic(A, b[:5])
+
+
+@pytest.mark.parametrize("method", ["auto", "bcd", "cd"])
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+def test_unknowns_without_curvature_go_to_their_bound(method, form):
+    A, b = np.diag([1.0, 0.0, 0.0, 0.0, 2.0]), np.array([1.0, 1.0, -2.0, 0.3, 1.0])
+    res = bcd.quadratic(form(A), b, bounds=(-1.0, 3.0), l1=0.5, method=method)
+    assert res.success
+    np.testing.assert_allclose(res.x, [0.5, 3.0, -1.0, 0.0, 0.25], atol=1e-7)
