@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from docutils import nodes
+from docutils.parsers.rst import Directive
 from docutils.parsers.rst.directives import parser_name
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import solvers  # noqa: E402 (found through the line above)
+from solvers.bcd import rules as bcd_rules  # noqa: E402
 
 project = "array-solvers"
 author = "The array-solvers developers"
@@ -127,6 +129,20 @@ class Results(Include):
         return super().run()
 
 
+class Rules(Directive):
+    """List the rules of a table of ``solvers.bcd.rules`` with what they say of themselves."""
+
+    required_arguments = 1
+
+    def run(self):
+        rows = nodes.bullet_list()
+        for name, rule in vars(bcd_rules)[self.arguments[0]].items():
+            sentence = nodes.paragraph("", "", nodes.literal(text=f'"{name}"'))
+            sentence += nodes.Text(f": {rule.about}")
+            rows += nodes.list_item("", sentence)
+        return [rows]
+
+
 def write_math(translator, node):
     """Write a formula as MathML."""
     formula, is_block = node.astext(), isinstance(node, nodes.math_block)
@@ -147,6 +163,7 @@ def skip_foreign(*event):
 def setup(app):
     """Register what is defined above."""
     app.add_directive("results", Results)
+    app.add_directive("rules", Rules)
     app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))
     app.connect("autodoc-skip-member", skip_foreign)
     return {"parallel_read_safe": True}

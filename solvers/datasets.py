@@ -17,9 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import zoom
 from scipy.sparse import coo_array
-from scipy.spatial.distance import cdist
 
-from ._core import sampling, validation
+from ._core import densities, sampling, validation
 from ._core.designs import (
     GraphProblem,
     LinearProblem,
@@ -134,9 +133,9 @@ def digits_transport(i=0, j=1, side=32, metric="sqeuclidean"):
     from sklearn.datasets import load_digits
 
     images = load_digits().images
-    a, b = (_density(zoom(images[k], side / 8, order=1)) for k in (i, j))
-    pixels = _pixels(side)
-    return TransportProblem(a, b, _unit_cost(pixels, pixels, metric), pixels, pixels)
+    a, b = (densities.density(zoom(images[k], side / 8, order=1)) for k in (i, j))
+    pixels = densities.pixels(side)
+    return TransportProblem(a, b, densities.unit_cost(pixels, pixels, metric), pixels, pixels)
 
 
 def grid_transport(n=1000, m=None):
@@ -163,7 +162,7 @@ def grid_transport(n=1000, m=None):
     # Mixture of N(1, 0.2^2) and N(3, 0.5^2) with weights 0.2 and 0.8, up to a common factor.
     b = np.exp(-0.5 * ((y - 1.0) / 0.2) ** 2) + 1.6 * np.exp(-0.5 * ((y - 3.0) / 0.5) ** 2)
     x, y = x[:, None], y[:, None]
-    return TransportProblem(a / a.sum(), b / b.sum(), _unit_cost(x, y), x, y)
+    return TransportProblem(a / a.sum(), b / b.sum(), densities.unit_cost(x, y), x, y)
 
 
 def color_transport(n=1000, rng=None):
@@ -187,7 +186,9 @@ def color_transport(n=1000, rng=None):
         rng.choice(picture.reshape(-1, 3), size=n, replace=False)
         for picture in sample_photographs()
     )
-    return TransportProblem(_uniform(n), _uniform(n), _unit_cost(x, y), x, y)
+    return TransportProblem(
+        densities.uniform(n), densities.uniform(n), densities.unit_cost(x, y), x, y
+    )
 
 
 def assignment(n=1000, rng=None):
@@ -206,7 +207,7 @@ def assignment(n=1000, rng=None):
         With uniform weights and no points.
     """
     rng = check_rng(rng)
-    return TransportProblem(_uniform(n), _uniform(n), rng.random((n, n)))
+    return TransportProblem(densities.uniform(n), densities.uniform(n), rng.random((n, n)))
 
 
 def gaussian_mixture_transport(n=1000, m=None, rng=None):
@@ -229,9 +230,9 @@ def gaussian_mixture_transport(n=1000, m=None, rng=None):
     """
     rng = check_rng(rng)
     sizes = n, n if m is None else m
-    x, y = (_mixture(rng, size, dimension=2) for size in sizes)
+    x, y = (densities.mixture(rng, size, dimension=2) for size in sizes)
     a, b = (rng.dirichlet(np.ones(size)) for size in sizes)
-    return TransportProblem(a, b, _unit_cost(x, y), x, y)
+    return TransportProblem(a, b, densities.unit_cost(x, y), x, y)
 
 
 def random_field_transport(side=32, rng=None, *, correlation=0.1):
@@ -252,9 +253,9 @@ def random_field_transport(side=32, rng=None, *, correlation=0.1):
         With the squared distance between pixels of the unit square as cost.
     """
     rng = check_rng(rng)
-    a, b = (_density(_random_field(rng, side, correlation)) for _ in range(2))
-    pixels = _pixels(side)
-    return TransportProblem(a, b, _unit_cost(pixels, pixels), pixels, pixels)
+    a, b = (densities.density(densities.random_field(rng, side, correlation)) for _ in range(2))
+    pixels = densities.pixels(side)
+    return TransportProblem(a, b, densities.unit_cost(pixels, pixels), pixels, pixels)
 
 
 def random_transport(rng=None, *, largest=300):
@@ -278,8 +279,8 @@ def random_transport(rng=None, *, largest=300):
     """
     rng = check_rng(rng)
     n, m = rng.integers(1, largest + 1, size=2)
-    a, b = _random_weights(rng, n), _random_weights(rng, m)
-    C, x, y = _random_cost(rng, n, m)
+    a, b = densities.random_weights(rng, n), densities.random_weights(rng, m)
+    C, x, y = densities.random_cost(rng, n, m)
     unit = 10.0 ** rng.uniform(-3, 3)
     C = unit * C
     reg = (np.ptp(C) or unit) * 10.0 ** rng.uniform(-5, 0)
@@ -583,66 +584,3 @@ def _at_most(value, name, limit):
     if value is not None and value > limit:
         raise ValueError(f"`{name}` came as {value}; expected at most {limit:.6g}")
     return value
-
-
-def _random_weights(rng, n):
-    weights = rng.dirichlet(np.full(n, 10.0 ** rng.uniform(np.log10(0.02), 1.0)))
-    if rng.random() < 1 / 3:
-        heaviest = weights.argmax()
-        empty = rng.random(n) < 0.3
-        empty[heaviest] = False
-        weights[empty] = 0.0
-    return weights / weights.sum()
-
-
-def _random_cost(rng, n, m):
-    kind = rng.choice(["uniform", "ties", "spread", "repeated", "clusters"])
-    if kind == "uniform":
-        return rng.random((n, m)), None, None
-    if kind == "ties":
-        return rng.integers(0, 6, size=(n, m)).astype(float), None, None
-    dimension = rng.integers(1, 4)
-    if kind == "spread":
-        x, y = rng.normal(size=(n, dimension)), rng.normal(0.5, 1.0, size=(m, dimension))
-    elif kind == "repeated":
-        places = rng.random((1 + min(n, m) // 4, dimension))
-        x, y = rng.choice(places, size=n), rng.choice(places, size=m)
-    else:
-        centres = 20.0 * rng.normal(size=(3, dimension))
-        x, y = (rng.choice(centres, size=k) + rng.normal(size=(k, dimension)) for k in (n, m))
-    return cdist(x, y, rng.choice(["sqeuclidean", "euclidean", "cityblock"])), x, y
-
-
-def _mixture(rng, size, dimension, components=5):
-    centres = rng.random((components, dimension))
-    return rng.choice(centres, size=size) + 0.08 * rng.normal(size=(size, dimension))
-
-
-def _random_field(rng, side, correlation):
-    """Return a periodic Gaussian random field with a Gaussian correlation function."""
-    frequency = np.fft.fftfreq(side, 1.0 / side)
-    square = frequency[:, None] ** 2 + frequency**2
-    # Square root of the spectrum that belongs to exp(-r^2 / (2 correlation^2)).
-    filtered = np.exp(-((np.pi * correlation) ** 2) * square)
-    field = np.fft.ifft2(np.fft.fft2(rng.normal(size=(side, side))) * filtered).real
-    return field - field.min()
-
-
-def _density(image):
-    """Return weights: the image plus a background of one per cent, so that no pixel is empty."""
-    weights = image.ravel() / image.sum() + 0.01 / image.size
-    return weights / weights.sum()
-
-
-def _pixels(side):
-    axis = np.linspace(0.0, 1.0, side)
-    return np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
-
-
-def _uniform(n):
-    return np.full(n, 1.0 / n)
-
-
-def _unit_cost(x, y, metric="sqeuclidean"):
-    C = cdist(x, y, metric)
-    return C / (C.max() or 1.0)

@@ -31,11 +31,11 @@ class Books:
     """
 
     def __init__(
-        self, name, io, *, tol, maxiter, time_limit, callback, progress, history, default_tol=None
+        self, name, io, *, tol, maxiter, time_limit, callback, progress, history, stall=None
     ):
         tol = check_positive(tol, "tol", allow_none=True)
         if tol is None:
-            tol = default_tol or (1e-8 if io.dtype == np.float64 else 1e-6)
+            tol = 1e-8 if io.dtype == np.float64 else 1e-6
         self.io, self.wanted, self.tol = io, tol, tol
         self.run = Monitor(
             name,
@@ -47,12 +47,15 @@ class Books:
             callback=check_callable(callback, "callback"),
             progress=check_flag(progress, "progress"),
             history=check_flag_or_stride(history, "history"),
+            stall=stall,
         )
         self.npass, self.n_blocks, self.n_newton, self.used = 0.0, 0, 0, {}
 
     def record(self, value, *, state, **series):
         """Count an iteration; tell whether the run must end."""
-        return self.run.record(value, judge=value <= self.tol, state=state, **series)
+        # A value that was not small enough for the certificate once is no end.
+        judge = not self.tol < value <= self.wanted
+        return self.run.record(value, judge=judge, state=state, **series)
 
     def solve(self, start, engine, judge, *, warm, retries=3):
         """Run an engine until the certificate holds, or the run is at its end.

@@ -175,8 +175,10 @@ class Case:
         loss, penalty = self.loss, self.penalty
         ends = [loss.reach(v), penalty.reach(g)]
         low, high = max(low for low, _ in ends), min(high for _, high in ends)
-        # Beyond the penalty's kink a ridge pays for what the absolute value forbids.
-        likely = {0.0, 1.0, loss.likely(v), penalty.kink(g)}
+        likely = {loss.likely(v)}
+        if not (penalty.flat and loss.parabolic):
+            # Beyond the penalty's kink a ridge pays for what the absolute value forbids.
+            likely |= {0.0, 1.0, penalty.kink(g)}
         bounds = [self._dual(min(max(k, low), high), v, g) for k in likely if math.isfinite(k)]
         return max((b for b in bounds if not math.isnan(b)), default=-math.inf)
 

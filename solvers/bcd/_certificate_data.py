@@ -19,7 +19,8 @@ class Data:
     ----------
     be : Backend
     xp : module
-    X : array or sparse array
+    X, XT : array or sparse array
+        The matrix and its transpose, a view.
     y, s : array, shape (n,)
         Class numbers stay whole.
     total : float
@@ -32,6 +33,7 @@ class Data:
     def __init__(self, problem):
         self.be, self.xp = problem.be, problem.xp
         self.sparse, self.X = problem.design.sparse, problem.design.X
+        self.XT = problem.design.transposed
         self.y = problem.y if problem.y.dtype.kind == "i" else problem.y.astype(np.float64)
         self.s = problem.s.astype(np.float64)
         self.total = self.be.host(self.s.sum())
@@ -57,7 +59,7 @@ class Data:
 
     def pull(self, r):
         """Return ``X^T r``, r (n,) or (n, m)."""
-        return multiply(self.xp, self.X.T, r, self.sparse)
+        return multiply(self.xp, self.XT, r, self.sparse)
 
     def squares(self):
         """Return the sums of ``s_i X_ij^2``, (p,)."""
@@ -65,7 +67,7 @@ class Data:
             squared = self.X.copy()
             squared.data = squared.data.astype(np.float64) ** 2
             return squared.T @ self.s
-        return multiply(self.xp, self.X.T, self.s, False, of=self.xp.square)
+        return multiply(self.xp, self.XT, self.s, False, of=self.xp.square)
 
     def columns(self, where):
         """Return some columns as a dense matrix, float64."""

@@ -28,6 +28,8 @@ class Loss:
 
     # Whether there is a conjugate.
     dual = True
+    # Whether the dual objective is a parabola in the multiplier of slopes.
+    parabolic = False
     # Whether a residual may lose what unpenalised columns explain and stay a dual point.
     projects = False
 
@@ -85,7 +87,7 @@ class Loss:
 class Squared(Loss):
     """``(y - z)^2 / 2``."""
 
-    projects = True
+    projects = parabolic = True
 
     def value(self, z):
         return 0.5 * self.xp.square(self.y - z)

@@ -27,9 +27,11 @@ class Penalty:
         Coefficients without penalty or bounds, if there are any.
     dual : bool
         Whether slopes can be scaled until their conjugate is finite, if `free` ones allow it.
+    flat : bool
+        Whether the conjugate is 0 wherever it is finite.
     """
 
-    dual = False
+    dual = flat = False
 
     def __init__(self, problem):
         self.xp, self.host, self.size = problem.xp, problem.be.host, problem.size
@@ -84,7 +86,6 @@ class ElasticBox(Penalty):
             free.any(),
         )
         self.ridged, self.bounded, ends, self.shifted, lost, held, any_free = self.host(*facts)
-        # The conjugate is 0 wherever it is finite.
         self.flat = not (self.ridged or ends)
         self.dual = held and not lost
         if any_free:
@@ -172,6 +173,8 @@ class ElasticBox(Penalty):
 
 class Groups(Penalty):
     """``sum_j l1_j |w_j| + sum_g l2_g |w_g|`` for disjoint groups g."""
+
+    flat = True
 
     def __init__(self, problem, groups):
         super().__init__(problem)

@@ -68,20 +68,25 @@ def moves_singly(problem, options, blocks, update):
     if update not in (("gradient", "matrix", "exact") if quadratic else ("gradient", "matrix")):
         return False
     if options.selection in _RULES:
-        return quadratic and (not problem.sparse if problem.quadratic else fits_gram(problem))
+        if problem.quadratic:
+            return not problem.sparse or problem.be.name == "numpy"
+        return quadratic and fits_gram(problem)
     return blocks is not None
 
 
 def descend_singly(problem, watch, options, blocks, select):
     """Move one unknown after the other by the rule: cyclic, at random or greedy."""
-    every = options.check_every or min(problem.size, 100)
     if options.selection in _RULES:
-        walk = _Greedy(problem, options)
+        sparse = problem.quadratic and problem.sparse
+        # A look at everything costs as much as many steps that look at next to nothing.
+        steps = max(100, problem.size // 20) if sparse else 100
+        every = options.check_every or min(problem.size, steps)
+        walk = (_SparseGreedy if sparse else _Greedy)(problem, options)
         return _descend(walk, walk.advance, watch, options, every=every, updates=1)
     sweeps = (QuadraticSweeps if problem.quadratic else Sweeps)(problem, options)
 
     def advance(count):
-        sweeps.sweep(select.many(count))
+        sweeps.sweep(blocks.idx[problem.xp.asarray(blocks.ptr[select.many(count)])])
         return count
 
     every = options.check_every or problem.size
@@ -301,3 +306,37 @@ class _Greedy:
             state.learn_rows(problem.xp.asarray([int(missing)]))
         state.follow(before, g)
         return count
+
+
+class _SparseGreedy(_Greedy):
+    """The same for a sparse quadratic: a heap of scores, of which a step changes a few."""
+
+    def __init__(self, problem, options):
+        super().__init__(problem, options)
+        self._kernels = problem.be.kernels("solvers.bcd", "heap")
+        self._scores = np.empty(problem.size)
+        self._heap, self._place = np.empty((2, problem.size), np.int64)
+        self._build()
+
+    def refresh(self):
+        """Compute gradient and scores anew."""
+        self._state.refresh()
+        self._build()
+
+    def advance(self, count):
+        """Take `count` steps, or as many as there are."""
+        state, A = self._state, self.problem.A
+        rows = A.indptr, A.indices, A.data
+        place = self._scores, self._heap, self._place
+        self._kernels.heap_steps(
+            state.penalty, *rows, state.lipschitz, self._rule, count, state.x, state.gradient(),
+            *place,
+        )  # fmt: skip
+        return count
+
+    def _build(self):
+        state = self._state
+        self._kernels.heap_scores(
+            state.penalty, state.lipschitz, self._rule, state.x, state.gradient(), self._scores
+        )
+        self._kernels.heap_build(self._scores, self._heap, self._place)

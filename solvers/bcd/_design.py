@@ -1,6 +1,7 @@
 """The door for a matrix of samples: dense in either order, or compressed columns, never copied."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,14 @@ class Design:
         """Return ``X w``, w (p,) or (p, C)."""
         return self.X @ w
 
+    @cached_property
+    def transposed(self):
+        """X^T, a view; a sparse one takes longer to make than to multiply."""
+        return self.X.T
+
     def rdot(self, r):
         """Return ``X^T r``, r (n,) or (n, C)."""
-        return self.X.T @ r
+        return self.transposed @ r
 
     def columns(self, where):
         """Return some columns as a matrix (n, len), compressed if X is."""
@@ -80,7 +86,7 @@ class Design:
         return replace(self, X=self.X.astype(dtype))
 
 
-def read_design(X, /, *, name="X", sparse_ok=True, **arrays):
+def read_design(X, /, *, name="X", sparse_ok=True, finite=True, **arrays):
     """Check a matrix and the arrays that come with it.
 
     Parameters
@@ -90,6 +96,8 @@ def read_design(X, /, *, name="X", sparse_ok=True, **arrays):
         What messages call it.
     sparse_ok : bool
         Whether it may be sparse.
+    finite : bool
+        Whether to look for NaN and infinities in a dense matrix; see `check_finite`.
     **arrays : array or None
         By name; the caller checks them.
 
@@ -106,10 +114,18 @@ def read_design(X, /, *, name="X", sparse_ok=True, **arrays):
         raise TypeError(f"`{name}` came as NoneType; expected a matrix")
     with io.device:
         if io.is_fortran(name):
-            dense = check_array(io, name, ndim=2, transposed=True).T
+            dense = check_array(io, name, ndim=2, transposed=True, finite=finite).T
         else:
-            dense = check_array(io, name, ndim=2)
+            dense = check_array(io, name, ndim=2, finite=finite)
     return io, Design(io.be, dense, False)
+
+
+def check_finite(io, design, square, *, name="X"):
+    """Raise where a matrix has NaN or infinities, which its sums of squares tell at no cost."""
+    # The squares of large numbers may be infinite too.
+    if not design.sparse and not io.be.host(io.xp.isfinite(square).all()):
+        with io.device:
+            check_array(io, name, transposed=design.fortran)
 
 
 def _from_sparse(X, name, arrays):

@@ -20,6 +20,9 @@ from ._graph_methods import SOLVERS
 from ._propagation import pose_propagation
 from ._result import BlockResult
 
+# Iterations without progress to speak of after which rounding must be the reason.
+_STALL = 500
+
 
 class PropagationResult(BlockResult):
     """Outcome of `label_propagation`.
@@ -74,10 +77,12 @@ def label_propagation(
     alpha : float, optional
         Weight of the labels, in the unit of `W`; labels are exact by default.
     method : {"auto", "tree", "redblack", "forest_variable", "cg", "cholesky"}
-        "cholesky" factorises, "cg" takes conjugate gradients. The others are block descent [2]_:
-        sweeps over blocks that are forests, solved by message passing, or over colours; and in
-        each step the forest of the nodes that matter most. "auto" eliminates where that is
-        cheap and takes conjugate gradients elsewhere.
+        "cholesky" factorises; "cg" takes conjugate gradients, in the end on a hierarchy of ever
+        smaller graphs where labels are far apart. The others are block descent [2]_: "tree"
+        sweeps over blocks that are forests, solved by message passing, and "redblack" over
+        colours, both led by conjugate gradients where there are no bounds; "forest_variable"
+        takes in each step the forest of the nodes that matter most. "auto" eliminates where
+        that is cheap and takes conjugate gradients elsewhere.
     bounds : (float, float), optional
         Smallest and largest value with ``mode="box"``. Default: those of the labels, for classes
         0 and 1.
@@ -165,6 +170,7 @@ def label_propagation(
         callback=callback,
         progress=progress,
         history=history,
+        stall=_STALL,
     )
     n_threads = check_threads(n_threads)
     with io.device, threads.limit(n_threads), np.errstate(all="ignore"):

@@ -56,22 +56,66 @@ def factorised(be, A):
 
 
 def conjugate_gradients(problem, watch, x):
-    """Conjugate gradients, all columns side by side.
+    """Conjugate gradients, preconditioned by the diagonal.
 
-    The diagonal is the preconditioner; where labels are so far apart that it would take long, a
-    hierarchy of ever smaller graphs takes its place.
+    Where labels are so far apart that it would take long, a hierarchy of ever smaller graphs
+    takes its place.
     """
     watch.used["update"] = "cg"
-    xp, inverse = problem.xp, 1.0 / problem.diagonal[:, None]
+    inverse = 1.0 / problem.diagonal[:, None]
+    start = watch.value(problem.b - problem.product(x))
+
+    def other(r):
+        if not _slow(problem.be, start, watch.value(r), watch.tol):
+            return None
+        watch.used["update"] = "multigrid cg"
+        return Hierarchy(problem, factorised).apply
+
+    return _accelerated(problem, watch, x, lambda r: inverse * r, other)
+
+
+def by_trees(problem, watch, x):
+    """Sweep over blocks that are forests, each solved by message passing."""
+    watch.used.update(partition="tree", selection="cyclic", update="tree")
+    return _sweeps(problem, watch, x, tree_blocks(problem))
+
+
+def by_colours(problem, watch, x):
+    """Sweep over colours, whose unknowns are not coupled."""
+    watch.used.update(partition="redblack", selection="cyclic", update="exact")
+    return _sweeps(problem, watch, x, colours(problem))
+
+
+def _sweeps(problem, watch, x, blocks):
+    """Sweep forth and back over blocks, each time from where conjugate gradients lead."""
+    smoother = Smoother(problem, blocks)
+    return _accelerated(problem, watch, x, smoother.apply, blocks=2 * smoother.number - 1)
+
+
+def _accelerated(problem, watch, x, precond, other=None, *, blocks=0):
+    """Conjugate gradients, all columns side by side.
+
+    Parameters
+    ----------
+    problem, watch, x : object
+        See the module.
+    precond : callable
+        ``precond(r)`` returns an approximation of ``A^-1 r``.
+    other : callable, optional
+        Asked once, with the residual, whether it knows a better one.
+    blocks : int
+        Block updates in a call of `precond`.
+    """
+    xp = problem.xp
     x, r = x.copy(), problem.b - problem.product(x)
     p, Ap = xp.zeros_like(r), xp.zeros_like(r)
     rho = step = xp.ones(r.shape[1], r.dtype)
-    first, precond = watch.value(r), lambda r: inverse * r
     for turn in watch.run:
-        if turn == _PATIENCE and _slow(problem.be, first, watch.value(r), watch.tol):
-            watch.used["update"] = "multigrid cg"
-            precond = Hierarchy(problem, factorised).apply
-            p[...] = 0
+        if turn == _PATIENCE and other is not None:
+            better = other(r)
+            if better is not None:
+                precond = better
+                p[...] = 0
         z = precond(r)
         # As much of the last direction as makes both conjugate, even if `precond` is not linear.
         p *= -step * xp.einsum("ij,ij->j", z, Ap) / xp.where(rho > 0, rho, 1)
@@ -83,7 +127,7 @@ def conjugate_gradients(problem, watch, x):
         step = xp.where(bend > 0, rho / xp.where(bend > 0, bend, 1), 0)
         x += step * p
         r -= step * Ap
-        if watch.record(x, r):
+        if watch.record(x, r, blocks=blocks):
             break
     return x
 
@@ -92,30 +136,6 @@ def _slow(be, first, now, tol):
     """Tell whether a residual that falls on as it did will take twice as long to be gone."""
     first, now = be.host(first, now)
     return now > tol and np.log(now / tol) > 2.0 * np.log(max(first / now, 1.0))
-
-
-def by_trees(problem, watch, x):
-    """Sweep over blocks that are forests, and solve each by message passing."""
-    watch.used.update(partition="tree", update="tree")
-    return _sweeps(problem, watch, x, tree_blocks(problem))
-
-
-def by_colours(problem, watch, x):
-    """Sweep over colours, whose unknowns are not coupled."""
-    watch.used.update(partition="redblack", update="exact")
-    return _sweeps(problem, watch, x, colours(problem))
-
-
-def _sweeps(problem, watch, x, blocks):
-    watch.used["selection"] = "cyclic"
-    smoother = Smoother(problem, blocks)
-    r = problem.b - problem.A @ x
-    for _ in watch.run:
-        x = x + smoother.apply(r)
-        r = problem.b - problem.A @ x
-        if watch.record(x, r, blocks=2 * smoother.number - 1):
-            break
-    return x
 
 
 def by_greedy_forests(problem, watch, x):

@@ -57,7 +57,8 @@ def minimize(
         Unknowns in a block; 50 by default, or all if there are fewer.
     selection : str, default "gsq"
         Which block moves. Greedy rules look at the whole gradient: "gs", "gsl", "gsd", "gsq",
-        "mi", "gs-s", "gs-r", "gs-q", "nn"; "cyclic", "perm", "random" and "lipschitz" do not.
+        "gsq-iht", "mi", "gs-s", "gs-r", "gs-q", "nn"; "cyclic", "perm", "random" and "lipschitz"
+        do not.
     update : str, default "auto"
         How it moves: "gradient", "lipschitz_ls", "matrix", "newton", "cubic", "exact", "tree",
         "prox_newton" or "two_metric". "auto" solves forests and quadratics exactly, takes
@@ -77,7 +78,8 @@ def minimize(
     check_every : int, optional
         Block updates between two looks at the certificate's value, which are also the rows of
         the history. Default: 1 for greedy rules, one round of all blocks for the others; for
-        single unknowns that kernels move as many as there are, for greedy rules at most 100.
+        single unknowns that kernels move as many as there are, for greedy rules at most 100, or
+        of a sparse quadratic a twentieth of all.
     callback : callable, optional
         Called with the state after each look; a true return or StopIteration ends the run.
     rng : int or Generator, optional

@@ -242,7 +242,9 @@ def _alternate(problem, books, point):
     """Update W and H in turn, with extrapolation that is dropped where the objective rises."""
     xp, be, V, Vt = problem.xp, problem.be, problem.V, problem.Vt
     last = ahead = point
-    best, beta, cap = np.inf, 0.5, 1.0
+    best, before, beta, cap = np.inf, np.inf, 0.5, 1.0
+    # The objective is a difference of numbers of this size, rounded.
+    noise = 4.0 * np.finfo(point.W.dtype).eps * problem.square
     for _ in books.run:
         VH = V @ ahead.Ht
         W, G_H = problem.solve(ahead.W, ahead.Ht, VH, problem.sweeps[0])
@@ -255,12 +257,14 @@ def _alternate(problem, books, point):
         ) / xp.maximum(xp.maximum(abs(VH).max(), abs(VW).max()), np.finfo(VH.dtype).tiny)
         fun, value = be.host(problem.fun(here, VW, G_W, G_H), value)
         books.npass += 2.0
-        if not fun <= best and ahead is not last:
+        # Where rounding hides which objective is lower, the violation tells.
+        worse = fun > best and (fun > best + noise or value > before)
+        if worse and ahead is not last:
             # Extrapolation went too far: take the plain step instead.
             cap, beta = beta, beta / 1.5
             ahead = last
             continue
-        best = fun
+        best, before = min(best, fun), value
         if books.record(value, state=lambda here=here: _shown(problem, here), fun=fun):
             return here
         Ht, _ = problem.solve(here.Ht, W, VW, problem.sweeps[1])

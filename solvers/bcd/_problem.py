@@ -15,7 +15,7 @@ import numpy as np
 from .. import losses, penalties
 from .._core.arrays import is_sparse
 from .._core.validation import check_array, check_choice, check_flag, describe
-from ._design import Design, read_design
+from ._design import Design, check_finite, read_design
 from ._groups import Groups, read_groups
 
 DATAFITS = {
@@ -384,7 +384,9 @@ def pose(
     fit_intercept=False,
 ):
     """Return the `GLM` of checked arguments; see `Problem`."""
-    io, design = read_design(X, y=y, sample_weight=sample_weight, weights=weights)
+    # Samples of weight 0 are not in the sums that tell of NaN later.
+    finite = sample_weight is not None
+    io, design = read_design(X, finite=finite, y=y, sample_weight=sample_weight, weights=weights)
     n, p = design.shape
     loss = check_loss(datafit)
     fit_intercept = check_flag(fit_intercept, "fit_intercept")
@@ -400,6 +402,7 @@ def pose(
         penalties.check(penalty, math.prod(shape), xp=io.xp)
         penalty, groups = read_groups(io, penalty, shape, weights)
     glm = GLM(io, design, y, s, loss, penalty, weights, groups, fit_intercept, classes, rows)
+    check_finite(io, design, glm.moments[0])
     check_step(glm)
     return glm
 
@@ -423,14 +426,16 @@ def pose_quadratic(A, b, *, bounds=None, l1=0.0):
 
 def pose_least_squares(A, b, *, bounds=None):
     """Return the `GLM` of ``|A x - b|^2 / 2`` within bounds; see `Problem.least_squares`."""
-    io, design = read_design(A, name="A", b=b)
+    io, design = read_design(A, name="A", finite=False, b=b)
     n, p = design.shape
     with io.device:
         y = _vector(io, "b", n, "(A.shape[0],)")
         lo, hi = check_bounds(io, bounds, p)
         s = io.xp.ones(n, io.dtype)
     box = penalties.ElasticBox(0.0, 0.0, lo, hi)
-    return GLM(io, design, y, s, losses.Squared(), box, None, None, False, None)
+    glm = GLM(io, design, y, s, losses.Squared(), box, None, None, False, None)
+    check_finite(io, design, glm.moments[0], name="A")
+    return glm
 
 
 def check_loss(datafit):
@@ -480,6 +485,12 @@ def check_bounds(io, bounds, size):
 
 def check_step(glm):
     """Raise where a concave penalty outweighs the curvature of the loss."""
+    bounded = math.isfinite(losses.CURVATURE[type(glm.loss)])
+    if not bounded and glm.bound is not None and "ridge" not in glm.bound._fields:
+        raise ValueError(
+            f"`penalty` came as {glm.penalty!r} with a loss whose second derivative has no bound; "
+            "expected a convex one of solvers.penalties, or another loss"
+        )
     limits = {penalties.MCP: 0.0, penalties.SCAD: 1.0}
     base = limits.get(type(glm.penalty))
     if base is None:

@@ -4,6 +4,7 @@ Rounds of: gradient and duality gap, a working set of the best coefficients by t
 Gram matrix, and the problem restricted to it, solved by `l1qp`.
 """
 
+import copy
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from .. import penalties
 from .._core import threads
+from .._core.result import Status
 from ._l1qp import Factor, l1qp
 
 # A column whose variance is below this part of its square is a constant, up to rounding.
@@ -19,6 +21,10 @@ _CONSTANT = 1e-13
 _LEAST, _PASSES = 10, 2.0
 # A whole Gram matrix of so many products takes no longer than the rounds that it saves.
 _ALL = 1e8
+# Rounds without a new column or half the error after which rounding errors are in the way.
+_IDLE = 6
+# Relative jitter of Newton systems for coefficients in single precision.
+_JITTER_SINGLE = 1e-9
 # Below this size a problem in play is solved with one thread.
 _SMALL = 400
 
@@ -32,18 +38,25 @@ def solve_squares(problem, watch, options):
     watch.npass += passes
     watch.used = {"partition": "variable", "selection": "gsq", "update": "prox_newton"}
     if report.value <= watch.tol:
-        watch.record(x, squares.intercept(), iterations=0, **report._asdict())
+        watch.record(x, squares.intercept(x), iterations=0, **report._asdict())
+    best, idle = (report.value, squares.x), 0
     for _ in watch.run:
+        size = work.size
         work.grow()
         x, newton = work.solve(watch.tol)
         report = squares.move(x, work)
+        idle = idle + 1 if work.size == size and report.value > 0.5 * best[0] else 0
+        if not report.value >= best[0]:
+            best = report.value, x
         watch.n_newton += newton
         watch.n_blocks += 1
         watch.npass += 1.0 + 2.0 * work.size / problem.size
         watch.active_set = work.where
-        if watch.record(x, squares.intercept(), block=work.size, **report._asdict()):
+        if watch.record(x, squares.intercept(x), block=work.size, **report._asdict()):
             break
-    return Answer(squares.x, squares.intercept())
+        if idle == _IDLE:
+            watch.run.end(Status.STALLED)
+    return Answer(best[1], squares.intercept(best[1]))
 
 
 def _begin(problem, x):
@@ -52,13 +65,14 @@ def _begin(problem, x):
     Along a path the working set goes on with its Gram matrix, and a gradient does not depend on
     the penalty.
     """
-    squares = _Squares(problem)
     memory = {} if problem.memory is None else problem.memory
-    before, work = memory.get("squares"), memory.get("work") or _WorkingSet(squares)
+    before = memory.get("squares")
+    squares = _Squares(problem) if before is None else before.under(problem)
+    work = memory.get("work") or _WorkingSet(squares)
     work.follow(squares)
     memory.update(squares=squares, work=work)
     if before is not None and problem.be.host((before.x == x).all()):
-        report = squares.stay(before)
+        report = squares.measure()
         work.expect(2.0 * squares.top - before.top)
         return squares, work, report, 0.0
     return squares, work, squares.move(x), 2.0
@@ -100,6 +114,18 @@ class _Squares:
             self.cold = self._pull(self.base)
         else:
             self.cold = -(cross - self.level * mean).astype(problem.dtype)
+        self._read_scale()
+
+    def under(self, problem):
+        """Return the same point under another penalty weight."""
+        twin = copy.copy(self)
+        twin.problem, twin.penalty = problem, problem.bound
+        twin._read_penalty()
+        twin._read_scale()
+        return twin
+
+    def _read_scale(self):
+        """Find out what gaps and slopes are relative to."""
         if self.has_gap:
             size = 0.5 * (self.base @ self.base) + self._size(self.start)
         else:
@@ -128,12 +154,12 @@ class _Squares:
         if self.has_gap and self.top > 0.0:
             self.unit = xp.where(alpha > 0.0, alpha / self.top, 1.0)
 
-    def intercept(self):
-        """Return the best intercept."""
+    def intercept(self, x):
+        """Return the best intercept for coefficients."""
         problem = self.problem
         if not problem.fit_intercept:
             return problem.zeros()[1]
-        return self.xp.asarray(self.level - self.mean @ self.x, problem.dtype)
+        return self.xp.asarray(self.level - self.mean @ x, problem.dtype)
 
     def move(self, x, work=None):
         """Go to a point and return its `Report`; `work` knows the predictions."""
@@ -145,12 +171,12 @@ class _Squares:
             self.r = self.y - self._predict(x)
         else:
             self.r, self.g = self.base, self.cold
-            return self._measure()
+            return self.measure()
         if problem.fit_intercept:
             # Columns count as centred because the residual is.
             self.r -= self.root * (self.root @ self.r / self.total)
         self.g = self._pull(self.r)
-        return self._measure()
+        return self.measure()
 
     def _pull(self, r):
         """Return the gradient that a residual makes, a pass over X."""
@@ -164,12 +190,8 @@ class _Squares:
             z = z - self.mean @ x
         return self.root * z
 
-    def stay(self, before):
-        """Go to the same point as `before`, under another penalty, and return its `Report`."""
-        self.x, self.r, self.g = before.x, before.r, before.g
-        return self._measure()
-
-    def _measure(self):
+    def measure(self):
+        """Return the `Report` of the present point."""
         x, g, be, xp = self.x, self.g, self.be, self.xp
         self.scores, self.violations, steepness = xp.empty((3, x.size), x.dtype)
         self.kernels.survey(
@@ -233,7 +255,9 @@ class _WorkingSet:
         self.sparse = squares.problem.design.sparse
         self.rows = self.xp.empty((0, n))
         self.G = np.empty((0, 0))
-        self.factor = Factor(self.G)
+        # Coefficients in single precision cannot follow what only tiny singular values see.
+        single = squares.problem.dtype == np.float32
+        self.factor = Factor(self.G, **({"jitter": _JITTER_SINGLE} if single else {}))
 
     def follow(self, squares):
         """Go on with another penalty."""
@@ -296,7 +320,7 @@ class _WorkingSet:
         self.where = xp.concatenate([self.where, new])
         total = self.size
         if total > self.G.shape[0]:
-            self.G = _grown(np, self.G, m, (2 * total, 2 * total))
+            self.G = _grown(np, self.G[:m, :m], (2 * total, 2 * total))
         cross = self.be.host(self._sparse(new) if self.sparse else self._dense(new))
         self.G[:total, m:total] = cross
         self.G[m:total, :m] = cross[:m].T
@@ -305,7 +329,7 @@ class _WorkingSet:
         squares, total = self.squares, self.size
         design, root, m = squares.problem.design, squares.root, total - new.size
         if total > self.rows.shape[0]:
-            self.rows = _grown(self.xp, self.rows, m, (2 * total, root.size))
+            self.rows = _grown(self.xp, self.rows[:m], (2 * total, root.size))
         fresh = self.rows[m:total]
         if design.fortran:
             self.xp.multiply(design.X.T[new], root, out=fresh)
@@ -360,9 +384,9 @@ class _WorkingSet:
         return x, newton
 
 
-def _grown(xp, old, used, shape):
-    """Return a larger array that begins with the used rows, and columns, of the old one."""
+def _grown(xp, old, shape):
+    """Return a larger array that begins with an old one."""
     new = xp.empty(shape, old.dtype)
-    width = min(old.shape[1], used if shape[0] == shape[1] else shape[1])
-    new[:used, :width] = old[:used, :width]
+    rows, columns = old.shape
+    new[:rows, :columns] = old
     return new

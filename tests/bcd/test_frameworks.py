@@ -33,7 +33,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def solve(X, y, **options):
-    return bcd.lasso(X, y, 0.1, tol=1e-3, **options)
+    return bcd.lasso(X, y, 0.1, tol=1e-5, **options)
 
 
 @each_kind
@@ -98,6 +98,21 @@ def test_a_callback_sees_the_callers_kind(data, kind):
     solve(*map(make, data), callback=seen.append)
     assert seen
     assert isinstance(seen[0].x, cls)
+
+
+@each_kind
+def test_classes_and_paths_are_of_the_callers_kind(data, kind):
+    make, cls = KINDS[kind]()
+    X, y = data
+    labels = (y > 0).astype(np.int32)
+    ours, theirs = (
+        bcd.logistic(to(X), to(labels), 0.05, fit_intercept=True) for to in (np.asarray, make)
+    )
+    np.testing.assert_array_equal(np.asarray(theirs.x), ours.x)
+    assert theirs.classes.tolist() == [0, 1]
+    path = bcd.path(bcd.lasso, make(X), make(y), alphas=[0.3, 0.1])
+    assert isinstance(path.coefs, cls)
+    assert tuple(path.coefs.shape) == (2, 15)
 
 
 def test_tensors_that_need_gradients_are_refused(data):

@@ -311,6 +311,15 @@ def test_early_ends_are_honest(method):
     np.testing.assert_array_equal(seen[0], res.x)
 
 
+@pytest.mark.parametrize("method", ["cg", "tree", "cholesky"])
+def test_what_rounding_forbids_ends_as_stalled(method):
+    W, y = lattice(15, 15).astype(np.float32), some_values(225, 3, 14).astype(np.float32)
+    with pytest.warns(ConvergenceWarning, match="stopped falling"):
+        res = label_propagation(W, y, method=method, tol=1e-12)
+    assert res.status is Status.STALLED
+    assert res.certificate.value < 1e-3
+
+
 def test_the_certificate_is_the_residual_of_the_callers_system():
     W, y = connected(25, 40, 13), some_values(25, 5, 13)
     with pytest.warns(ConvergenceWarning):

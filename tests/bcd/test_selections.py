@@ -1,6 +1,7 @@
 """Selection rules choose the block that their formula says, by enumeration and dense algebra."""
 
 import itertools
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -375,6 +376,26 @@ def test_the_heap_chooses_what_a_look_at_all_scores_chooses(seed, rule):
         d = new - state.x[one]
         state.move(state.line(one, d))
         other.move(other.line(one, d))
+
+
+@pytest.mark.parametrize("rule", ["gs", "gsl", "gsq", "gs-r"])
+@pytest.mark.parametrize("l1", [0.0, 0.3])
+def test_steps_from_the_heap_are_those_from_a_look_at_everything(rng, rule, l1):
+    R = sp.random_array((60, 60), density=0.05, rng=rng).toarray()
+    A, b = R @ R.T + np.diag(rng.uniform(0.5, 2.0, 60)), rng.standard_normal(60)
+    for steps in (1, 7, 40):
+        found = []
+        for form in (sp.csr_array, np.asarray):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                res = bcd.minimize(
+                    bcd.Problem.quadratic(form(A), b, l1=l1), block_size=1, selection=rule,
+                    update="exact", working_set=False, maxiter=steps, tol=1e-15,
+                )  # fmt: skip
+            assert res.nit == steps
+            found.append(res.x)
+        assert np.count_nonzero(found[0]) <= steps
+        np.testing.assert_allclose(found[0], found[1], atol=1e-12)
 
 
 @pytest.mark.parametrize("intercept", [False, True])

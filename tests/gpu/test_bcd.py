@@ -4,6 +4,7 @@ import pytest
 
 from solvers._core.backend import get_backend
 from tests.bcd.kernel_tests import KernelTests
+from tests.bcd.select_kernel_tests import SelectKernelTests
 
 pytestmark = pytest.mark.gpu
 
@@ -14,4 +15,8 @@ def be():
 
 
 class TestKernels(KernelTests):
+    pass
+
+
+class TestSelectKernels(SelectKernelTests):
     pass

@@ -5,7 +5,10 @@ A partition cuts the unknowns into blocks, a selection picks the block to move, 
 
 from ...losses import register as register_datafit
 from ...penalties import register as register_penalty
-from . import _graph, _partitions, _selections, _updates  # noqa: F401  (they fill the tables)
+from . import _partitions, _selections, _updates  # noqa: F401  (they fill the tables)
+
+# isort: split
+from . import _graph  # noqa: F401  (its rules come last)
 from ._check import check_rules, has_forests, has_lipschitz, is_default, is_fixed, is_smooth
 from ._partitions import cut
 from ._register import (

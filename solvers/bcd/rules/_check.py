@@ -187,8 +187,8 @@ def has_forests(partition):
 def _check_partition(problem, partition):
     if problem.groups is not None:
         raise ValueError(
-            f"{_shown(partition)}: the blocks of a group penalty are its groups; expected the "
-            "default `partition`, `block_size`, `selection` and `update`"
+            "`partition`, `block_size`, `selection` and `update` are not for group penalties, "
+            "whose blocks are their groups; expected none of them"
         )
     if isinstance(partition, Blocks):
         return

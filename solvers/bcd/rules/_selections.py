@@ -28,9 +28,8 @@ class Ordered:
         return number, self._blocks[number]
 
     def many(self, count):
-        """Return the first unknowns of the next blocks, for blocks of one unknown."""
-        numbers = np.fromiter(islice(self._numbers, count), np.int64, count)
-        return self._blocks.idx[self._blocks.ptr[numbers]]
+        """Return the numbers of the next blocks, on the host."""
+        return np.fromiter(islice(self._numbers, count), np.int64, count)
 
 
 class Drawn:
@@ -94,7 +93,7 @@ def _lipschitz(state, blocks, size, rng, options):
 
     def numbers():
         while True:
-            # Never past the end by rounding; all equal where nothing has a constant.
+            # Never past the end by rounding.
             drawn = np.searchsorted(ends, rng.random() * ends[-1], side="right")
             yield int(min(drawn, blocks.number - 1))
 
@@ -139,7 +138,7 @@ def _gsq(state, blocks, size, rng, options):
     if blocks is None:
         return _search.Pursuit(state, size)
     if np.diff(blocks.ptr).max() > _scores.DENSE:
-        return SELECT_GSD(state, blocks, size, rng, options)
+        return _gsd(state, blocks, size, rng, options)
     return Greedy(_whitened(state, blocks), _first(state, blocks))
 
 
@@ -215,7 +214,7 @@ def _grow(options):
     return PARTITIONS[name].grow if isinstance(name, str) else None
 
 
-SELECT_GSD = _by_unknown(_scores.gain, _diagonal)
+_gsd = _by_unknown(_scores.gain, _diagonal)
 
 register_selection(
     "gsq",
@@ -237,7 +236,7 @@ register_selection(
 )
 register_selection(
     "gsd",
-    SELECT_GSD,
+    _gsd,
     about="The largest gain that a diagonal above the Hessian of a block guarantees.",
     lipschitz=True,
 )

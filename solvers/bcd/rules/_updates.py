@@ -103,10 +103,12 @@ def _block_size(options, state):
 def newton(state, options):
     """Take a Newton step of the block, shortened until the objective falls enough."""
     view = View(state)
+    # With a concave penalty the model must bend as much as the loss may, or it has no minimiser.
+    hessian = state.hessian if state.problem.convex else state.bound
 
     def step(number, block):
         part = view.part(block)
-        return view.search(part, block, view.newton_step(part, state.hessian(block)))
+        return view.search(part, block, view.newton_step(part, hessian(block)))
 
     return step
 

@@ -17,6 +17,9 @@ def nonnegative_rows(G, R, l1, sweeps, X):
     row's unknowns.
     """
     strips = threads.strips(sweeps * X.size * X.shape[1])
+    if strips == 1:
+        _rows(0, X.shape[0], G, R, l1, sweeps, X)
+        return
     where = np.linspace(0, X.shape[0], strips + 1).astype(np.int64)
     with threads.guard():
         _rows_in_strips(where, G, R, l1, sweeps, X)

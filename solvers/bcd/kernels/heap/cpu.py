@@ -4,6 +4,8 @@ They have no CUDA twins: a heap serves one thread, and a device looks at all sco
 """
 
 from ...._core.kernels.jit import EXACT, kernel
+from ...._core.kernels.rules import prox
+from ..sweeps.cpu import _score
 
 
 @kernel(fastmath=EXACT)
@@ -31,6 +33,55 @@ def heap_update(scores, heap, place, items, new):
         scores[i] = new[k]
         _sift_up(scores, heap, place, place[i])
         _sift_down(scores, heap, place, place[i])
+
+
+@kernel(fastmath=EXACT)
+def heap_steps(penalty, indptr, indices, data, L, rule, steps, x, g, scores, heap, place):
+    """Minimise a sparse quadratic over one unknown at a time, the one that promises most.
+
+    Parameters
+    ----------
+    indptr, indices, data : array
+        Rows of the Hessian, which is symmetric.
+    L : array, shape (N,)
+        Its diagonal.
+    rule : int
+        What promises most; see `greedy_steps`.
+    steps : int
+        How many steps to take.
+    x, g : array, shape (N,)
+        Unknowns and gradient; they move.
+    scores, heap, place : array, shape (N,)
+        Scores at x, and the heap of them.
+
+    Returns
+    -------
+    int
+        Steps that were taken: fewer if nothing promises anything.
+    """
+    for done in range(steps):
+        j = heap[0]
+        if not (scores[j] > 0.0 and L[j] > 0.0):
+            return done
+        new = prox(penalty, x[j] - g[j] / L[j], 1.0 / L[j], j)
+        d = new - x[j]
+        x[j] = new
+        for e in range(indptr[j], indptr[j + 1]):
+            k = indices[e]
+            g[k] += d * data[e]
+            score = _score(penalty, rule, 1.0 * x[k], 1.0 * g[k], L[k], k)
+            scores[k] = score if L[k] > 0.0 else 0.0
+            _sift_up(scores, heap, place, place[k])
+            _sift_down(scores, heap, place, place[k])
+    return steps
+
+
+@kernel(fastmath=EXACT)
+def heap_scores(penalty, L, rule, x, g, scores):
+    """Set `scores` to what a step of each unknown promises; see `heap_steps`."""
+    for k in range(x.size):
+        score = _score(penalty, rule, 1.0 * x[k], 1.0 * g[k], L[k], k)
+        scores[k] = score if L[k] > 0.0 else 0.0
 
 
 @kernel(fastmath=EXACT)

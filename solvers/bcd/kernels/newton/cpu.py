@@ -4,6 +4,8 @@ Steps of single coefficients depend on each other one by one, so they are made o
 the data are. Rows and columns of G beyond the length of w do not count.
 """
 
+import numpy as np
+
 from ...._core.kernels.jit import EXACT, kernel
 from ...._core.kernels.rules import bend, distance, prox, slope
 
@@ -65,16 +67,25 @@ def weighted_gram(ptr, idx, val, D, place, first, H):
         Rows and columns from `first` on are added to; both of them, by symmetry.
     """
     m = H.shape[0]
+    places, values = np.empty(m, np.int64), np.empty(m)
     for i in range(ptr.size - 1):
+        # Columns of B from the left, others of A from the right.
+        new, old = 0, m
         for q in range(ptr[i], ptr[i + 1]):
-            b = place[idx[q]]
-            if b < first:
-                continue
-            share = D[i] * val[q]
-            for k in range(ptr[i], ptr[i + 1]):
-                a = place[idx[k]]
-                if 0 <= a <= b:
-                    H[a, b] += share * val[k]
+            a = place[idx[q]]
+            if a >= first:
+                places[new], values[new] = a, val[q]
+                new += 1
+            elif a >= 0:
+                old -= 1
+                places[old], values[old] = a, val[q]
+        for q in range(new):
+            b, share = places[q], D[i] * values[q]
+            for k in range(q + 1):
+                a = places[k]
+                H[min(a, b), max(a, b)] += share * values[k]
+            for k in range(old, m):
+                H[places[k], b] += share * values[k]
     for b in range(first, m):
         for a in range(b):
             H[b, a] = H[a, b]

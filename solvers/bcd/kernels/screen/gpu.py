@@ -57,17 +57,16 @@ def gather(X, where, root, out):
 
 def dot_csc(starts, rows, values, where, w, out):
     """Set ``out = X[:, where] w`` for compressed columns."""
-    out[...] = _matrix(starts, rows, values, out.size)[:, where] @ w
+    out[...] = _transposed(starts, rows, values, out.size)[where].T @ w
 
 
 def gram_csc(starts, rows, values, s, where, first, out):
     """Set ``out = X_F^T diag(s) X_N`` for columns F = where, and N = where[first:]."""
-    X = _matrix(starts, rows, values.astype(np.float64), s.size)
-    fresh = X[:, where[first:]]
-    fresh.data *= s[fresh.indices]
-    out[...] = (X[:, where].T @ fresh).toarray()
+    X = _transposed(starts, rows, values.astype(np.float64), s.size)
+    # One factor is dense, as the product is.
+    out[...] = X[where] @ (X[where[first:]].toarray() * s).T
 
 
-def _matrix(starts, rows, values, n):
+def _transposed(starts, rows, values, n):
     sparse = get_backend("cupy").sparse
-    return sparse.csc_matrix((values, rows, starts), shape=(n, starts.size - 1))
+    return sparse.csr_matrix((values, rows, starts), shape=(starts.size - 1, n))

@@ -117,10 +117,11 @@ def sweep_columns(loss, penalty, X, y, s, mean, L, order, w, c, z, r):
             continue
         g = _dot(X[j], r) + c[0] * mean[j] * total
         worst = max(worst, distance(penalty, w[j], g, j))
-        new = prox(penalty, w[j] - g / L[j], 1.0 / L[j], j)
-        d = new - w[j]
+        old = 1.0 * w[j]
+        w[j] = prox(penalty, old - g / L[j], 1.0 / L[j], j)
+        # The step as it is stored: what follows it must not drift.
+        d = w[j] - old
         if d != 0.0:
-            w[j] = new
             c[0] -= d * mean[j]
             for i in range(y.size):
                 z[i] += d * X[j, i]
@@ -142,10 +143,11 @@ def sweep_entries(loss, penalty, indptr, indices, data, y, s, mean, L, order, w,
         for e in range(indptr[j], indptr[j + 1]):
             g += data[e] * r[indices[e]]
         worst = max(worst, distance(penalty, w[j], g, j))
-        new = prox(penalty, w[j] - g / L[j], 1.0 / L[j], j)
-        d = new - w[j]
+        old = 1.0 * w[j]
+        w[j] = prox(penalty, old - g / L[j], 1.0 / L[j], j)
+        # The step as it is stored: what follows it must not drift.
+        d = w[j] - old
         if d != 0.0:
-            w[j] = new
             c[0] -= d * mean[j]
             for e in range(indptr[j], indptr[j + 1]):
                 i = indices[e]
@@ -168,12 +170,13 @@ def sweep_gram(penalty, A, relax, order, x, g):
         L = A[j, j]
         if L <= 0.0:
             continue
-        new = prox(penalty, x[j] - g[j] / L, 1.0 / L, j)
+        old = 1.0 * x[j]
+        new = prox(penalty, old - g[j] / L, 1.0 / L, j)
         if relax != 1.0:
-            new = prox(penalty, x[j] + relax * (new - x[j]), 0.0, j)
-        d = new - x[j]
+            new = prox(penalty, old + relax * (new - old), 0.0, j)
+        x[j] = new
+        d = x[j] - old
         if d != 0.0:
-            x[j] = new
             for i in range(g.size):
                 g[i] += d * A[j, i]
     return worst
@@ -189,12 +192,13 @@ def sweep_rows(penalty, indptr, indices, data, diagonal, relax, order, x, g):
         L = diagonal[j]
         if L <= 0.0:
             continue
-        new = prox(penalty, x[j] - g[j] / L, 1.0 / L, j)
+        old = 1.0 * x[j]
+        new = prox(penalty, old - g[j] / L, 1.0 / L, j)
         if relax != 1.0:
-            new = prox(penalty, x[j] + relax * (new - x[j]), 0.0, j)
-        d = new - x[j]
+            new = prox(penalty, old + relax * (new - old), 0.0, j)
+        x[j] = new
+        d = x[j] - old
         if d != 0.0:
-            x[j] = new
             for e in range(indptr[j], indptr[j + 1]):
                 g[indices[e]] += d * data[e]
     return worst
@@ -256,9 +260,9 @@ def greedy_steps(penalty, rows, slot, L, rule, steps, x, g):
             return done, -1
         if slot[j] < 0:
             return done, j
-        new = prox(penalty, x[j] - g[j] / L[j], 1.0 / L[j], j)
-        d = new - x[j]
-        x[j] = new
+        old = 1.0 * x[j]
+        x[j] = prox(penalty, old - g[j] / L[j], 1.0 / L[j], j)
+        d = x[j] - old
         for k in range(x.size):
             g[k] += d * rows[slot[j], k]
     return steps, -1
@@ -308,9 +312,10 @@ def hinge_sweep(X, y, square, C, order, count, above, below, x, w, ends):
         new = _hinge_step(g, x[i], C, square[i])
         if not ((x[i] <= 0.0 and g > 0.0) or (x[i] >= C and g < 0.0)):
             least, most = min(least, g), max(most, g)
-        d = (new - x[i]) * y[i]
+        old = 1.0 * x[i]
+        x[i] = new
+        d = (x[i] - old) * y[i]
         if d != 0.0:
-            x[i] = new
             for j in range(w.size):
                 w[j] += d * X[i, j]
     ends[0], ends[1] = least, most
@@ -335,9 +340,10 @@ def hinge_sweep_rows(indptr, indices, data, y, square, C, order, count, above, b
         new = _hinge_step(g, x[i], C, square[i])
         if not ((x[i] <= 0.0 and g > 0.0) or (x[i] >= C and g < 0.0)):
             least, most = min(least, g), max(most, g)
-        d = (new - x[i]) * y[i]
+        old = 1.0 * x[i]
+        x[i] = new
+        d = (x[i] - old) * y[i]
         if d != 0.0:
-            x[i] = new
             for e in range(indptr[i], indptr[i + 1]):
                 w[indices[e]] += d * data[e]
     ends[0], ends[1] = least, most
