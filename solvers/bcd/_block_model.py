@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from .._core.linalg import pcg
-from ._blocks import Blocks
+from ._blocks import Blocks, split
 
 # Up to that many coefficients, and multiplications for the matrix, a model is a matrix.
 _LARGEST, _MOST_WORK = 3000, 1e10
@@ -53,6 +53,7 @@ class MatrixModel:
 
     def begin(self, blocks, w):
         """Return the model's own blocks and coefficients, to start from."""
+        blocks = split(self.be.xp, blocks)
         self.blocks, self.bound = blocks, self.be.xp.empty(blocks.number)
         self._kernels.block_bounds(self.H, blocks.ptr, self.bound)
         return blocks, w.copy()

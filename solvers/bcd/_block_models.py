@@ -64,10 +64,11 @@ def group_lasso(
         Whether to fit an intercept, which is not penalised.
     method : {"auto", "bcd", "cd"}
         "auto" solves small problems in growing sets of groups to the end, with Newton steps;
-        "bcd" moves one group at a time by the rules below, "cd" one after the other.
+        "bcd" solves for the groups with the largest scores, again and again; "cd" sweeps over
+        all.
     partition, block_size, selection, update : optional
-        Rules of block coordinate descent, see `minimize`; other than the defaults they turn
-        "auto" into "bcd". Blocks are the groups.
+        Rules of block coordinate descent, see `minimize`. Blocks are the groups here, so that only
+        the defaults are legal.
     tol : float, optional
         Tolerance of the certificate. Default: 1e-8, in single precision 1e-6.
     maxiter : int, optional
@@ -206,7 +207,7 @@ def multinomial(
         coefficients after the other's.
     partition, block_size, selection, update : optional
         Rules of block coordinate descent, see `minimize`; other than the defaults they turn
-        "auto" into "bcd".
+        "auto" into "bcd". For "row" blocks are rows, so that only the defaults are legal.
     tol : float, optional
         Tolerance of the certificate. Default: 1e-8, in single precision 1e-6.
     maxiter : int, optional

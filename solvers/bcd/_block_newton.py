@@ -4,9 +4,12 @@ The loss is replaced by its quadratic model on the blocks of the working set, th
 (`_blocks.solve_model`) and a line search takes care of the rest; for squares the model is exact.
 """
 
+from contextlib import nullcontext
+
 import numpy as np
 
 from .. import losses
+from .._core import threads
 from .._core.result import Status
 from ._block_model import is_small
 from ._block_part import Part
@@ -23,6 +26,8 @@ _GREEDY = 50
 _STEPS, _IDLE = 50, 5
 # A coefficient whose gradient is that near to its limit belongs into the model.
 _NEAR = 0.98
+# So few unknowns make matrices that are too small for the threads of BLAS.
+_NARROW = 1000
 # Sweeps of cyclic descent between two looks at the certificate's value.
 _EVERY = 10
 
@@ -79,6 +84,12 @@ def solve_cyclic(problem, watch, options):
 
 def _run(state, measure, watch, step, iterations=1):
     """Repeat steps, each of which returns the size of its block, until the run ends."""
+    narrow = state.w.size <= _NARROW
+    with threads.serial_blas() if narrow else nullcontext():
+        return _repeat(state, measure, watch, step, iterations)
+
+
+def _repeat(state, measure, watch, step, iterations):
     value, _ = measure(state)
     watch.npass += 2.0
     if value <= watch.tol:

@@ -9,8 +9,9 @@ import numpy as np
 
 from ._groups import HUGE, norms, owners
 
-# Newton steps on a support before blocks are swept again.
-_NEWTON = 4
+# Newton steps on a support before blocks are swept again, and how many more a small one may have
+# for each of its coefficients.
+_NEWTON, _CHEAP = 4, 2000
 # Lengths of a step that are tried, as parts of it and of the way to the first kink.
 _LENGTHS = [1.0, 0.5, 0.25, 0.125, 0.0625]
 # Rounds without progress after which rounding errors are all that is left.
@@ -69,6 +70,17 @@ def take(be, blocks, where):
     ptr = xp.zeros(kept.size + 1, np.int64)
     ptr[1:] = xp.cumsum(xp.bincount(owner, minlength=kept.size))
     return Blocks(ptr, owner, blocks.l1[where], blocks.l2[kept], blocks.ridge[where])
+
+
+def split(xp, blocks):
+    """Return blocks of which those without a norm, whose entries are on their own, are cut up."""
+    starts = xp.zeros(blocks.owner.size, bool)
+    starts[blocks.ptr[:-1]] = True
+    starts |= blocks.l2[blocks.owner] == 0.0
+    first = xp.flatnonzero(starts)
+    ptr = xp.concatenate([first, blocks.ptr[-1:]])
+    l2 = blocks.l2[blocks.owner[first]]
+    return Blocks(ptr, xp.cumsum(starts) - 1, blocks.l1, l2, blocks.ridge)
 
 
 def any_of(be, blocks, flags):
@@ -131,9 +143,11 @@ def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100, sweeps=No
         best, idle = min(best, violation), 0 if violation < 0.9 * best else idle + 1
         if violation <= tol or idle >= _IDLE:
             break
-        support = 0
-        for _ in range(_NEWTON if newton else 0):
+        support = taken = 0
+        # To the end of a face, unless that takes too long: sweeps would only leave it.
+        while newton and taken < max(_NEWTON, _CHEAP // max(support, 1)):
             moved, support = _newton_step(be, model, w, blocks, tol / violation)
+            taken += 1
             steps += moved
             violation = be.host(distances(be, blocks, w, model.g).max())
             if not moved or violation <= tol:
@@ -156,12 +170,12 @@ def _newton_step(be, model, w, blocks, wanted):
     if d is None:
         return False, S.size
     before = penalty_sum(be, part, u)
-    crossing = (part.l1 > 0.0) & ((u + d) * u < 0.0)
-    first = be.host(xp.where(crossing, -u / xp.where(crossing, d, 1.0), 1.0).min())
+    kink = _kinks(xp, part, u, d)
+    first = min(1.0, be.host(kink.min()))
     # Up to the first kink the step descends, however long it is in a flat direction.
     for t in _LENGTHS + [first * t for t in _LENGTHS]:
-        # A coefficient with a kink at zero stops there.
-        new = xp.where(crossing & (t * abs(d) >= abs(u)), 0.0, u + t * d)
+        # What comes to a kink at zero stops there.
+        new = xp.where(t >= kink, 0.0, u + t * d)
         step = new - u
         dg = model.push(S, step)
         change, promise = be.host(g @ step + 0.5 * (step @ dg[S]), slope @ step)
@@ -173,6 +187,19 @@ def _newton_step(be, model, w, blocks, wanted):
         if abs(promise) <= 1e-15 * before:
             break
     return False, S.size
+
+
+def _kinks(xp, blocks, w, d):
+    """Return which part of the step d takes each entry to where the penalty has a kink."""
+    number = blocks.number
+    flips = (blocks.l1 > 0.0) & ((w + d) * w < 0.0)
+    alone = xp.where(flips, -w / xp.where(flips, d, 1.0), np.inf)
+    # A block that turns back comes nearest to zero on its way.
+    size = xp.bincount(blocks.owner, w * w, minlength=number)
+    along = xp.bincount(blocks.owner, w * d, minlength=number)
+    turns = (blocks.l2 > 0.0) & (along < -size)
+    together = xp.where(turns, -size / xp.where(turns, along, 1.0), np.inf)
+    return xp.minimum(alone, together[blocks.owner])
 
 
 class Bend(NamedTuple):
