@@ -51,7 +51,11 @@ def test_classes_are_two_and_as_large_as_each_other(name):
 @pytest.mark.parametrize("name", DESIGNS)
 def test_columns_are_contiguous(name):
     X = DESIGNS[name](rng=0).X
-    assert X.format == "csc" if sp.issparse(X) else X.flags.f_contiguous
+    if sp.issparse(X):
+        assert X.format == "csc"
+        assert X.indices.dtype == X.indptr.dtype == np.int32
+    else:
+        assert X.flags.f_contiguous
 
 
 def test_words_follow_zipfs_law_and_documents_have_length_one():

@@ -135,7 +135,7 @@ def test_the_unit_of_the_targets_does_not_matter(data, name, unit):
 @pytest.mark.parametrize(
     ("name", "unit"),
     [
-        ("lasso", 1e-100),
+        *((name, 1e-100) for name in ("lasso", "logistic", "huber")),
         *((name, unit) for name in CONVEX if name != "elastic_net" for unit in (1e100, 1e-8)),
     ],
 )
