@@ -33,7 +33,7 @@ def bounded(problem, watch, x, step):
         graph.kernels.projected_sweep(
             graph.ptr, graph.idx, A.data, problem.diagonal, problem.b, lo, hi, ends, order, x
         )
-        g = A @ x - problem.b
+        g = problem.product(x) - problem.b
         if step is not None:
             x, g = _projected(problem, x, g, step(problem, watch, x, g))
         if watch.record(x, -g, blocks=1):
@@ -49,22 +49,22 @@ def _free(problem, x, g):
 
 def _projected(problem, x, g, d):
     """Take the step d, cut off at the bounds, or only as far as the first bound."""
-    xp, A, (lo, hi) = problem.xp, problem.A, problem.bounds
+    xp, (lo, hi) = problem.xp, problem.bounds
     s = xp.clip(x + d, lo, hi) - x
-    As = A @ s
+    As = problem.product(s)
     slope = xp.einsum("ij,ij->j", s, g)
     better = slope + 0.5 * xp.einsum("ij,ij->j", s, As) <= 1e-4 * slope
     if not problem.be.host(better.all()):
         room = xp.where(d > 0, (hi - x) / d, xp.where(d < 0, (lo - x) / d, xp.inf))
         length = xp.minimum(xp.maximum(room.min(axis=0), 0), 1)
         s = xp.where(better, s, length * d)
-        As = A @ s
+        As = problem.product(s)
     return xp.clip(x + s, lo, hi), g + As
 
 
 def on_face(problem, watch, x, g):
     """Minimise over the free unknowns by conjugate gradients."""
-    xp, A, inverse = problem.xp, problem.A, 1.0 / problem.diagonal[:, None]
+    xp, inverse = problem.xp, 1.0 / problem.diagonal[:, None]
     free = _free(problem, x, g)
     goal = max(0.1 * watch.tol * watch.scale, 1e-3 * float(problem.be.host(abs(g * free).max())))
     d, r = xp.zeros_like(x), xp.where(free, -g, 0)
@@ -76,7 +76,7 @@ def on_face(problem, watch, x, g):
         rho, before = xp.einsum("ij,ij->j", r, z), rho
         p *= rho / xp.where(before > 0, before, 1)
         p += z
-        Ap = xp.where(free, A @ p, 0)
+        Ap = xp.where(free, problem.product(p), 0)
         bend = xp.einsum("ij,ij->j", p, Ap)
         step = xp.where(bend > 0, rho / xp.where(bend > 0, bend, 1), 0)
         d += step * p
@@ -146,7 +146,7 @@ def by_colours(problem, watch, x):
 
 def by_faces(problem, watch, x, *, step=on_face):
     """Take sweeps, and steps on all free unknowns."""
-    watch.used.update(partition="variable", selection="gsq", update="two_metric")
+    watch.used.update(partition="variable", update="two_metric")
     return bounded(problem, watch, x, step)
 
 
