@@ -205,7 +205,10 @@ def _descend(problem, books, point, inner):
         books.npass += inner + 1.0
 
         def state(Y=Y, M=M):
-            return {"x": problem.io.out(Y.copy()), "prototypes": problem.io.out(M)}
+            return {
+                "x": problem.io.out(Y.copy()),
+                "prototypes": problem.io.out(problem.uncentred(M)),
+            }
 
         if books.record(change, state=state, fun=problem.energy(Y, cost, field)):
             break

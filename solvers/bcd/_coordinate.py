@@ -86,7 +86,7 @@ def descend_singly(problem, watch, options, blocks, select):
     sweeps = (QuadraticSweeps if problem.quadratic else Sweeps)(problem, options)
 
     def advance(count):
-        sweeps.sweep(select.many(count))
+        sweeps.sweep(blocks.idx[problem.xp.asarray(blocks.ptr[select.many(count)])])
         return count
 
     every = options.check_every or problem.size

@@ -5,39 +5,6 @@ from importlib import import_module
 from .. import losses
 
 
-def _accelerated(problem, watch, options):
-    """Proximal gradient steps with momentum: stands in until the solver proper is there."""
-    from ._certificate import judge
-    from ._driver import Answer
-
-    xp = problem.xp
-    x, c = options.x0 or problem.zeros()
-    L = float(problem.lipschitz.sum()) or 1.0
-    v, vc, t = x, c, 1.0
-    for _ in watch.run:
-        if problem.quadratic:
-            g, gc = problem.gradient(v), 0.0 * c
-        else:
-            g, gc = problem.gradient(problem.predict(v, vc))
-        new = xp.empty_like(x)
-        problem.kernels.prox_all(
-            problem.bound, v - (g / L).astype(x.dtype), xp.full(x.size, 1.0 / L, x.dtype), new
-        )
-        new_c = c if not problem.fit_intercept else vc - gc
-        momentum = 0.5 * (1.0 + (1.0 + 4.0 * t * t) ** 0.5)
-        if problem.objective(new, new_c) > problem.objective(x, c):
-            v, vc, t = x, c, 1.0
-        else:
-            v = new + (t - 1.0) / momentum * (new - x)
-            vc = new_c + (t - 1.0) / momentum * (new_c - c)
-            x, c, t = new, new_c, momentum
-        report = judge(problem, x, c, tol=watch.tol)
-        watch.npass += 2.0
-        if watch.record(x, c, fun=report.details["primal"], value=report.value):
-            break
-    return Answer(x, c)
-
-
 def _later(module, name):
     """Return a solver whose module is imported when it first runs."""
 

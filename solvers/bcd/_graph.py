@@ -20,7 +20,6 @@ from ._graph_methods import SOLVERS
 from ._propagation import pose_propagation
 from ._result import BlockResult
 
-
 # Iterations without progress to speak of after which rounding must be the reason.
 _STALL = 500
 

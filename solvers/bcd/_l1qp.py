@@ -4,19 +4,17 @@ import numpy as np
 
 from .._core.backend import get_backend
 
-# What a diagonal is raised by, relatively, until a matrix has a factor. Never nothing: along what
-# a singular matrix maps to zero, coefficients would go anywhere.
-_JITTERS = 1e-14, 1e-12, 1e-10
+# What a diagonal is raised by, relatively, and how much more until a matrix has a factor. Never
+# nothing: along what a singular matrix maps to zero, coefficients would go anywhere.
+_JITTER, _MORE = 1e-14, (1.0, 1e2, 1e4)
 # Rounds in which the largest violation must fall to half, or rounding errors are in the way.
 _PATIENCE = 20
 # Changes of a face, as a part of its size, up to which its old factor is worth keeping.
 _BORDER = 0.3
 # Sweeps at first, and between Newton steps: these cost less once a factor is known.
 _FIRST_SWEEPS, _SWEEPS = 6, 2
-# Size up to which a new factor takes less time than the use of an old one.
-_DIRECT = 200
 # Newton steps on one face after another before the next sweeps, at first.
-_FACES = 3
+_FACES = 2
 # Rounds of sweeps and Newton steps before the accuracy reached must do.
 _ROUNDS = 200
 
@@ -83,10 +81,12 @@ class Factor:
     ----------
     G : numpy.ndarray, C-contiguous
         The matrix; it may be replaced by one that has the same entries and further ones.
+    jitter : float, optional
+        What its diagonal is raised by, relatively.
     """
 
-    def __init__(self, G):
-        self.G = G
+    def __init__(self, G, jitter=_JITTER):
+        self.G, self.jitter = G, jitter
         self.forget()
 
     def forget(self):
@@ -110,8 +110,6 @@ class Factor:
         numpy.ndarray, shape (k,), or None
             None where H is singular.
         """
-        if face.size <= _DIRECT:
-            return self._anew(face, ridge, b)
         removed = np.setdiff1d(self.base, face, assume_unique=True)
         added = np.setdiff1d(face, self.base, assume_unique=True)
         if removed.size + added.size > max(_BORDER * self.base.size, 1):
@@ -127,8 +125,8 @@ class Factor:
         H = self.G.take(face, axis=0).take(face, axis=1)
         where = np.arange(face.size)
         diagonal = H[where, where]
-        for jitter in _JITTERS:
-            H[where, where] = diagonal * (1.0 + jitter) + ridge[face]
+        for more in _MORE:
+            H[where, where] = diagonal * (1.0 + more * self.jitter) + ridge[face]
             # Of the transpose, LAPACK reads the lower triangle, in its own order.
             self._L, failed = dpotrf(H.T, lower=1, clean=0)
             if not failed:

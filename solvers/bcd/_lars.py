@@ -22,6 +22,8 @@ from ._engines import ENGINES
 _CONSTANT = 1e-13
 # A column of which the others leave less than this part depends on them.
 _DEPENDENT = 1e-11
+# Breakpoints after which correlations are computed anew, lest rounding errors add up.
+_RENEWED = 32
 # Breakpoints at one and the same weight before the path counts as lost.
 _TURNS = 100
 
@@ -85,8 +87,10 @@ class Homotopy:
         self.yy = self.host(s @ (y * y))
         self.diagonal = xp.where(problem.lipschitz > _CONSTANT * square, problem.lipschitz, 0.0)
         # Columns of G, one a row, in the order in which they were first needed.
-        self.G, self.slot, self.npass = xp.empty((0, alpha.size)), {}, 1.0
-        self.order, self.signs, self.blocked = [], np.empty(0), set()
+        self.G, self.stored, self.npass = xp.empty((0, alpha.size)), 0, 1.0
+        self.slot = np.full(alpha.size, -1)
+        self.order, self.signs, self.blocked = np.empty(0, np.int64), np.empty(0), set()
+        self._a, self._b = (np.atleast_1d(self.host(v)) for v in (self.a, self.b))
         self.L = np.zeros((16, 16))
         self.turns, self._ties, self.lost = 0, 0, False
         self.inside = xp.zeros(alpha.size, bool)
@@ -100,11 +104,11 @@ class Homotopy:
     @property
     def size(self):
         """How many coefficients are on the path."""
-        return len(self.order)
+        return self.order.size
 
     def active(self):
         """Return which they are."""
-        return self.xp.asarray(np.array(self.order, np.int64))
+        return self.xp.asarray(self.order)
 
     def intercept(self):
         """Return the best intercept."""
@@ -136,8 +140,8 @@ class Homotopy:
     def report(self, target):
         """Return objective, gap and relative gap of the present point for another weight."""
         w = self.at(self.weight)
-        size = float(self._weights() @ abs(w))
-        wb = float(w @ self._part(self.b))
+        size = float(self._a[self.order] @ abs(w))
+        wb = float(w @ self._b[self.order])
         rr = max(self.yy - wb - self.weight * size, 0.0)
         ry = self.yy - wb
         limit = min(target / self.weight, 1.0) if self.weight > 0 else 1.0
@@ -159,13 +163,22 @@ class Homotopy:
 
     def _line(self):
         """Solve for the line on which the coefficients move until the next breakpoint."""
-        sides = np.stack([self._part(self.b), self.signs * self._weights()], axis=1)
-        self.w0, self.d = self._solve(sides).T
-        mixed = np.zeros((2, len(self.slot)))
-        mixed[:, [self.slot[j] for j in self.order]] = self.w0, self.d
-        through = self.xp.asarray(mixed) @ self.G[: len(self.slot)]
+        right = np.empty((self.size, 2), order="F")
+        right[:, 0], right[:, 1] = self._b[self.order], self.signs * self._a[self.order]
+        self.w0, self.d = self._solve(right).T
         # Correlations are c0 + weight q.
-        self.c0, self.q = self.b - through[0], through[1]
+        before = None if self.turns % _RENEWED == 0 else self.c0 + self.weight * self.q
+        self.q = self._through(self.d)
+        if before is None:
+            self.c0 = self.b - self._through(self.w0)
+        else:
+            self.c0 = before - self.weight * self.q
+
+    def _through(self, w):
+        """Return G times coefficients of which only the active ones are not zero."""
+        mixed = np.zeros(self.stored)
+        mixed[self.slot[self.order]] = w
+        return self.xp.asarray(mixed) @ self.G[: self.stored]
 
     def _next_join(self):
         """Return weight, coefficient and sign of the next one to join."""
@@ -208,15 +221,13 @@ class Homotopy:
             self.blocked.add(j)
             return
         self.L[k, k] = math.sqrt(rest)
-        self.order.append(j)
-        self.signs = np.append(self.signs, sign)
+        self.order, self.signs = np.append(self.order, j), np.append(self.signs, sign)
 
     def _leave(self, k):
         kernels = get_backend("numpy").kernels("solvers.bcd", "lars")
         kernels.drop_row(self.L, self.size, k)
-        j = self.order.pop(k)
-        self.signs = np.delete(self.signs, k)
-        self.inside[j] = False
+        self.inside[int(self.order[k])] = False
+        self.order, self.signs = np.delete(self.order, k), np.delete(self.signs, k)
         if self.blocked:
             self.inside[self.xp.asarray(sorted(self.blocked))] = False
             self.blocked.clear()
@@ -224,7 +235,7 @@ class Homotopy:
     def _place(self):
         xp = self.xp
         self.x = xp.zeros(self.a.size, self.problem.dtype)
-        if self.order:
+        if self.size:
             w = self.at(self.weight)
             # Rounding must not push what is about to leave, or has just come, across zero.
             w = np.where((self.signs != 0) & (w * self.signs < 0), 0.0, w)
@@ -232,21 +243,22 @@ class Homotopy:
 
     def _refine(self):
         """Take off the rounding errors of many breakpoints, by the residual itself."""
-        if not self.order:
+        if not self.size:
             return
         self._place()
         problem = self.problem
         z = problem.design.dot(self.x).astype(np.float64)
         y = problem.y.astype(np.float64) - self.level
         c = self._pull(self.s * (y - z + (self.mean @ self.x if problem.fit_intercept else 0.0)))
-        wrong = self._part(c) - self.weight * self.signs * self._weights()
+        c = np.atleast_1d(self.host(c[self.active()]))
+        wrong = c - self.weight * self.signs * self._a[self.order]
         self.w0 = self.w0 + self._solve(wrong)
         self.npass += 2.0
 
     def _row(self, j):
         """Return column j of G, over X or from memory."""
-        if j not in self.slot:
-            m = len(self.slot)
+        if self.slot[j] < 0:
+            m = self.stored
             if m == self.G.shape[0]:
                 room = self.xp.empty((max(16, 2 * m), self.a.size))
                 room[:m] = self.G
@@ -256,28 +268,22 @@ class Homotopy:
             self.G[m] = self._pull(self.s * column[:, 0].astype(np.float64))
             if self.problem.fit_intercept:
                 self.G[m] -= self.total * self.mean[j] * self.mean
-            self.slot[j] = m
+            self.slot[j], self.stored = m, m + 1
             self.npass += 1.0
         return self.G[self.slot[j]]
 
     def _pull(self, r):
         return self.problem.design.rdot(r.astype(self.problem.dtype)).astype(np.float64)
 
-    def _part(self, v):
-        """Return the active entries on the host."""
-        return np.atleast_1d(self.host(v[self.active()])) if self.order else np.zeros(0)
-
-    def _weights(self):
-        return self._part(self.a)
-
     def _triangular(self, b):
-        from scipy.linalg import solve_triangular
+        from scipy.linalg.lapack import dtrtrs
 
         k = self.size
-        return solve_triangular(self.L[:k, :k], b, lower=True, check_finite=False)
+        return dtrtrs(self.L[:k, :k].T, b, lower=0, trans=1)[0]
 
     def _solve(self, b):
-        from scipy.linalg import cho_solve
+        """Solve with the Gram matrix of the active coefficients."""
+        from scipy.linalg.lapack import dpotrs
 
         k = self.size
-        return cho_solve((self.L[:k, :k], True), b, check_finite=False) if k else b
+        return dpotrs(self.L[:k, :k].T, b, lower=0)[0] if k else b

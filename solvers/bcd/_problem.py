@@ -485,6 +485,12 @@ def check_bounds(io, bounds, size):
 
 def check_step(glm):
     """Raise where a concave penalty outweighs the curvature of the loss."""
+    bounded = math.isfinite(losses.CURVATURE[type(glm.loss)])
+    if not bounded and glm.bound is not None and "ridge" not in glm.bound._fields:
+        raise ValueError(
+            f"`penalty` came as {glm.penalty!r} with a loss whose second derivative has no bound; "
+            "expected a convex one of solvers.penalties, or another loss"
+        )
     limits = {penalties.MCP: 0.0, penalties.SCAD: 1.0}
     base = limits.get(type(glm.penalty))
     if base is None:

@@ -6,13 +6,13 @@ solved by `l1qp`, and a line search on the predictions.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from .. import losses, penalties
 from .._core.backend import get_backend
 from .._core.result import Status
+from ._glm_point import Point
 from ._l1qp import Factor, l1qp
 from ._small_qp import face_step, has_slopes, penalised_qp
 
@@ -32,20 +32,12 @@ _ROUND, _FALL = 2e6, 0.01
 _HIDDEN = 16.0
 
 
-class Report(NamedTuple):
-    """How good a point is, as far as the solver knows."""
-
-    fun: float
-    value: float
-    gap: float
-
-
 def solve_losses(problem, watch, options):
     """Solve a `GLM` with one prediction per sample and a separable penalty; see `_engines`."""
     from ._driver import Answer
 
     x, c = options.x0 or problem.zeros()
-    point = _Losses(problem)
+    point = Point(problem)
     report = point.open(x, c)
     watch.npass += 2.0
     watch.used = {"partition": "variable", "selection": "gsq", "update": "prox_newton"}
@@ -65,160 +57,6 @@ def solve_losses(problem, watch, options):
         if work.separated():
             watch.run.end(Status.UNBOUNDED, "The classes can be separated: there is no minimiser.")
     return Answer(point.x, point.intercept())
-
-
-class _Losses:
-    """A point of the whole problem: `x`, `c`, predictions `z`, slopes `r`, gradient `g`."""
-
-    def __init__(self, problem):
-        self.problem, self.xp, self.be = problem, problem.xp, problem.be
-        self.penalty = problem.bound
-        self.elastic = "ridge" in self.penalty._fields
-        self.M = losses.CURVATURE[type(problem.loss)]
-        self.has_gap = self._has_gap()
-        self.unit = self.xp.ones_like(self.penalty[0])
-        if "alpha" in self.penalty._fields:
-            alpha = self.penalty.alpha
-            top = float(self.be.host(alpha.max())) or 1.0
-            self.unit = self.xp.where(alpha > 0.0, alpha / top, 1.0)
-        self.start, _ = problem.zeros()
-
-    def _has_gap(self):
-        """Tell whether slopes give a dual point."""
-        if not self.elastic or type(self.problem.loss) not in _FLOORS:
-            return False
-        alpha, ridge, lo, hi = self.penalty
-        held = (alpha > 0.0) | (ridge > 0.0)
-        boxed = (lo > -np.inf) & (hi < np.inf)
-        every, some = self.be.host((held | boxed).all(), held.any())
-        return every and some
-
-    def open(self, x, c):
-        """Go to a first point, and find what values are relative to."""
-        problem, host = self.problem, self.be.host
-        self._at(self.start, *self._cold())
-        # Gradient and curvatures of the cold start, in one pass.
-        s = problem.s.astype(np.float64)
-        square, _, g = problem.design.moments(s, self.r / s)
-        self.L = self.xp.where(square > 0.0, self.M * square, 0.0)
-        self.g = g.astype(problem.dtype)
-        self.scale_of_values = host(problem.loss_sum(self.z)) or 1.0
-        if self.has_gap:
-            self.scale = self.scale_of_values + host(problem.penalty_sum(self.start)) or 1.0
-        else:
-            self.scale = host(abs(self.g).max()) or 1.0
-        if host((x != self.start).any()):
-            self._at(x, c, problem.predict(x, c))
-            self.g = problem.design.rdot(self.r)
-        return self._measure()
-
-    def _cold(self):
-        problem, x = self.problem, self.start
-        c = problem.zeros()[1]
-        if self.be.host((x != 0).any()):
-            return c, problem.predict(x, c)
-        return c, self.xp.zeros(problem.y.shape, problem.dtype)
-
-    def move(self, x, work=None):
-        """Go to a point whose predictions `work` knows, and return its `Report`."""
-        self._at(x, work.c, work.z)
-        self.g = self.problem.design.rdot(self.r)
-        return self._measure()
-
-    def intercept(self):
-        """Return the intercept."""
-        return self.xp.asarray(self.c, self.problem.dtype)
-
-    def _at(self, x, c, z):
-        """Take a point, with the best intercept for it."""
-        problem = self.problem
-        shift = best_shift(problem, z) if problem.fit_intercept else 0.0
-        self.x, self.c, self.z = x, c + shift, z + shift if shift else z
-        self.r = problem.slopes(self.z)
-
-    def _measure(self):
-        problem, x, g = self.problem, self.x, self.g
-        self.violation = self._violations(x, g) / self.unit
-        worst, rz = self.be.host(self.violation.max(), self.r @ self.z)
-        self.worst, loss = worst, float(problem.loss_sum(self.z))
-        primal = loss + float(problem.penalty_sum(x))
-        if not self.has_gap:
-            return Report(primal, worst / self.scale, np.nan)
-        gap = primal - self._bound(rz, loss)
-        return Report(primal, max(gap, 0.0) / self.scale, gap)
-
-    def _violations(self, x, g):
-        out = self.xp.empty_like(g)
-        self.problem.kernels.distances(self.penalty, x, g, out)
-        if self.elastic:
-            return out
-        steps = self.xp.empty_like(g)
-        self.problem.kernels.prox_steps(self.penalty, x, g, self.L, steps)
-        return self.xp.maximum(out, self.L * abs(steps))
-
-    def _bound(self, rz, loss):
-        """Return a lower bound of the optimum.
-
-        Where the slopes v are scaled by k < 1, convexity bounds the conjugates of the losses:
-        ``phi*(k v) <= k phi*(v) + (1 - k) phi*(0)``, and ``phi*(v) = v z - phi(z)``.
-        """
-        xp, (alpha, ridge, lo, hi) = self.xp, self.penalty
-        linear = (ridge == 0.0) & (alpha > 0.0)
-        up = xp.where(linear & (hi == np.inf), -self.g, 0.0)
-        down = xp.where(linear & (lo == -np.inf), self.g, 0.0)
-        ratio = xp.maximum(up, down) / xp.where(alpha > 0.0, alpha, 1.0)
-        k = 1.0 / max(float(self.be.host(ratio.max())), 1.0)
-        least = _FLOORS[type(self.problem.loss)](self.problem)
-        return (1.0 - k) * least - k * (rz - loss) - self._conjugate(-k * self.g)
-
-    def _conjugate(self, t):
-        """Return ``sum_j sup_w t_j w - G_j(w)``, where it is finite."""
-        xp, (alpha, ridge, lo, hi) = self.xp, self.penalty
-        beyond = xp.sign(t) * xp.maximum(abs(t) - alpha, 0.0)
-        end = xp.where(beyond > 0.0, hi, xp.where(beyond < 0.0, lo, 0.0))
-        w = xp.where(ridge > 0.0, beyond / xp.where(ridge > 0.0, ridge, 1.0), end)
-        w = xp.clip(xp.where(xp.isfinite(w), w, 0.0), lo, hi)
-        return self.be.host((t * w - alpha * abs(w) - 0.5 * ridge * w * w).sum(dtype=np.float64))
-
-
-def _poisson_floor(problem):
-    xp, y = problem.xp, problem.y
-    each = y - y * xp.log(xp.where(y > 0.0, y, 1.0))
-    return float(problem.be.host((problem.s * each).sum()))
-
-
-# The infimum of the sum of losses over all predictions.
-_FLOORS = {
-    losses.Logistic: lambda problem: 0.0,
-    losses.Huber: lambda problem: 0.0,
-    losses.Squared: lambda problem: 0.0,
-    losses.SquaredHinge: lambda problem: 0.0,
-    losses.Poisson: _poisson_floor,
-}
-
-
-def best_shift(problem, z):
-    """Return the number that, added to all predictions, makes the losses least."""
-    be, xp = problem.be, problem.xp
-    low, high, shift = -math.inf, math.inf, 0.0
-    reach = max(1.0, float(be.host(abs(problem.y - z).max())))
-    for _ in range(200):
-        r = problem.slopes(z + xp.asarray(shift, z.dtype))
-        h = problem.curvatures(z + xp.asarray(shift, z.dtype))
-        g, size, bend = be.host(r.sum(dtype=np.float64), abs(r).sum(), h.sum(dtype=np.float64))
-        if abs(g) <= np.finfo(z.dtype).eps * size:
-            break
-        low, high = (low, shift) if g > 0.0 else (shift, high)
-        new = shift - (
-            min(max(g / bend, -reach), reach) if bend > 0.0 else math.copysign(reach, g)
-        )
-        reach *= 2.0
-        if not low < new < high:
-            new = 0.5 * (low + high)
-        if new in (shift, low, high):
-            break
-        shift = new
-    return shift
 
 
 class _NewtonSet:

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import penalties
 from .._core import threads
+from .._core.result import Status
 from ._l1qp import Factor, l1qp
 
 # A column whose variance is below this part of its square is a constant, up to rounding.
@@ -20,6 +21,10 @@ _CONSTANT = 1e-13
 _LEAST, _PASSES = 10, 2.0
 # A whole Gram matrix of so many products takes no longer than the rounds that it saves.
 _ALL = 1e8
+# Rounds without a new column or half the error after which rounding errors are in the way.
+_IDLE = 6
+# Relative jitter of Newton systems for coefficients in single precision.
+_JITTER_SINGLE = 1e-9
 # Below this size a problem in play is solved with one thread.
 _SMALL = 400
 
@@ -33,18 +38,25 @@ def solve_squares(problem, watch, options):
     watch.npass += passes
     watch.used = {"partition": "variable", "selection": "gsq", "update": "prox_newton"}
     if report.value <= watch.tol:
-        watch.record(x, squares.intercept(), iterations=0, **report._asdict())
+        watch.record(x, squares.intercept(x), iterations=0, **report._asdict())
+    best, idle = (report.value, squares.x), 0
     for _ in watch.run:
+        size = work.size
         work.grow()
         x, newton = work.solve(watch.tol)
         report = squares.move(x, work)
+        idle = idle + 1 if work.size == size and report.value > 0.5 * best[0] else 0
+        if not report.value >= best[0]:
+            best = report.value, x
         watch.n_newton += newton
         watch.n_blocks += 1
         watch.npass += 1.0 + 2.0 * work.size / problem.size
         watch.active_set = work.where
-        if watch.record(x, squares.intercept(), block=work.size, **report._asdict()):
+        if watch.record(x, squares.intercept(x), block=work.size, **report._asdict()):
             break
-    return Answer(squares.x, squares.intercept())
+        if idle == _IDLE:
+            watch.run.end(Status.STALLED)
+    return Answer(best[1], squares.intercept(best[1]))
 
 
 def _begin(problem, x):
@@ -142,12 +154,12 @@ class _Squares:
         if self.has_gap and self.top > 0.0:
             self.unit = xp.where(alpha > 0.0, alpha / self.top, 1.0)
 
-    def intercept(self):
-        """Return the best intercept."""
+    def intercept(self, x):
+        """Return the best intercept for coefficients."""
         problem = self.problem
         if not problem.fit_intercept:
             return problem.zeros()[1]
-        return self.xp.asarray(self.level - self.mean @ self.x, problem.dtype)
+        return self.xp.asarray(self.level - self.mean @ x, problem.dtype)
 
     def move(self, x, work=None):
         """Go to a point and return its `Report`; `work` knows the predictions."""
@@ -243,7 +255,9 @@ class _WorkingSet:
         self.sparse = squares.problem.design.sparse
         self.rows = self.xp.empty((0, n))
         self.G = np.empty((0, 0))
-        self.factor = Factor(self.G)
+        # Coefficients in single precision cannot follow what only tiny singular values see.
+        single = squares.problem.dtype == np.float32
+        self.factor = Factor(self.G, **({"jitter": _JITTER_SINGLE} if single else {}))
 
     def follow(self, squares):
         """Go on with another penalty."""

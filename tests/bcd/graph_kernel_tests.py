@@ -99,10 +99,11 @@ class GraphKernelTests:
         np.testing.assert_allclose(x, expected, rtol=0, atol=RTOL[dtype] * abs(expected).max())
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
-    def test_products_are_those_of_scipy(self, dtype):
+    @pytest.mark.parametrize("columns", [1, 3])
+    def test_products_are_those_of_scipy(self, dtype, columns):
         A = laplacian(random_graph(50, 90, 1)).astype(dtype)
-        X = np.random.default_rng(0).standard_normal((50, 3)).astype(dtype)
-        graph, out = self.graph(A), self.xp.empty((50, 3), dtype)
+        X = np.random.default_rng(0).standard_normal((50, columns)).astype(dtype)
+        graph, out = self.graph(A), self.xp.empty(X.shape, dtype)
         put = self.xp.asarray(A.data), self.xp.asarray(X)
         self.kernels.product(graph.ptr, graph.idx, *put, out)
         np.testing.assert_allclose(self.be.host(out), A @ X, rtol=0, atol=1e-5)

@@ -17,5 +17,5 @@ class TestNumbaKernels(GroupsKernelTests):
 
 
 @pytest.mark.skipif(_cuda_on_cpu.missing() is not None, reason=_cuda_on_cpu.missing() or "")
-def test_the_cuda_twins_pass_their_tests_on_the_stand_in():
+def test_the_cuda_twins_and_models_with_blocks_pass_their_tests_on_the_stand_in():
     run_with_standin(Path(__file__).parent / "groups_on_device.py")

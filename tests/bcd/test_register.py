@@ -200,3 +200,10 @@ def test_defaults_are_told_from_choices():
     assert is_default(*DEFAULT.values())
     for name, other in (("partition", np.arange(3)), ("block_size", 50), ("selection", "gs")):
         assert not is_default(**{**DEFAULT, name: other})
+
+
+def test_the_docs_of_minimize_name_every_rule():
+    text = bcd.minimize.__doc__
+    for table in (PARTITIONS, SELECTIONS, UPDATES):
+        for name in table:
+            assert f'"{name}"' in text, name

@@ -333,12 +333,20 @@ def _product_in_strips(where, ptr, idx, val, X, out):
 
 @kernel(fastmath=EXACT)
 def _product_of_rows(first, last, ptr, idx, val, X, out):
-    for c in range(X.shape[1]):
-        for i in range(first, last):
+    C = X.shape[1]
+    for i in range(first, last):
+        if C == 1:
             total = 0.0
             for k in range(ptr[i], ptr[i + 1]):
-                total += val[k] * X[idx[k], c]
-            out[i, c] = total
+                total += val[k] * X[idx[k], 0]
+            out[i, 0] = total
+            continue
+        # All columns side by side: the graph is read once.
+        for c in range(C):
+            out[i, c] = 0.0
+        for k in range(ptr[i], ptr[i + 1]):
+            for c in range(C):
+                out[i, c] += val[k] * X[idx[k], c]
 
 
 @kernel(fastmath=EXACT)
