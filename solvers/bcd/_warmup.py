@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import scipy.sparse as sp
 
-from .. import bcd
+from .. import bcd, penalties
 from .._core.result import ConvergenceWarning
 
 
@@ -40,6 +40,8 @@ def _models(X, y):
     bcd.svm_dual(X, two, 1.0, **few)
     for method in ("cd", "anderson"):
         bcd.lasso(X, y, 0.05, method=method, **few)
+    problem = bcd.Problem(X, y, penalty=penalties.L1(0.05))
+    bcd.minimize(problem, working_set=False, maxiter=3)
 
 
 def _quadratics(X, y):
