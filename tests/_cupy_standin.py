@@ -25,9 +25,9 @@ from _cuda_on_cpu import CpuRawModule, instances
 TESTS = Path(__file__).parent
 
 FUNCTIONS = """
-    abs add all any arange argmax argmin argpartition argsort array asarray ascontiguousarray broadcast_to
-    ceil clip concatenate copyto cumsum diag diff divide dot einsum empty empty_like exp
-    expand_dims expm1 eye floor full full_like isfinite isinf isnan ix_ linspace log log1p
+    abs add all any arange argmax argmin argpartition argsort array asarray
+    ascontiguousarray broadcast_to ceil clip concatenate copyto cumsum diag diff divide dot
+    einsum empty empty_like exp expand_dims expm1 eye floor full full_like isfinite isinf isnan ix_ linspace log log1p
     logical_and logical_not logical_or matmul max maximum mean median min minimum multiply
     nan_to_num negative ones ones_like outer partition power prod ptp ravel reciprocal repeat
     reshape rint searchsorted sign sort sqrt square stack subtract sum take take_along_axis

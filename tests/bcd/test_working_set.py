@@ -232,6 +232,14 @@ def test_a_path_shares_what_the_penalty_does_not_change(data, monkeypatch):
             assert_allclose(w, cold.x, atol=1e-4)
 
 
+@pytest.mark.parametrize("n", range(6, 42, 2))
+def test_columns_in_play_survive_any_growth_of_their_room(n):
+    # Room for n rows of length n once looked like a Gram matrix: in 4 of these 18 cases.
+    rng = np.random.default_rng(n)
+    X, y = rng.standard_normal((n, 20)), rng.standard_normal(n)
+    assert bcd.path(bcd.lasso, X, y, alphas=30, eps=1e-2).success
+
+
 def test_a_heavy_column_is_counted_before_its_products(rng):
     # A few features in every sample, many in hardly any: as in text.
     share = np.where(np.arange(400) < 100, 0.9, 0.005)
