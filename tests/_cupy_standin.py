@@ -25,13 +25,13 @@ from _cuda_on_cpu import CpuRawModule, instances
 TESTS = Path(__file__).parent
 
 FUNCTIONS = """
-    abs add all any arange argmax argmin argpartition argsort array asarray
-    ascontiguousarray broadcast_to ceil clip concatenate copyto cumsum diag diff divide dot
-    einsum empty empty_like exp expand_dims expm1 eye floor full full_like isfinite isinf isnan ix_ linspace log log1p
-    logical_and logical_not logical_or matmul max maximum mean median min minimum multiply
-    nan_to_num negative ones ones_like outer partition power prod ptp ravel reciprocal repeat
-    reshape rint searchsorted sign sort sqrt square stack subtract sum take take_along_axis
-    tanh tensordot tile trace transpose tril triu vdot where zeros zeros_like
+    abs add all any arange argmax argmin argpartition argsort array asarray ascontiguousarray
+    broadcast_to ceil clip concatenate copyto cumsum diag diff divide dot einsum empty
+    empty_like exp expand_dims expm1 eye floor full full_like isfinite isinf isnan ix_ linspace
+    log log1p logical_and logical_not logical_or matmul max maximum mean median min minimum
+    multiply nan_to_num negative ones ones_like outer partition power prod ptp ravel reciprocal
+    repeat reshape rint searchsorted sign sort sqrt square stack subtract sum take
+    take_along_axis tanh tensordot tile trace transpose tril triu vdot where zeros zeros_like
 """
 # These return as much as they find, so CuPy waits for the device to know how much.
 WAITING = "argwhere bincount flatnonzero nonzero unique"
