@@ -100,8 +100,9 @@ class Backend:
         """
         if self.name == "cupy":
             values = _from_device(self.xp, values)
-        values = tuple(v.item() if getattr(v, "shape", None) == () else v for v in values)
-        return values[0] if len(values) == 1 else values
+        if len(values) == 1:
+            return _plain(values[0])
+        return tuple(map(_plain, values))
 
 
 @cache
@@ -144,6 +145,10 @@ def _cupy():
             "check `nvidia-smi`, or pass NumPy arrays"
         )
     return cupy
+
+
+def _plain(value):
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def _from_device(cupy, values):

@@ -110,8 +110,7 @@ class Factor:
         numpy.ndarray, shape (k,), or None
             None where H is singular.
         """
-        removed = np.setdiff1d(self.base, face, assume_unique=True)
-        added = np.setdiff1d(face, self.base, assume_unique=True)
+        removed, added = _without(self.base, face), _without(face, self.base)
         changes = removed.size + added.size
         if not self.base.size or changes > max(_BORDER * self.base.size, 1):
             return self._anew(face, ridge, b)
@@ -175,6 +174,14 @@ class Factor:
         d[shared] = self._solve(z - u @ Y, True)[in_base[shared]]
         d[in_face] = u[:k]
         return d
+
+
+def _without(some, others):
+    """Return the members of one ascending set that another has not."""
+    if not others.size:
+        return some
+    place = np.minimum(np.searchsorted(others, some), others.size - 1)
+    return some[others[place] != some]
 
 
 def _face(penalty, w):
