@@ -1,19 +1,11 @@
 """A point of a model with a loss of one prediction per sample, and how good it is."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from .. import losses
-
-
-class Report(NamedTuple):
-    """How good a point is, as far as the solver knows."""
-
-    fun: float
-    value: float
-    gap: float
+from ._rounds import Report
 
 
 class Point:

@@ -14,6 +14,7 @@ from .._core.backend import get_backend
 from .._core.result import Status
 from ._glm_point import Point
 from ._l1qp import Factor, l1qp
+from ._rounds import work_in_rounds
 from ._small_qp import face_step, has_slopes, penalised_qp
 
 # Newton steps on one working set before the next look at all coefficients.
@@ -34,29 +35,11 @@ _HIDDEN = 16.0
 
 def solve_losses(problem, watch, options):
     """Solve a `GLM` with one prediction per sample and a separable penalty; see `_engines`."""
-    from ._driver import Answer
-
     x, c = options.x0 or problem.zeros()
     point = Point(problem)
     report = point.open(x, c)
     watch.npass += 2.0
-    watch.used = {"partition": "variable", "selection": "gsq", "update": "prox_newton"}
-    if report.value <= watch.tol:
-        watch.record(point.x, point.intercept(), iterations=0, **report._asdict())
-    work = _NewtonSet(point)
-    for _ in watch.run:
-        work.grow()
-        x, newton = work.solve(watch.tol)
-        report = point.move(x, work)
-        watch.n_newton += newton
-        watch.n_blocks += 1
-        watch.npass += 1.0 + work.passes
-        watch.active_set = work.where
-        if watch.record(x, point.intercept(), block=work.size, **report._asdict()):
-            break
-        if work.separated():
-            watch.run.end(Status.UNBOUNDED, "The classes can be separated: there is no minimiser.")
-    return Answer(point.x, point.intercept())
+    return work_in_rounds(point, _NewtonSet(point), report, watch)
 
 
 class _NewtonSet:
@@ -143,7 +126,7 @@ class _NewtonSet:
                 break
             self.passes += 3.0 * share
             newton += 1
-            if not self._step(g, worst, goal) or self.separated():
+            if not self._step(g, worst, goal) or self.dead_end(0):
                 break
         x = point.x.copy()
         x[where] = self.xp.asarray(self.w, x.dtype)
@@ -157,12 +140,14 @@ class _NewtonSet:
         inside = (lo > -np.inf) | (hi < np.inf)
         return inside.any(), (alpha == 0.0) & (ridge == 0.0) & ~inside
 
-    def separated(self):
-        """Tell whether larger coefficients are better for ever."""
+    def dead_end(self, idle):
+        """Return the end where larger coefficients are better for ever, else None."""
         problem = self.point.problem
         if not isinstance(problem.loss, losses.Logistic) or (~self.free & (self.w != 0.0)).any():
-            return False
-        return self.be.host((problem.y * self.z).min()) > 0.0
+            return None
+        if not self.be.host((problem.y * self.z).min()) > 0.0:
+            return None
+        return Status.UNBOUNDED, "The classes can be separated: there is no minimiser."
 
     def _goal(self, tol, worst):
         """Return the violation on the working set that is small enough for now."""

@@ -6,7 +6,6 @@ Gram matrix, and the problem restricted to it, solved by `l1qp`.
 
 import copy
 from contextlib import nullcontext
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from .. import penalties
 from .._core import threads
 from .._core.result import Status
 from ._l1qp import Factor, l1qp
+from ._rounds import Report, work_in_rounds
 
 # A column whose variance is below this part of its square is a constant, up to rounding.
 _CONSTANT = 1e-13
@@ -31,32 +31,10 @@ _SMALL = 400
 
 def solve_squares(problem, watch, options):
     """Solve a `GLM` with squared loss and an `ElasticBox`; an engine, see `_engines`."""
-    from ._driver import Answer
-
     x, _ = options.x0 or problem.zeros()
     squares, work, report, passes = _begin(problem, x)
     watch.npass += passes
-    watch.used = {"partition": "variable", "selection": "gsq", "update": "prox_newton"}
-    if report.value <= watch.tol:
-        watch.record(x, squares.intercept(x), iterations=0, **report._asdict())
-    best, idle = (report.value, squares.x), 0
-    for _ in watch.run:
-        size = work.size
-        work.grow()
-        x, newton = work.solve(watch.tol)
-        report = squares.move(x, work)
-        idle = idle + 1 if work.size == size and report.value > 0.5 * best[0] else 0
-        if not report.value >= best[0]:
-            best = report.value, x
-        watch.n_newton += newton
-        watch.n_blocks += 1
-        watch.npass += 1.0 + 2.0 * work.size / problem.size
-        watch.active_set = work.where
-        if watch.record(x, squares.intercept(x), block=work.size, **report._asdict()):
-            break
-        if idle == _IDLE:
-            watch.run.end(Status.STALLED)
-    return Answer(best[1], squares.intercept(best[1]))
+    return work_in_rounds(squares, work, report, watch)
 
 
 def _begin(problem, x):
@@ -76,14 +54,6 @@ def _begin(problem, x):
         work.expect(2.0 * squares.top - before.top)
         return squares, work, report, 0.0
     return squares, work, squares.move(x), 2.0
-
-
-class Report(NamedTuple):
-    """How good a point is, as far as the solver knows."""
-
-    fun: float
-    value: float
-    gap: float
 
 
 class _Squares:
@@ -154,12 +124,12 @@ class _Squares:
         if self.has_gap and self.top > 0.0:
             self.unit = xp.where(alpha > 0.0, alpha / self.top, 1.0)
 
-    def intercept(self, x):
-        """Return the best intercept for coefficients."""
+    def intercept(self):
+        """Return the best intercept."""
         problem = self.problem
         if not problem.fit_intercept:
             return problem.zeros()[1]
-        return self.xp.asarray(self.level - self.mean @ x, problem.dtype)
+        return self.xp.asarray(self.level - self.mean @ self.x, problem.dtype)
 
     def move(self, x, work=None):
         """Go to a point and return its `Report`; `work` knows the predictions."""
@@ -269,6 +239,15 @@ class _WorkingSet:
     def size(self):
         """Number of coefficients."""
         return self.where.size
+
+    @property
+    def passes(self):
+        """What a round costs besides the gradient, in passes over X."""
+        return 2.0 * self.size / self.squares.problem.size
+
+    def dead_end(self, idle):
+        """Return the end of rounds that bring nothing, None before."""
+        return (Status.STALLED,) if idle == _IDLE else None
 
     def grow(self):
         """Take in the coefficients that promise most, by the GS-q rule."""

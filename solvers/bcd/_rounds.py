@@ -1,0 +1,59 @@
+"""The loop that all solvers with working sets share."""
+
+from typing import NamedTuple
+
+
+class Report(NamedTuple):
+    """How good a point is, as far as the solver knows."""
+
+    fun: float
+    value: float
+    gap: float
+
+
+def work_in_rounds(point, work, report, watch):
+    """Solve on a growing set of coefficients until the whole problem is solved; return the best.
+
+    Parameters
+    ----------
+    point : object
+        Where the whole problem stands: ``move(x, work)`` goes to coefficients and returns a
+        `Report`, ``intercept()`` returns the intercept that belongs to them.
+    work : object
+        The coefficients in play, `where` and `size`: ``grow()`` takes in those that promise most,
+        ``solve(tol)`` returns the coefficients (p,) that are best and the number of Newton steps,
+        `passes` is what that cost, and ``dead_end(idle)`` returns (status, reason) once further
+        rounds are useless; `idle` rounds brought neither a coefficient nor half the error.
+    report : Report
+        How good the start is.
+    watch : Watch
+
+    Returns
+    -------
+    Answer
+    """
+    from ._driver import Answer
+
+    watch.used = {"partition": "variable", "selection": "gsq", "update": "prox_newton"}
+    best, answer, idle = report.value, Answer(point.x, point.intercept()), 0
+    if best <= watch.tol:
+        watch.record(*answer, iterations=0, **report._asdict())
+    for _ in watch.run:
+        size = work.size
+        work.grow()
+        x, newton = work.solve(watch.tol)
+        report = point.move(x, work)
+        now = Answer(point.x, point.intercept())
+        idle = idle + 1 if work.size == size and report.value > 0.5 * best else 0
+        if not report.value >= best:
+            best, answer = report.value, now
+        watch.n_newton += newton
+        watch.n_blocks += 1
+        watch.npass += 1.0 + work.passes
+        watch.active_set = work.where
+        if watch.record(*now, block=work.size, **report._asdict()):
+            break
+        end = work.dead_end(idle)
+        if end:
+            watch.run.end(*end)
+    return answer
