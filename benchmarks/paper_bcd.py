@@ -188,7 +188,7 @@ def gradient_steps(options):
     rules = [("sort", name) for name in ("random", "cyclic", "lipschitz", "gs", "gsl")]
     rules += [("variable", name) for name in ("random", "gs", "gsl", "gsd")]
     entries = grid(options.sizes, "gradient", rules)
-    what = "Gradient steps on A: fixed blocks by Lipschitz constants, and variable ones"
+    what = "Gradient steps on A: fixed and variable blocks"
     return compare(options, "4/8", what, least_squares(options.n, options.p), entries)
 
 

@@ -165,8 +165,9 @@ def read_options(
         "update": update,
     }
     rules = check_rules(problem, **asked)
-    if norm not in (1, 2):
-        raise ValueError(f"`norm` came as {norm!r}; expected 1 or 2")
+    norm = check_count(norm, "norm", minimum=1)
+    if norm > 2:
+        raise ValueError(f"`norm` came as {norm}; expected 1 or 2")
     if method == "auto" and not (working_set and is_default(**asked)):
         method = "bcd"
     maxiter = check_count(maxiter, "maxiter", allow_none=True)
