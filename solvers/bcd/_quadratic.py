@@ -208,7 +208,13 @@ def _solver(A, problem):
     except np.linalg.LinAlgError:
         pass
     values, vectors = xp.linalg.eigh(A)
-    kept = values > A.shape[0] * np.finfo(problem.dtype).eps * values[-1]
+    rounding = A.shape[0] * np.finfo(problem.dtype).eps * abs(values).max()
+    least = be.host(values[0])
+    if least < -1e3 * be.host(rounding):
+        raise ValueError(
+            f"`A` has the eigenvalue {least:.3g}; expected a positive semi-definite matrix"
+        )
+    kept = values > rounding
     inverse = xp.where(kept, 1.0 / xp.where(kept, values, 1.0), 0.0)
 
     def solve_with(v):

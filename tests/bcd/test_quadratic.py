@@ -152,3 +152,8 @@ def test_unknowns_without_curvature_go_to_their_bound(method, form):
     res = bcd.quadratic(form(A), b, bounds=(-1.0, 3.0), l1=0.5, method=method)
     assert res.success
     np.testing.assert_allclose(res.x, [0.5, 3.0, -1.0, 0.0, 0.25], atol=1e-7)
+
+
+def test_a_saddle_is_no_solution():
+    with pytest.raises(ValueError, match="`A` has the eigenvalue -1"):
+        bcd.quadratic(np.array([[1.0, 2.0], [2.0, 1.0]]), np.ones(2))
