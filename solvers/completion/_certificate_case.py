@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from .._core import threads
-from .._core.arrays import Ingest
 
 # Numbers gathered at a time, of each factor: these stay in the cache.
 _BLOCK = 1 << 15
@@ -196,36 +195,6 @@ def _orthonormal(be, A):
         return xp.linalg.qr(A)
     R = be.cholesky(gram).T
     return A @ be.linalg.solve_triangular(R, xp.eye(A.shape[1])), R
-
-
-def relative_error(U, s, V, L, R):
-    """Return ``|U diag(s) V^T - L R^T|_F / |L R^T|_F``, to full precision.
-
-    Parameters
-    ----------
-    U, s, V : array, shapes (m, k), (k,) and (n, k)
-        A matrix of low rank; `U` and `V` need not be orthonormal.
-    L, R : array, shapes (m, r) and (n, r)
-        The truth.
-
-    Returns
-    -------
-    float
-        Gram matrices, which are cheaper, would lose everything below 1e-8.
-    """
-    io = Ingest(dtype=np.float64, U=U, s=s, V=V, L=L, R=R)
-    xp = io.xp
-    with io.device:
-        left, right = (
-            xp.concatenate([io["U"] * io["s"], -io["L"]], axis=1),
-            xp.concatenate([io["V"], io["R"]], axis=1),
-        )
-        error, size = (
-            xp.linalg.norm(xp.linalg.qr(A, mode="r") @ xp.linalg.qr(B, mode="r").T)
-            for A, B in ((left, right), (io["L"], io["R"]))
-        )
-        error, size = io.be.host(error, size)
-    return error / size if size else error
 
 
 def _rows(be, S, first, last):
