@@ -150,15 +150,16 @@ class Case:
         """Return the gradient by the coefficients (N,) that slopes v (n,) or (n, C) make."""
         return self.data.pull(self.weigh(v)).reshape(-1)
 
-    def pull_both(self, v, other):
-        """Return `pull` of two slopes, in one pass over X."""
-        if v is other:
-            g = self.pull(v)
-            return g, g
-        v, other = (self.weigh(part).reshape(v.shape[0], -1) for part in (v, other))
-        G = self.data.pull(self.xp.concatenate([v, other], axis=1))
-        half = v.shape[1]
-        return G[:, :half].reshape(-1), G[:, half:].reshape(-1)
+    def pull_all(self, slopes):
+        """Return `pull` of each of several slopes, in one pass over X."""
+        distinct = list({id(v): v for v in slopes}.values())
+        if len(distinct) == 1:
+            return [self.pull(distinct[0])] * len(slopes)
+        weighed = [self.weigh(v).reshape(v.shape[0], -1) for v in distinct]
+        G = self.data.pull(self.xp.concatenate(weighed, axis=1))
+        width = weighed[0].shape[1]
+        found = {id(v): G[:, k * width : (k + 1) * width] for k, v in enumerate(distinct)}
+        return [found[id(v)].reshape(-1) for v in slopes]
 
     def dual_slopes(self, point):
         """Return slopes that an intercept and unpenalised columns allow."""
@@ -210,17 +211,43 @@ class Case:
 class Point:
     """An answer: predictions, slopes, objective."""
 
-    def __init__(self, case, w, c):
+    def __init__(self, case, w, c, z=None):
         self.w, self.c = w, c
-        self.z = case.data.predict(w, c)
+        self.z = case.data.predict(w, c) if z is None else z
         self.v = case.loss.slope(self.z)
         penalty = case.host(case.penalty.value(w))
         self.primal = case.loss.sum(case.loss.value(self.z)) + float(penalty)
 
 
+def judge_together(problems, answers, *, tol):
+    """Return certificates for problems that differ in the weight of their penalty alone.
+
+    They share the passes over X: many products with vectors become two with matrices.
+    """
+    cases = [Case(problem) for problem in problems]
+    if not all(case.dual for case in cases):
+        return [judge(p, *answer, tol=tol) for p, answer in zip(problems, answers, strict=True)]
+    first, xp = cases[0], cases[0].xp
+    ws = [x.astype(np.float64) for x, _ in answers]
+    columns = [w.reshape(first.data.shape[0], -1) for w in ws]
+    Z, width = first.data.times(xp.concatenate(columns, axis=1)), columns[0].shape[1]
+    points = []
+    for k, (case, w, (_, c)) in enumerate(zip(cases, ws, answers, strict=True)):
+        z = xp.ascontiguousarray(Z[:, k * width : (k + 1) * width])
+        z = (z if first.problem.multinomial else z[:, 0]) + xp.asarray(c, dtype=np.float64)
+        points.append(Point(case, w, c, z))
+    duals = [case.dual_slopes(point) for case, point in zip(cases, points, strict=True)]
+    pulled = first.pull_all([point.v for point in points] + duals)
+    rows = zip(cases, points, duals, pulled[: len(cases)], pulled[len(cases) :], strict=True)
+    return [_gap_of(*row, tol) for row in rows]
+
+
 def _judge_gap(case, point, tol):
     v = case.dual_slopes(point)
-    g, g_dual = case.pull_both(point.v, v)
+    return _gap_of(case, point, v, *case.pull_all([point.v, v]), tol)
+
+
+def _gap_of(case, point, v, g, g_dual, tol):
     primal, dual = point.primal, case.bound(v, g_dual)
     gap, scale = primal - dual, _scale(case)
     kkt, worst = case.penalty.worst(point.w, g)
@@ -239,7 +266,7 @@ def _judge_gap(case, point, tol):
 def _judge_kkt(case, point, tol):
     start, zero = case.penalty.start, case.xp.zeros(())
     start = case.at(start, case.best_intercept(case.data.predict(start, zero)))
-    g, g_start = case.pull_both(point.v, start.v)
+    g, g_start = case.pull_all([point.v, start.v])
     unit = case.host(abs(g_start).max()) or 1.0
     kkt, worst = case.penalty.worst(point.w, g)
     if case.fit_intercept:

@@ -41,21 +41,24 @@ class Data:
 
     def predict(self, w, c):
         """Return ``X w + c`` for coefficients (N,)."""
-        xp, W = self.xp, w.reshape(self.shape)
+        return self.times(w.reshape(self.shape)) + c
+
+    def times(self, W):
+        """Return ``X W``, W (p,) or (p, m), most of whose rows may be zero."""
+        xp, p = self.xp, self.X.shape[1]
         used = xp.flatnonzero(W.any(axis=1) if W.ndim == 2 else W)
-        p = self.X.shape[1]
         if self.sparse and used.size and self.X.nnz < _BLOCK:
-            return self.X @ W + c
+            return self.X @ W
         share = _FEW if self.sparse or self.X.flags.f_contiguous else _VERY_FEW
         if used.size > share * p:
-            return multiply(xp, self.X, W, self.sparse) + c
-        z = xp.zeros((self.X.shape[0], *self.shape[1:]))
+            return multiply(xp, self.X, W, self.sparse)
+        z = xp.zeros((self.X.shape[0], *W.shape[1:]))
         # Sparse columns are gathered at once: what they hold is small.
         width = p if self.sparse else max(_BLOCK // self.X.shape[0], 1)
         for k in range(0, used.size, width):
             some = used[k : k + width]
             z += self.X[:, some] @ W[some]
-        return z + c
+        return z
 
     def pull(self, r):
         """Return ``X^T r``, r (n,) or (n, m)."""

@@ -14,7 +14,7 @@ from .._core.certificate import Certificate
 from .._core.monitor import Monitor
 from .._core.result import Status
 from .._core.validation import check_count, check_positive, describe
-from ._certificate import judge
+from ._certificate import judge, judge_together
 from ._certificate_threshold import threshold
 from ._driver import Answer, certified, check_start, posed, read_options
 from ._engines import ENGINES
@@ -34,6 +34,8 @@ FRONTS = (
 )
 # What a penalty weight does not change, and is not computed anew.
 _SHARED = ("moments", "lipschitz")
+# Answers that are judged together, at most, and the numbers that their certificates may take.
+_TOGETHER, _NUMBERS = 25, 10**7
 
 
 def path(fun, X, y, *, alphas=None, eps=1e-3, **kw):
@@ -103,7 +105,10 @@ def path(fun, X, y, *, alphas=None, eps=1e-3, **kw):
         if len(points) < len(alphas) and run.status is None:
             limits = {**books, "callback": None, "progress": False, "history": False}
             rest = alphas[len(points) :]
-            points += _by_warm_starts(unit, rest, run, name, limits, options, engine)
+            # Whoever looks on wants to see each weight when it is done.
+            watched = books["callback"] or books["progress"] or books["time_limit"]
+            many = 1 if watched else _together(unit)
+            points += _by_warm_starts(unit, rest, run, name, limits, options, engine, many)
         return _finished(unit, alphas, points, run)
 
 
@@ -117,21 +122,54 @@ class Point(NamedTuple):
     status: Any
 
 
-def _by_warm_starts(unit, alphas, run, name, limits, options, engine):
-    """Solve for one weight after the other; return a `Point` for each there was time for."""
+def _together(unit):
+    """Return how many answers are judged at once."""
+    size = sum(unit.design.shape) * unit.n_classes
+    return max(1, min(_TOGETHER, _NUMBERS // size))
+
+
+def _by_warm_starts(unit, alphas, run, name, limits, options, engine, many):
+    """Solve for one weight after the other; return a `Point` for each there was time for.
+
+    Answers are judged after every `many`.
+    """
     points: list[Point] = []
     unit = replace(unit, memory={})
-    for alpha in alphas:
+    for k in range(0, len(alphas), many):
         if limits["time_limit"] is not None:
             limits = {**limits, "time_limit": max(limits["time_limit"] - run.seconds, 1e-9)}
-        inner = Monitor(name, "value", be=unit.be, **limits)
-        problem = at(unit, alpha)
-        answer, certificate = certified(Watch(problem, inner, options), options, engine)
-        points.append(Point(*answer, certificate, inner.nit, inner.status))
-        options = replace(options, x0=answer)
-        if _recorded(unit, run, alpha, points[-1]):
-            break
+        found, options = _solved(unit, alphas[k : k + many], name, limits, options, engine)
+        for alpha, point in zip(alphas[k:], found, strict=False):
+            points.append(point)
+            if _recorded(unit, run, alpha, point):
+                return points
     return points
+
+
+def _solved(unit, alphas, name, limits, options, engine):
+    """Solve for some weights and judge the answers together; return points, and options.
+
+    The options have the last answer as the start.
+    """
+    watches, answers = [], []
+    for alpha in alphas:
+        inner = Monitor(name, "value", be=unit.be, **limits)
+        watches.append(Watch(at(unit, alpha), inner, options))
+        answers.append(engine(watches[-1].problem, watches[-1], options))
+        options = replace(options, x0=answers[-1])
+    problems = [watch.problem for watch in watches]
+    certificates = judge_together(problems, answers, tol=options.tol)
+    points = []
+    for watch, answer, certificate in zip(watches, answers, certificates, strict=True):
+        best = answer, certificate
+        if not certificate.holds and watch.run.status in (None, Status.CONVERGED):
+            # The solver's own measure met the goal, but not quite the certificate.
+            sound = all(unit.be.host(*(unit.xp.isfinite(part).all() for part in answer)))
+            again = replace(options, x0=answer if sound else None)
+            watch.run.status, watch.tol = None, 0.1 * watch.tol
+            best = certified(watch, again, engine)
+        points.append(Point(*best[0], best[1], watch.run.nit, watch.run.status))
+    return points, replace(options, x0=Answer(points[-1].x, points[-1].c))
 
 
 def _by_breakpoints(unit, alphas, eps, run, options):

@@ -9,6 +9,7 @@ import sklearn.linear_model
 
 import solvers
 from solvers import bcd, penalties
+from solvers.bcd._certificate import judge_together
 from tests.bcd import oracles
 
 
@@ -279,3 +280,38 @@ def test_wrong_arguments_are_named(rng, change, kind, name):
     arguments = {"fun": bcd.lasso, "X": X, "y": y, **change}
     with pytest.raises(kind, match=f"^`{name}`"):
         bcd.path(**arguments)
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("datafit", ["quadratic", "logistic", "multinomial"])
+def test_answers_judged_together_get_the_certificates_they_get_alone(rng, datafit, fit_intercept):
+    X = rng.standard_normal((25, 6))
+    z = X[:, 0] - X[:, 1] + 0.3 * rng.standard_normal(25)
+    y = {"quadratic": z, "logistic": np.sign(z), "multinomial": np.digitize(z, [-0.5, 0.5])}
+    problems = [
+        bcd.Problem(
+            X, y[datafit], datafit=datafit, penalty=penalties.L1(a), fit_intercept=fit_intercept
+        )
+        for a in (0.3, 0.1, 0.03)
+    ]
+    points = [rng.standard_normal(p.model.shape) for p in problems]
+    intercepts = [rng.standard_normal(p.model.zeros()[1].shape) * fit_intercept for p in problems]
+    found = judge_together(
+        [p.model for p in problems],
+        [(w.reshape(-1), c) for w, c in zip(points, intercepts, strict=True)],
+        tol=1e-8,
+    )
+    for problem, w, c, certificate in zip(problems, points, intercepts, found, strict=True):
+        alone = bcd.certify(problem, w, intercept=c if fit_intercept else None)
+        assert certificate.value == pytest.approx(alone.value, rel=1e-12)
+        assert certificate.details == pytest.approx(alone.details, rel=1e-10, abs=1e-12)
+
+
+def test_a_path_whose_answers_are_judged_together_is_that_of_one_by_one(rng):
+    X, y = rng.standard_normal((30, 12)), rng.standard_normal(30)
+    seen = []
+    one = bcd.path(bcd.lasso, X, y, alphas=30, callback=lambda state: seen.append(state.alpha))
+    many = bcd.path(bcd.lasso, X, y, alphas=30)
+    assert len(seen) == 30
+    np.testing.assert_allclose(many.coefs, one.coefs, atol=1e-12)
+    np.testing.assert_allclose(many.gaps, one.gaps, atol=1e-14)
