@@ -55,7 +55,9 @@ def test_a_source_compiles_without_warnings_or_spills(nvrtc, path, architecture)
     assert verdict == 0, log
     assert "warning" not in log, log
     spills = re.findall(r"(\d+) bytes spill stores", log)
-    assert spills == ["0"] * len(instances(code)), log
+    # Functions that a kernel calls, such as pow, have a line of their own.
+    assert len(spills) >= len(instances(code)), log
+    assert set(spills) <= {"0"}, log
 
 
 @pytest.mark.parametrize(
