@@ -271,7 +271,12 @@ class Monitor:
             self._rows.append(row)
 
     def _table(self) -> dict[str, np.ndarray]:
-        """Return the history as columns; a series that a row lacks is NaN there."""
+        """Return the history as columns; a series that a row lacks is NaN there.
+
+        There are none where the caller wanted no history.
+        """
+        if not self._stride:
+            return {}
         rows = self._rows
         if rows and rows[-1] is not self._last_row:
             rows.append(self._last_row)

@@ -46,7 +46,7 @@ def plot_convergence(
         raise ValueError(f"`x` came as {x!r}; expected one of {', '.join(map(repr, _LABELS))}")
     runs = {results.method: results} if isinstance(results, Result) else results
     for label, run in runs.items():
-        if run.nit and not len(run.history["nit"]):
+        if not run.history:
             raise ValueError(f"`{label}` came without a history; expected a run with history=True")
     try:
         import matplotlib.pyplot as plt

@@ -215,7 +215,7 @@ def test_history_is_a_table_in_which_missing_entries_are_nan():
 
 @pytest.mark.parametrize(
     ("history", "kept"),
-    [(True, range(1, 11)), (1, range(1, 11)), (3, [1, 4, 7, 10]), (4, [1, 5, 9, 10]), (False, [])],
+    [(True, range(1, 11)), (1, range(1, 11)), (3, [1, 4, 7, 10]), (4, [1, 5, 9, 10])],
 )
 def test_history_keeps_every_so_many_rows_and_the_last(history, kept):
     mon = monitor(history=history)
@@ -224,6 +224,12 @@ def test_history_keeps_every_so_many_rows_and_the_last(history, kept):
     np.testing.assert_array_equal(table["nit"], kept)
     assert {len(column) for column in table.values()} == {len(kept)}
     assert table["nit"].dtype == np.int64
+
+
+def test_without_a_history_there_is_no_table():
+    mon = monitor(history=False)
+    halve(mon)
+    assert finish(mon, 0.0).history == {}
 
 
 def test_a_run_of_no_iterations_has_an_empty_table():

@@ -457,7 +457,7 @@ def test_history_has_a_row_for_every_pass_or_none(rng):
     res = ot.sinkhorn_newton(*data, reg=1e-3)
     assert len(res.history["nit"]) == res.nit
     assert set(res.history) == {"nit", "seconds", "marginal_error", "fun", "reg", "running"}
-    assert len(ot.sinkhorn_newton(*data, reg=1e-3, history=False).history["nit"]) <= 1
+    assert ot.sinkhorn_newton(*data, reg=1e-3, history=False).history == {}
 
 
 def test_progress_is_shown_on_request_only(rng, capfd):

@@ -669,7 +669,7 @@ def test_history_has_a_row_for_every_pass_or_every_few(hard):
     some = ot.sinkhorn_newton(*hard, reg=1e-3, history=3)
     assert set(some.history["nit"]) == {*range(1, full.nit + 1, 3), full.nit}
     none = ot.sinkhorn_newton(*hard, reg=1e-3, history=False)
-    assert none.history["nit"].size <= 1
+    assert none.history == {}
     np.testing.assert_array_equal(none.f, full.f)
 
 
