@@ -30,8 +30,34 @@ DATAFITS = {
 _TWO_CLASSES = (losses.Logistic, losses.SquaredHinge)
 
 
+class Posed:
+    """What all problems of the family say of their arrays; `io` is the caller's door."""
+
+    io: Any
+
+    @property
+    def be(self):
+        """Back end of the arrays."""
+        return self.io.be
+
+    @property
+    def xp(self):
+        """The array module."""
+        return self.io.xp
+
+    @property
+    def dtype(self):
+        """Precision of the unknowns."""
+        return self.io.dtype
+
+    @property
+    def kernels(self):
+        """The kernels for these arrays."""
+        return self.be.kernels("solvers.bcd")
+
+
 @dataclass(frozen=True)
-class GLM:
+class GLM(Posed):
     """A loss of linear predictions with a penalty.
 
     Attributes
@@ -77,21 +103,6 @@ class GLM:
     quadratic = False
 
     @property
-    def be(self):
-        """Back end of the arrays."""
-        return self.io.be
-
-    @property
-    def xp(self):
-        """The array module."""
-        return self.io.xp
-
-    @property
-    def dtype(self):
-        """Precision of the unknowns."""
-        return self.io.dtype
-
-    @property
     def n_classes(self):
         """C for multinomial problems, else 1."""
         return len(self.classes) if isinstance(self.loss, losses.Multinomial) else 1
@@ -130,11 +141,6 @@ class GLM:
     def moments(self):
         """Weighted sums of squares, entries and products with y, of each column, in float64."""
         return self.design.moments(self.s.astype(np.float64), self.y.astype(np.float64))
-
-    @property
-    def kernels(self):
-        """The kernels for these arrays."""
-        return self.be.kernels("solvers.bcd")
 
     @cached_property
     def lipschitz(self):
@@ -201,7 +207,7 @@ class GLM:
 
 
 @dataclass(frozen=True)
-class Quadratic:
+class Quadratic(Posed):
     """A quadratic with a symmetric, positive semi-definite A, and a penalty.
 
     Attributes
@@ -226,21 +232,6 @@ class Quadratic:
     convex = True
 
     @property
-    def be(self):
-        """Back end of the arrays."""
-        return self.io.be
-
-    @property
-    def xp(self):
-        """The array module."""
-        return self.io.xp
-
-    @property
-    def dtype(self):
-        """Precision of the unknowns."""
-        return self.io.dtype
-
-    @property
     def shape(self):
         """(N,)."""
         return self.b.shape
@@ -254,11 +245,6 @@ class Quadratic:
     def sparse(self):
         """Whether A is sparse."""
         return is_sparse(self.A)
-
-    @property
-    def kernels(self):
-        """The kernels for these arrays."""
-        return self.be.kernels("solvers.bcd")
 
     @cached_property
     def bound(self):

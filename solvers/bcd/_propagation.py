@@ -15,6 +15,7 @@ import numpy as np
 from .._core.arrays import is_sparse
 from .._core.validation import check_array, check_choice, check_memory, describe
 from ._design import read_design
+from ._problem import Posed
 from .rules._forest import Graph
 
 # Entries of A times columns below which a kernel is not worth compiling.
@@ -22,7 +23,7 @@ _LARGE = 10**6
 
 
 @dataclass(frozen=True)
-class Propagation:
+class Propagation(Posed):
     """Checked arguments of `label_propagation`.
 
     Attributes
@@ -59,21 +60,6 @@ class Propagation:
     alpha: Any
     bounds: Any
     classes: Any
-
-    @property
-    def be(self):
-        """Back end of the arrays."""
-        return self.io.be
-
-    @property
-    def xp(self):
-        """The array module."""
-        return self.io.xp
-
-    @property
-    def dtype(self):
-        """Precision of the values."""
-        return self.io.dtype
 
     @property
     def unit_of_energy(self):
