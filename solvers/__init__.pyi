@@ -1,5 +1,6 @@
 from . import bcd as bcd
 from . import completion as completion
+from . import constrained as constrained
 from . import datasets as datasets
 from . import losses as losses
 from . import ot as ot

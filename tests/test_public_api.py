@@ -17,6 +17,7 @@ TOP_LEVEL = {
     "Status",
     "bcd",
     "completion",
+    "constrained",
     "datasets",
     "losses",
     "ot",

@@ -1,0 +1,139 @@
+"""From a posed program to a result: checks of options, the run, certificate and report."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._core import threads
+from .._core.monitor import Monitor
+from .._core.random import check_rng
+from .._core.result import Status
+from .._core.validation import (
+    check_callable,
+    check_choice,
+    check_count,
+    check_flag,
+    check_flag_or_stride,
+    check_positive,
+    check_threads,
+    check_time_limit,
+)
+from ._certificate import judge
+from ._engines import ENGINES
+from ._problem import Answer, Standard
+from ._result import ConstrainedResult
+from ._watch import Watch
+from .inner import INNERS
+
+_GLOBALIZATIONS = ("auto", "eal", "filter")
+_ACCURACIES = ("adaptive", "paper")
+_SCALINGS = ("gradient", None)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller may ask of a solver, checked."""
+
+    method: str
+    inner: str
+    sketch: str | None
+    block_size: int | None
+    globalization: str
+    accuracy: str
+    theta: float | str
+    eta: tuple[float, float]
+    tol: float
+    tol_inner: float | None
+    maxiter_inner: int | None
+    preconditioner: Any
+    rng: np.random.Generator
+    deadline: Any
+
+
+def solve(
+    name, program, x, *, lam0=None, method="eal-newton", inner="auto", sketch=None,
+    block_size=None, globalization="auto", accuracy="adaptive", theta="superlinear", tol=1e-8,
+    maxiter=500, tol_inner=None, maxiter_inner=None, time_limit=None, eta=(10.0, 1e-5),
+    scaling="gradient", preconditioner=None, rng=None, callback=None, progress=False,
+    history=True, n_threads=None,
+):  # fmt: skip
+    """Check the options of a call, solve the program and return the result."""
+    tol = check_positive(tol, "tol")
+    check_choice(method, "method", tuple(ENGINES))
+    run_options = {
+        "tol": tol,
+        "maxiter": check_count(maxiter, "maxiter"),
+        "time_limit": check_time_limit(time_limit),
+        "callback": check_callable(callback, "callback"),
+        "progress": check_flag(progress, "progress"),
+        "history": check_flag_or_stride(history, "history"),
+    }
+    run = Monitor(name, "kkt", **run_options)
+    options = Options(
+        method=method,
+        inner=check_choice(inner, "inner", tuple(INNERS)),
+        sketch=sketch,
+        block_size=check_count(block_size, "block_size", minimum=1, allow_none=True),
+        globalization=check_choice(globalization, "globalization", _GLOBALIZATIONS),
+        accuracy=check_choice(accuracy, "accuracy", _ACCURACIES),
+        theta=theta,
+        eta=tuple(check_positive(e, "eta") for e in eta),
+        tol=tol,
+        tol_inner=check_positive(tol_inner, "tol_inner", allow_none=True),
+        maxiter_inner=check_count(maxiter_inner, "maxiter_inner", minimum=1, allow_none=True),
+        preconditioner=check_callable(preconditioner, "preconditioner"),
+        rng=check_rng(rng),
+        deadline=lambda: run.late,
+    )
+    check_choice(scaling, "scaling", _SCALINGS)
+    io = program.io
+    with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
+        standard = Standard(program, x, scaling)
+        watch = Watch(standard, run, tol)
+        start = _start(standard, x, lam0)
+        answer = ENGINES[method](standard, watch, options, start)
+        if run.status not in (None, Status.CONVERGED) and watch.best is not None:
+            answer = watch.best
+        return _finished(program, standard, answer, watch, options)
+
+
+def _start(standard, x, lam0):
+    """Return the start, with least-squares multipliers where the caller has none."""
+    xp = standard.xp
+    z, lam = standard.start(x, lam0)
+    if lam is None:
+        point = standard.point(z)
+        lam = xp.linalg.lstsq(point.G.T, -point.g, rcond=None)[0] if standard.m else point.c
+        if standard.m and standard.be.host(abs(lam).max()) > 1e3:
+            lam = xp.zeros(standard.m)
+    return Answer(z, lam, xp.zeros(standard.n))
+
+
+def _finished(program, standard, answer, watch, options):
+    io, counts = program.io, program.counts
+    x, lam, bound = standard.theirs(answer)
+    seen = {k: v for k, v in vars(counts).items() if k != "seconds"}
+    certificate = judge(program, x, lam, tol=options.tol)
+    return watch.run.finish(
+        ConstrainedResult,
+        certificate,
+        x=io.out(x),
+        fun=program.fun(x),
+        jac=io.out(program.grad(x)),
+        lam=io.out(lam),
+        v=[io.out(lam[part]) for part in program.parts],
+        bound_lam=io.out(bound),
+        kkt=certificate.value,
+        stationarity=certificate.details["stationarity"],
+        constr_violation=certificate.details["violation"],
+        complementarity=certificate.details["complementarity"],
+        kkt_floor=certificate.details["kkt_floor"],
+        **seen,
+        callback_seconds=counts.seconds,
+        ninner=watch.ninner,
+        inner=watch.inner,
+        globalization_used=watch.globalization,
+        eta=watch.eta,
+        second_order=None,
+    )

@@ -1,0 +1,17 @@
+"""The solvers behind `method`: ``engine(problem, watch, options, start)`` returns an `Answer`."""
+
+from importlib import import_module
+
+
+def _later(module, name):
+    """Return a solver whose module is imported when it first runs."""
+
+    def run(problem, watch, options, start):
+        return getattr(import_module(module, __package__), name)(problem, watch, options, start)
+
+    return run
+
+
+ENGINES = {
+    "eal-newton": _later("._eal", "solve_eal"),
+}

@@ -1,0 +1,112 @@
+"""The three kinds of matrices that callers hand in, and the little algebra that solvers need.
+
+A matrix is a dense array, a compressed sparse row array, or an `Operator`. All take ``A @ v`` and
+``A.T @ v``.
+"""
+
+import itertools
+
+import numpy as np
+
+from .._core.arrays import is_sparse
+
+
+class Operator:
+    """A linear map that is known by its products alone.
+
+    Parameters
+    ----------
+    shape : (int, int)
+    dot, rdot : callable
+        Products of the map and of its transpose with a vector.
+    """
+
+    def __init__(self, shape, dot, rdot):
+        self.shape, self._dot, self._rdot = tuple(shape), dot, rdot
+
+    def __matmul__(self, v):
+        return self._dot(v)
+
+    @property
+    def T(self):  # noqa: N802 (as arrays have it)
+        return Operator(self.shape[::-1], self._rdot, self._dot)
+
+
+def is_operator(A):
+    """Tell whether a matrix has no entries to look at."""
+    return isinstance(A, Operator)
+
+
+def is_dense(A):
+    """Tell whether a matrix is a dense array."""
+    return not is_operator(A) and not is_sparse(A)
+
+
+def add(A, B, *, be):
+    """Return ``A + B`` in the more general of both forms; operators give an operator."""
+    if is_operator(A) or is_operator(B):
+        return Operator(A.shape, lambda v: A @ v + B @ v, lambda v: A.T @ v + B.T @ v)
+    if is_sparse(A) and is_sparse(B):
+        return (A + B).tocsr()
+    return to_dense(A, be=be) + to_dense(B, be=be)
+
+
+def add_diagonal(A, d, *, be):
+    """Return ``A + diag(d)`` for a vector d."""
+    if is_operator(A):
+        return Operator(A.shape, lambda v: A @ v + d * v, lambda v: A.T @ v + d * v)
+    if is_sparse(A):
+        return (A + be.sparse.diags(d)).tocsr()
+    out = A.copy()
+    out[be.xp.arange(len(d)), be.xp.arange(len(d))] += d
+    return out
+
+
+def scaled(A, rows, *, be):
+    """Return ``diag(rows) A``; `rows` may be a number."""
+    if is_operator(A):
+        return Operator(A.shape, lambda v: rows * (A @ v), lambda v: A.T @ (rows * v))
+    if is_sparse(A):
+        return (be.sparse.diags(rows) @ A).tocsr() if np.ndim(rows) else A * rows
+    return A * (rows[:, None] if np.ndim(rows) else rows)
+
+
+def columns(A, picked, *, be):
+    """Return the picked columns of a matrix."""
+    if not is_operator(A):
+        return A[:, picked]
+
+    def spread(v):
+        out = be.xp.zeros(A.shape[1], v.dtype)
+        out[picked] = v
+        return out
+
+    shape = A.shape[0], len(picked)
+    return Operator(shape, lambda v: A @ spread(v), lambda v: (A.T @ v)[picked])
+
+
+def stacked(parts, n, *, be):
+    """Return matrices of n columns below each other."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return be.xp.zeros((0, n))
+    if any(map(is_operator, parts)):
+        ends = np.cumsum([0, *(A.shape[0] for A in parts)])
+        cuts = [slice(*pair) for pair in itertools.pairwise(ends)]
+        return Operator(
+            (int(ends[-1]), n),
+            lambda v: be.xp.concatenate([A @ v for A in parts]),
+            lambda v: sum(A.T @ v[cut] for A, cut in zip(parts, cuts, strict=True)),
+        )
+    if any(map(is_sparse, parts)):
+        return be.sparse.vstack([be.sparse.csr_matrix(A) for A in parts]).tocsr()
+    return be.xp.concatenate(parts)
+
+
+def to_dense(A, *, be):
+    """Return a matrix as a dense array; operators are multiplied by the unit vectors."""
+    if is_operator(A):
+        eye = be.xp.eye(A.shape[1])
+        return be.xp.stack([A @ e for e in eye], axis=1)
+    return A.toarray() if is_sparse(A) else A

@@ -1,0 +1,270 @@
+"""The problem that solvers see: equalities and bounds only, scaled, each point evaluated once."""
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._core.arrays import is_sparse
+from ._matrices import Operator, columns, is_operator, scaled, stacked, to_dense
+
+# Gradients longer than this are scaled down to it.
+_LONG, _SMALLEST = 100.0, 1e-8
+
+
+class Answer(NamedTuple):
+    """Where a solver ended: unknowns (n,), multipliers of rows (m,) and of bounds (n,).
+
+    A bound's multiplier is at most 0 at a lower and at least 0 at an upper bound.
+    """
+
+    z: Any
+    lam: Any
+    bound: Any
+
+
+class Residual(NamedTuple):
+    """What is left of the optimality conditions, in the caller's unit, as floats."""
+
+    stationarity: float
+    violation: float
+    complementarity: float
+
+    @property
+    def kkt(self):
+        """The largest of the three; NaN if one is."""
+        return float(np.max(self))
+
+
+class Curvature(NamedTuple):
+    """Second derivatives at a point.
+
+    `B` is the matrix for Newton systems, which may be a model; `product(v)` multiplies the true
+    Hessian of the Lagrangian by a vector.
+    """
+
+    B: Any
+    product: Any
+
+
+class Point:
+    """A point at which each function is evaluated at most once, when it is first needed."""
+
+    def __init__(self, problem, z):
+        self.problem, self.z = problem, z
+
+    @cached_property
+    def f(self):
+        return self.problem.fun(self.z)
+
+    @cached_property
+    def c(self):
+        return self.problem.cons(self.z)
+
+    @cached_property
+    def g(self):
+        return self.problem.grad(self.z)
+
+    @cached_property
+    def G(self):  # noqa: N802 (the field's name)
+        return self.problem.jac(self.z)
+
+    def gradient(self, lam):
+        """Return the gradient of the Lagrangian, ``g + G^T lam``."""
+        return self.g + self.G.T @ lam if len(lam) else self.g
+
+
+class Standard:
+    """Minimise ``f(z)`` subject to ``c(z) = 0`` and ``lo <= z <= up``.
+
+    The unknowns are those of the caller that are not fixed, followed by a slack for every
+    inequality, ``c_i(x) - s_i = 0``. Objective and rows are scaled.
+
+    Parameters
+    ----------
+    program : Program
+    x : array (n,)
+        The start, in the caller's unit.
+    scaling : {"gradient", None}
+        Whether to scale gradients at the start down to a length of 100.
+
+    Attributes
+    ----------
+    n, m : int
+        Unknowns and rows.
+    lo, up : array (n,)
+        Bounds.
+    bounded : bool
+        Whether any bound is finite.
+    f_scale : float
+    c_scale : array (m,)
+    """
+
+    def __init__(self, program, x, scaling="gradient"):
+        self.program, self.be, self.xp = program, program.be, program.xp
+        xp = self.xp
+        self._x = xp.where(program.lo == program.up, program.lo, x)
+        self.free = xp.flatnonzero(program.lo != program.up)
+        kept = xp.isfinite(program.lb) | xp.isfinite(program.ub)
+        self.rows = xp.flatnonzero(kept)
+        lb, ub = program.lb[self.rows], program.ub[self.rows]
+        self.slack = xp.flatnonzero(lb != ub)
+        self._all_free, self._all_rows = len(self.free) == program.n, len(self.rows) == program.m
+        self.n, self.m = len(self.free) + len(self.slack), len(self.rows)
+        self.f_scale, self.c_scale = 1.0, xp.ones(self.m)
+        if scaling is not None:
+            self._scale()
+        self._shift = self.c_scale * xp.where(lb == ub, lb, 0.0)
+        s = self.c_scale[self.slack]
+        self.lo = xp.concatenate([program.lo[self.free], s * lb[self.slack]])
+        self.up = xp.concatenate([program.up[self.free], s * ub[self.slack]])
+        self.bounded = bool((xp.isfinite(self.lo) | xp.isfinite(self.up)).any())
+
+    def _scale(self):
+        xp, program = self.xp, self.program
+        steepest = self.be.host(abs(program.grad(self._x)).max())
+        self.f_scale = float(np.clip(_LONG / max(steepest, _LONG), _SMALLEST, 1.0))
+        G = program.jac(self._x)
+        if self.m and not is_operator(G):
+            long = abs(G).max(axis=1)
+            long = long.toarray().reshape(-1) if is_sparse(long) else long
+            long = xp.maximum(long[self.rows], _LONG)
+            self.c_scale = xp.clip(_LONG / long, _SMALLEST, 1.0)
+
+    # ------------------------------------------------------------ between both units
+    def start(self, x, lam):
+        """Return the caller's point and multipliers (or None) as z and lam."""
+        z = x[self.free]
+        if len(self.slack):
+            s = (self.c_scale * self.program.cons(x)[self.rows])[self.slack]
+            z = self.xp.concatenate([z, s])
+        lam = None if lam is None else lam[self.rows] * self.f_scale / self.c_scale
+        return z, lam
+
+    def x(self, z):
+        """Return the caller's unknowns."""
+        if self._all_free:
+            return z[: self.program.n]
+        x = self._x.copy()
+        x[self.free] = z[: len(self.free)]
+        return x
+
+    def theirs(self, answer):
+        """Return x, multipliers of all rows and multipliers of bounds in the caller's unit."""
+        xp, program = self.xp, self.program
+        lam, bound = xp.zeros(program.m), xp.zeros(program.n)
+        lam[self.rows] = answer.lam * self.c_scale / self.f_scale
+        bound[self.free] = answer.bound[: len(self.free)] / self.f_scale
+        return self.x(answer.z), lam, bound
+
+    # ------------------------------------------------------------ values and derivatives
+    def point(self, z):
+        """Return a `Point`."""
+        return Point(self, z)
+
+    def fun(self, z):
+        """Return the objective."""
+        return self.f_scale * self.program.fun(self.x(z))
+
+    def grad(self, z):
+        """Return its gradient (n,)."""
+        g = self.f_scale * self.program.grad(self.x(z))
+        g = g if self._all_free else g[self.free]
+        return self.xp.concatenate([g, self.xp.zeros(len(self.slack))]) if len(self.slack) else g
+
+    def cons(self, z):
+        """Return the rows' values (m,)."""
+        c = self.program.cons(self.x(z))
+        c = self.c_scale * (c if self._all_rows else c[self.rows]) - self._shift
+        if len(self.slack):
+            c[self.slack] -= z[len(self.free) :]
+        return c
+
+    def jac(self, z):
+        """Return their Jacobian, (m, n)."""
+        be, xp = self.be, self.xp
+        G = self.program.jac(self.x(z))
+        if not self._all_rows:
+            G = columns(G.T, self.rows, be=be).T
+        G = scaled(G, self.c_scale, be=be)
+        if not self._all_free:
+            G = columns(G, self.free, be=be)
+        if not len(self.slack):
+            return G
+        k = len(self.slack)
+        E = be.sparse.csr_matrix((-xp.ones(k), (self.slack, xp.arange(k))), (self.m, k))
+        if is_operator(G):
+            A = E
+            E = Operator(A.shape, lambda v: A @ v, lambda v: A.T @ v)
+        elif not is_sparse(G):
+            E = to_dense(E, be=be)
+        return stacked([G.T, E.T], self.m, be=be).T if not is_sparse(G) else _beside(G, E, be)
+
+    def curvature(self, point, lam):
+        """Return the Hessian of the Lagrangian as a `Curvature`."""
+        be, xp, program = self.be, self.xp, self.program
+        theirs = lam * self.c_scale
+        if not self._all_rows:
+            theirs = xp.zeros(program.m)
+            theirs[self.rows] = lam * self.c_scale
+        H = program.hess(self.x(point.z), theirs, self.f_scale)
+        if not self._all_free:
+            H = columns(columns(H, self.free, be=be).T, self.free, be=be)
+        if len(self.slack):
+            H = _padded(H, self.n, be)
+        return Curvature(H, lambda v: H @ v)
+
+    # ------------------------------------------------------------ measures
+    def answer(self, point, lam):
+        """Return an `Answer`; what has bounds adds their multipliers."""
+        return Answer(point.z, lam, self.xp.zeros(self.n))
+
+    def residual(self, point, answer):
+        """Return the `Residual` of an answer, whose z is the point's."""
+        be, xp, k = self.be, self.xp, len(self.free)
+        r = point.gradient(answer.lam) + answer.bound
+        parts = [abs(r[:k]).max() if k else xp.zeros(())]
+        parts.append((abs(point.c) / self.c_scale).max() if self.m else xp.zeros(()))
+        if len(self.slack):
+            # Of a slack: the row's multiplier is that of the slack's bound.
+            off = abs(r[k:] * self.c_scale[self.slack]).max()
+            parts[0] = xp.maximum(parts[0], off)
+        if self.bounded:
+            far = xp.where(answer.bound < 0, point.z - self.lo, self.up - point.z)
+            parts.append(xp.where(answer.bound == 0, 0.0, abs(answer.bound) * far).max())
+        stationarity, violation, *more = be.host(*parts)
+        complementarity = more[0] / self.f_scale if more else 0.0
+        return Residual(stationarity / self.f_scale, violation, complementarity)
+
+    def solved(self, point, answer):
+        """Tell whether a solver may stop here although the caller's problem is not solved."""
+        return False
+
+    def longest(self, z, dz):
+        """Return the longest step along `dz` that stays within the bounds' reach."""
+        return 1.0
+
+    def moved(self, point, lam, new, new_lam, step):
+        """Take note of a step; for models and bound multipliers that follow the iterates."""
+
+
+def _beside(A, B, be):
+    return be.sparse.hstack([A, be.sparse.csr_matrix(B)]).tocsr()
+
+
+def _padded(H, n, be):
+    """Return a matrix with rows and columns of zeros added up to a size of n."""
+    k = H.shape[0]
+    if is_operator(H):
+
+        def dot(v):
+            out = be.xp.zeros(n)
+            out[:k] = H @ v[:k]
+            return out
+
+        return Operator((n, n), dot, dot)
+    if is_sparse(H):
+        return be.sparse.block_diag([H, be.sparse.csr_matrix((n - k, n - k))]).tocsr()
+    out = be.xp.zeros((n, n))
+    out[:k, :k] = H
+    return out

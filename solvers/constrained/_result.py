@@ -1,0 +1,84 @@
+"""What the solvers of the family return."""
+
+from typing import Any, ClassVar
+
+from .._core.result import Result
+
+CITATION = """\
+@inproceedings{hong2023constrained,
+  title = {Constrained Optimization via Exact Augmented {L}agrangian and Randomized Iterative
+           Sketching},
+  author = {Hong, Ilgee and Na, Sen and Mahoney, Michael W. and Kolar, Mladen},
+  booktitle = {International Conference on Machine Learning},
+  pages = {13174--13198},
+  year = {2023}
+}"""
+
+
+class ConstrainedResult(Result):
+    """Outcome of a solver of `solvers.constrained`.
+
+    Attributes
+    ----------
+    x : array, shape (n,)
+        The point.
+    fun : float
+        The objective.
+    jac : array, shape (n,)
+        Its gradient.
+    lam : array, shape (m,)
+        Multipliers of the rows of all constraints, in their order, with the Lagrangian
+        ``fun + lam @ c``: at most 0 at a lower side, at least 0 at an upper one.
+    v : list of array
+        The same, one array for each constraint.
+    bound_lam : array, shape (n,)
+        Multipliers of the bounds, with the same signs.
+    kkt : float
+        The certificate's value: the largest of the next three.
+    stationarity, constr_violation, complementarity : float
+        Largest entry of the Lagrangian's gradient, of what the constraints are violated by, and
+        of multiplier times distance.
+    kkt_floor : float
+        What rounding leaves of `kkt` at this point.
+    nfev, njev, nhev, nhvp : int
+        Values, gradients, Hessians and products with Hessians that were asked for.
+    ncev, ncjev : int
+        Values and Jacobians of the constraints.
+    callback_seconds : float
+        Time spent in the caller's functions.
+    ninner : int
+        Steps of inner solvers.
+    inner : str
+        The inner solver that ran.
+    globalization_used : str
+        "eal" or "filter", or both with the iteration of the change: "eal, filter from 12".
+    eta : (float, float)
+        Weights of the exact augmented Lagrangian at the end.
+    second_order : bool or None
+        Whether the reduced Hessian is positive semi-definite; None where it was not looked at.
+    """
+
+    x: Any
+    jac: Any
+    lam: Any
+    v: list[Any]
+    bound_lam: Any
+    kkt: float
+    stationarity: float
+    constr_violation: float
+    complementarity: float
+    kkt_floor: float
+    nfev: int
+    njev: int
+    nhev: int
+    nhvp: int
+    ncev: int
+    ncjev: int
+    callback_seconds: float
+    ninner: int
+    inner: str
+    globalization_used: str
+    eta: tuple[float, float]
+    second_order: bool | None
+
+    _bibtex: ClassVar = {"adasketch_newton": CITATION, "eal-newton": CITATION}

@@ -1,0 +1,87 @@
+"""The books of a run: residuals in the caller's unit, the best iterate, and when it is enough."""
+
+import math
+
+import numpy as np
+
+from .._core.result import Status
+from ._problem import Answer
+
+
+class Watch:
+    """Records iterates of any solver of the family.
+
+    Parameters
+    ----------
+    standard : Standard
+    run : Monitor
+    tol : float
+
+    Attributes
+    ----------
+    best : Answer or None
+        The recorded iterate with the smallest residual.
+    ninner : int
+        Steps of inner solvers so far.
+    inner, globalization : str
+        What ran.
+    eta : (float, float)
+    """
+
+    def __init__(self, standard, run, tol):
+        self.standard, self.run, self.tol = standard, run, tol
+        self.best, self._best_kkt = None, math.inf
+        self.ninner, self.inner, self.globalization = 0, "", "eal"
+        self.eta = (math.nan, math.nan)
+        self.first_kkt = math.inf
+
+    def record(self, problem, point, answer, *, alpha=np.nan, inner_its=0, **series):
+        """Count an iteration at a point of `problem`; tell whether its solver must end.
+
+        Parameters
+        ----------
+        problem : Standard or what wraps it
+        point : Point
+        answer : Answer
+        alpha : float
+            The step that led here.
+        inner_its : int
+            Steps of inner solvers that it took.
+        **series : float
+            Further columns of the history: inner_residual, eta1, eta2, delta.
+        """
+        kkt = self._look(problem, point, answer)
+        self.ninner += inner_its
+        over = self.run.record(
+            kkt,
+            judge=False,
+            state=lambda: self._shown(answer),
+            fun=point.f,
+            violation=self.residual.violation,
+            alpha=alpha,
+            inner_its=inner_its,
+            **series,
+        )
+        if kkt <= self.tol and not over:
+            self.run.end(Status.CONVERGED)
+        return over or kkt <= self.tol or problem.solved(point, answer)
+
+    def begin(self, problem, point, answer):
+        """Look at a start without counting it; tell whether it is good enough."""
+        self.first_kkt = min(self.first_kkt, kkt := self._look(problem, point, answer))
+        if kkt <= self.tol:
+            self.run.end(Status.CONVERGED)
+        return kkt <= self.tol
+
+    def _look(self, problem, point, answer):
+        self.residual = problem.residual(point, answer)
+        kkt = self.residual.kkt
+        if kkt < self._best_kkt or self.best is None:
+            self._best_kkt = kkt
+            self.best = Answer(*(v.copy() for v in answer))
+        return kkt
+
+    def _shown(self, answer):
+        x, lam, _ = self.standard.theirs(answer)
+        out = self.standard.program.io.out
+        return {"x": out(x.copy()), "lam": out(lam)}

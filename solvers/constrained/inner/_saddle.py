@@ -1,0 +1,66 @@
+"""The linear systems of Newton steps.
+
+An inner solver is an object with
+
+- ``name``;
+- ``factor(saddle)``: prepares for a matrix and tells whether B is positive definite on the kernel
+  of G: True, False, or None where the solver cannot tell;
+- ``solve(r, *, d0=None, tol)``: returns an `InnerSolve` of ``K d = r`` with a residual of at most
+  ``tol ||r||``, from the start `d0`. Solves for the same matrix may continue each other.
+"""
+
+from typing import Any, NamedTuple
+
+from .._matrices import add_diagonal
+
+
+class Saddle:
+    """The matrix ``K = [[B, G^T], [G, -delta I]]``.
+
+    Parameters
+    ----------
+    B : matrix (n, n)
+        Symmetric.
+    G : matrix (m, n)
+    delta : float, default 0
+        Dual regularisation, for rows that depend on each other.
+    be : Backend
+    """
+
+    def __init__(self, B, G, delta=0.0, *, be):
+        self.B, self.G, self.delta, self.be = B, G, delta, be
+        self.m, self.n = G.shape
+
+    def __matmul__(self, d):
+        x, y = d[: self.n], d[self.n :]
+        bottom = self.G @ x
+        if self.delta:
+            bottom = bottom - self.delta * y
+        return self.be.xp.concatenate([self.B @ x + self.G.T @ y, bottom])
+
+    def shifted(self, tau, delta=0.0):
+        """Return the matrix with ``B + tau I`` and another dual regularisation."""
+        B = self.B
+        if tau:
+            B = add_diagonal(B, tau * self.be.xp.ones(self.n), be=self.be)
+        return Saddle(B, self.G, delta, be=self.be)
+
+
+class InnerSolve(NamedTuple):
+    """Where an inner solve ended.
+
+    Attributes
+    ----------
+    d : array (n + m,)
+    residual : array (n + m,)
+        ``K d - r``, of the matrix that was factored.
+    iterations : int
+        Steps, 0 or 1 for direct solvers.
+    flag : {"converged", "maxiter", "breakdown", "negative"}
+        "negative": a direction of curvature that is not positive was met, and `d` holds it.
+    """
+
+    d: Any
+    residual: Any
+    iterations: int
+    flag: str
