@@ -12,12 +12,13 @@ from .._core.result import Result, Status
 from .._core.validation import (
     check_array,
     check_callable,
+    check_choice,
     check_count,
     check_positive,
     describe,
 )
 from ._result import LinearResult
-from .sketches import check_sketch
+from .sketches import SKETCHES
 from .sketches._projection import Projection
 from .sketches._rows import Rows
 
@@ -52,7 +53,7 @@ def sketch_project(
     sketch : str, default "kaczmarz++"
         Kind of S.
 
-        - "kaczmarz++": random blocks, used again and again, with momentum;
+        - "kaczmarz++": random blocks of rows, used again and again, with momentum;
         - "block-kaczmarz": blocks of rows from random partitions;
         - "hadamard": the same, on rows that a Hadamard transform has mixed;
         - "kaczmarz": single rows, all equally likely;
@@ -112,7 +113,7 @@ def sketch_project(
     >>> sketch_project(A, np.array([3.0, 4.0, 7.0]), rng=0).x.round(6)
     array([1., 1.])
     """
-    kind = check_sketch(sketch)
+    kind = SKETCHES[check_choice(sketch, "sketch", tuple(SKETCHES))]
     size = check_count(block_size, "block_size", minimum=1, allow_none=True)
     tol = check_positive(tol, "tol")
     maxiter = check_count(maxiter, "maxiter", allow_none=True)

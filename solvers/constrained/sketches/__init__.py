@@ -19,6 +19,8 @@ class Kind(NamedTuple):
         Whether a step takes a block of equations, or a single one.
     growth : float
         Equations in a block, as a multiple of the square root of all.
+    entries : bool
+        Whether it needs the matrix's entries, not just products.
     says : str
         What it does, for the documentation.
     """
@@ -27,6 +29,7 @@ class Kind(NamedTuple):
     stepper: str
     blocks: bool
     growth: float
+    entries: bool
     says: str
 
     def open(self, rows, size, rng):
@@ -41,38 +44,43 @@ class Kind(NamedTuple):
 
 SKETCHES = {
     "kaczmarz++": Kind(
-        "._blocks", "Accelerated", True, 2.0, "random blocks, used again and again, with momentum"
+        "._blocks", "Accelerated", True, 2.0, True,
+        "random blocks of rows, used again and again, with momentum",
     ),
     "block-kaczmarz": Kind(
-        "._blocks", "Blocks", True, 1.0, "blocks of rows from random partitions"
+        "._blocks", "Blocks", True, 1.0, True,
+        "blocks of rows from random partitions",
     ),
     "hadamard": Kind(
-        "._blocks", "Mixed", True, 1.0, "the same, on rows that a Hadamard transform has mixed"
+        "._blocks", "Mixed", True, 1.0, True,
+        "the same, on rows that a Hadamard transform has mixed",
     ),
-    "kaczmarz": Kind("._rows", "Uniform", False, 0.0, "single rows, all equally likely"),
+    "kaczmarz": Kind(
+        "._rows", "Uniform", False, 0.0, True,
+        "single rows, all equally likely",
+    ),
     "kaczmarz-weighted": Kind(
-        "._rows", "Weighted", False, 0.0, "single rows, likely by their squared lengths"
+        "._rows", "Weighted", False, 0.0, True,
+        "single rows, likely by their squared lengths",
     ),
     "kaczmarz-shuffled": Kind(
-        "._rows", "Shuffled", False, 0.0, "single rows, in a new random order in each sweep"
+        "._rows", "Shuffled", False, 0.0, True,
+        "single rows, in a new random order in each sweep",
     ),
     "gaussian": Kind(
-        "._fresh", "Normal", False, 0.0, "single combinations of all rows, normal factors"
+        "._fresh", "Normal", False, 0.0, False,
+        "single combinations of all rows, normal factors",
     ),
     "block-gaussian": Kind(
-        "._fresh", "BlockNormal", True, 1.0, "blocks of combinations of all rows, normal factors"
+        "._fresh", "BlockNormal", True, 1.0, False,
+        "blocks of combinations of all rows, normal factors",
     ),
     "sparse-sign": Kind(
-        "._fresh", "Signs", True, 1.0, "blocks of signed sums, each row in eight of them"
+        "._fresh", "Signs", True, 1.0, False,
+        "blocks of signed sums, each row in eight of them",
     ),
     "countsketch": Kind(
-        "._fresh", "Count", True, 1.0, "blocks of signed sums, each row in one of them"
+        "._fresh", "Count", True, 1.0, False,
+        "blocks of signed sums, each row in one of them",
     ),
-}
-
-
-def check_sketch(name, argument="sketch"):
-    """Return the `Kind` of a name."""
-    from ..._core.validation import check_choice
-
-    return SKETCHES[check_choice(name, argument, tuple(SKETCHES))]
+}  # fmt: skip

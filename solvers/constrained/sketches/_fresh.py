@@ -7,6 +7,7 @@ any others, and the kernels that step over rows of A step over them.
 import numpy as np
 
 from ..._core.sketch import Gaussian, SparseSign
+from .._matrices import is_operator
 from ._rows import Rows, Stepper
 
 # Entries of sketched rows that are in memory at a time.
@@ -27,7 +28,7 @@ class _Fresh(Stepper):
         """Return the rows and right-hand sides of `count` sketches below each other."""
         xp = self.rows.be.xp
         sketches = self._sketches(count)
-        W = [S.apply(self.rows.A) for S in sketches]
+        W = [_multiplied(S, self.rows) for S in sketches]
         c = [S.apply(self.b) for S in sketches]
         return Rows(xp.concatenate(W), be=self.rows.be), xp.concatenate(c)
 
@@ -35,6 +36,15 @@ class _Fresh(Stepper):
         blocks = rows.be.xp.arange(count * self.size).reshape(count, self.size)
         factors = rows.factors(blocks, 1e-14 * self.size)
         rows.block_steps(b, blocks, factors, np.arange(count), x)
+
+
+def _multiplied(S, rows):
+    """Return ``S A``, for an operator by a product for each row of S."""
+    if not is_operator(rows.A):
+        return S.apply(rows.A)
+    xp = rows.be.xp
+    columns = S.apply_t(xp.eye(S.shape[0]))
+    return xp.stack([rows.A.T @ column for column in columns.T])
 
 
 class BlockNormal(_Fresh):

@@ -36,7 +36,6 @@ class Projection:
         count = rows.shape[0]
         size = kind.size(count) if block_size is None else block_size
         self._open(min(size, count) if kind.blocks else 1)
-        self._length = math.sqrt(rows.be.host(rows.squares.sum()))
 
     def begin(self, b, x):
         """Take a right-hand side, and a start that moves in place."""
@@ -56,7 +55,7 @@ class Projection:
     def exhausted(self):
         """Whether rounding keeps the residual where it is."""
         size = self._rows.be.host(self._rows.be.xp.linalg.norm(self.x))
-        return self.residual <= 10 * _EPS * (self._length * size + self._scale)
+        return self.residual <= 10 * _EPS * (self._rows.length * size + self._scale)
 
     def sweep(self, most):
         """Take a sweep of steps, at most so many, and look; return the number of steps."""

@@ -1,8 +1,11 @@
 """The rows of a matrix, dense or compressed, behind one face; and steps over single rows."""
 
+import math
+
 import numpy as np
 
 from ..._core.arrays import is_sparse
+from .._matrices import is_operator
 
 
 class Rows:
@@ -10,19 +13,25 @@ class Rows:
 
     Parameters
     ----------
-    A : array or CSR matrix (N, p)
+    A : matrix (N, p)
+        An operator has no rows to step over, but may be sketched.
     be : Backend
 
     Attributes
     ----------
     squares : array (N,)
         Squared lengths.
+    length : float
+        The Frobenius norm, estimated for an operator.
     """
 
     def __init__(self, A, *, be):
         self.A, self.be, self.shape = A, be, A.shape
         self._kernels = be.kernels("solvers.constrained")
         xp = be.xp
+        if is_operator(A):
+            self.length = _frobenius(A, be)
+            return
         if is_sparse(A):
             # One integer type each, or Numba compiles once more.
             self._data = A.data, A.indices.astype(np.int32), A.indptr.astype(np.int64)
@@ -33,6 +42,7 @@ class Rows:
         positive = xp.where(self.squares > 0, self.squares, 1.0)
         self._inverse = xp.where(self.squares > 0, 1.0 / positive, 0.0)
         self._scale = xp.sqrt(self._inverse)
+        self.length = math.sqrt(be.host(self.squares.sum()))
 
     def step(self, b, order, x):
         """Project x onto single equations, in this order."""
@@ -64,6 +74,13 @@ class Rows:
     def _sparse_gram(self, block):
         W, scale = self.A[block], self._scale[block]
         return (W @ W.T).toarray() * scale * scale[:, None]
+
+
+def _frobenius(A, be, probes=8):
+    """Estimate the Frobenius norm by products with random signs."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(probes, A.shape[1]))
+    images = [A @ v for v in be.xp.asarray(signs)]
+    return math.sqrt(be.host(sum(v @ v for v in images)) / probes)
 
 
 def _cholesky(gram, ridge, *, be):
