@@ -20,7 +20,7 @@ from .._core.validation import (
     check_time_limit,
 )
 from ._certificate import judge
-from ._engines import ENGINES
+from ._engines import BY_ACCURACY, ENGINES
 from ._problem import Answer, Standard
 from ._result import ConstrainedResult
 from ._watch import Watch
@@ -93,10 +93,16 @@ def solve(
         standard = Standard(program, x, scaling)
         watch = Watch(standard, run, tol)
         start = _start(standard, x, lam0)
-        answer = ENGINES[method](standard, watch, options, start)
+        answer = _engine(options)(standard, watch, options, start)
         if run.status not in (None, Status.CONVERGED) and watch.best is not None:
             answer = watch.best
         return _finished(program, standard, answer, watch, options)
+
+
+def _engine(options):
+    if options.method == "eal-newton" and options.accuracy in BY_ACCURACY:
+        return BY_ACCURACY[options.accuracy]
+    return ENGINES[options.method]
 
 
 def _start(standard, x, lam0):

@@ -15,3 +15,6 @@ def _later(module, name):
 ENGINES = {
     "eal-newton": _later("._eal", "solve_eal"),
 }
+
+# Accuracy -> what takes the place of "eal-newton".
+BY_ACCURACY = {"paper": _later("._paper", "solve_paper")}
