@@ -14,7 +14,8 @@ def lsqr(A, b, *, be, tol=1e-14, rcond=1e-12, maxiter=None):
         Right-hand side.
     be : Backend
     tol : float
-        End when ``||A^T r||`` is at most `tol` times ``||A|| ||r||``, or ``||r||`` times ``||b||``.
+        End when ``||A^T r||`` is at most `tol` times ``||A|| ||r||``, or ``||r||`` at most `tol`
+        times ``||b||``.
     rcond : float
         End when the part of A that was met is as ill-conditioned as ``1 / rcond``: what singular
         values below contribute stays out of x.

@@ -24,7 +24,7 @@ class ProjectedCG:
         self._options = options
 
     def factor(self, saddle):
-        """Project onto the kernel of G; negative curvature shows in `solve`."""
+        """Project onto the kernel of G; `solve` meets what curvature is not positive."""
         self._saddle, be = saddle, saddle.be
         self._root = 1 / be.xp.sqrt(diagonal(saddle.B, be=be))
         A = scaled(saddle.G.T, self._root, be=be).T
@@ -35,7 +35,6 @@ class ProjectedCG:
             zeros, root = be.xp.zeros(saddle.m), self._root
             xp, n = be.xp, saddle.n
             self._inverse = lambda u: apply(xp.concatenate([u / root, zeros]))[:n] / root
-        return None
 
     def solve(self, r, *, d0=None, tol=0.0):
         """Solve within the kernel of G, after a shortest step onto ``G x = r[n:]``."""

@@ -28,7 +28,6 @@ class Restarted:
             self._precondition = of_caller(self._options.preconditioner, saddle)
         else:
             self._precondition = block_diagonal(saddle)
-        return None
 
     def solve(self, r, *, d0=None, tol=0.0):
         """Run cycles until the true residual is small, or a cycle no longer helps."""
