@@ -10,6 +10,9 @@ __all__ = ["INNERS", "InnerSolve", "Saddle", "open_inner"]
 INNERS = {
     "auto": ("._direct", "Direct"),
     "direct": ("._direct", "Direct"),
+    "gmres": ("._gmres", "Gmres"),
+    "minres": ("._minres", "Minres"),
+    "pcg": ("._pcg", "ProjectedCG"),
 }
 
 
