@@ -25,6 +25,7 @@ from ._problem import Answer, Standard
 from ._result import ConstrainedResult
 from ._watch import Watch
 from .inner import INNERS
+from .sketches import SKETCHES
 
 _GLOBALIZATIONS = ("auto", "eal", "filter")
 _ACCURACIES = ("adaptive", "paper")
@@ -73,7 +74,7 @@ def solve(
     options = Options(
         method=method,
         inner=check_choice(inner, "inner", tuple(INNERS)),
-        sketch=sketch,
+        sketch=check_choice(sketch, "sketch", (None, *SKETCHES)),
         block_size=check_count(block_size, "block_size", minimum=1, allow_none=True),
         globalization=check_choice(globalization, "globalization", _GLOBALIZATIONS),
         accuracy=check_choice(accuracy, "accuracy", _ACCURACIES),

@@ -15,6 +15,16 @@ CITATION = """\
 }"""
 
 
+SKETCHING = """\
+@misc{derezinski2025kaczmarz,
+  title = {Randomized {K}aczmarz Methods with Beyond-{K}rylov Convergence},
+  author = {Derezi{\\'n}ski, Micha{\\l} and Needell, Deanna and Rebrova, Elizaveta and Yang, Jiaming},
+  year = {2025},
+  eprint = {2501.11673},
+  archiveprefix = {arXiv}
+}"""
+
+
 class ConstrainedResult(Result):
     """Outcome of a solver of `solvers.constrained`.
 
@@ -82,3 +92,19 @@ class ConstrainedResult(Result):
     second_order: bool | None
 
     _bibtex: ClassVar = {"adasketch_newton": CITATION, "eal-newton": CITATION}
+
+
+class LinearResult(Result):
+    """Outcome of a linear solve.
+
+    Attributes
+    ----------
+    x : array, shape (p,)
+        The solution.
+    fun : float
+        Norm of the residual relative to that of the right-hand side.
+    """
+
+    x: Any
+
+    _bibtex: ClassVar = {"sketch_project": SKETCHING}

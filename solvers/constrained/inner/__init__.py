@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+from ..sketches import SKETCHES
 from ._saddle import InnerSolve, Saddle
 
 __all__ = ["INNERS", "InnerSolve", "Saddle", "open_inner"]
@@ -13,6 +14,8 @@ INNERS = {
     "gmres": ("._gmres", "Gmres"),
     "minres": ("._minres", "Minres"),
     "pcg": ("._pcg", "ProjectedCG"),
+    "sketch": ("._sketch", "Sketched"),
+    **dict.fromkeys(SKETCHES, ("._sketch", "Sketched")),
 }
 
 
