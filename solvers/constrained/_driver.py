@@ -20,7 +20,7 @@ from .._core.validation import (
     check_time_limit,
 )
 from ._certificate import judge
-from ._engines import ENGINES
+from ._engines import ENGINES, engine
 from ._problem import Answer, Standard
 from ._result import ConstrainedResult
 from ._watch import Watch
@@ -93,7 +93,7 @@ def solve(
         standard = Standard(program, x, scaling)
         watch = Watch(standard, run, tol)
         start = _start(standard, x, lam0)
-        answer = ENGINES[method](standard, watch, options, start)
+        answer = engine(options)(standard, watch, options, start)
         if run.status not in (None, Status.CONVERGED) and watch.best is not None:
             answer = watch.best
         return _finished(program, standard, answer, watch, options)
