@@ -21,7 +21,7 @@ from .._core.validation import (
 )
 from ._barrier import Barrier, solve_barrier
 from ._certificate import judge
-from ._engines import ENGINES
+from ._engines import ENGINES, engine
 from ._problem import Standard
 from ._result import ConstrainedResult
 from ._watch import Watch
@@ -95,9 +95,9 @@ def solve(
         problem = Barrier(standard, tol) if standard.bounded else standard
         start = _start(problem, lam0)
         if standard.bounded:
-            answer = solve_barrier(ENGINES[method], problem, watch, options, start)
+            answer = solve_barrier(engine(options), problem, watch, options, start)
         else:
-            answer = ENGINES[method](standard, watch, options, start)
+            answer = engine(options)(standard, watch, options, start)
         if run.status not in (None, Status.CONVERGED) and watch.best is not None:
             answer = watch.best
         return _finished(program, standard, answer, watch, options)
