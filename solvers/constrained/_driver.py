@@ -99,7 +99,7 @@ def solve(
         else:
             answer = engine(options)(standard, watch, options, start)
         if run.status not in (None, Status.CONVERGED) and watch.best is not None:
-            answer = watch.best
+            answer = watch.ends.least if run.status is Status.INFEASIBLE else watch.best
         return _finished(program, standard, answer, watch, options)
 
 
@@ -140,5 +140,6 @@ def _finished(program, standard, answer, watch, options):
         inner=watch.inner,
         globalization_used=watch.globalization,
         eta=watch.eta,
+        infeasibility_certificate=watch.ends.certificate,
         second_order=None,
     )
