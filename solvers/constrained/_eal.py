@@ -170,9 +170,7 @@ def _search(problem, point, lam, step):
     for _ in range(_HALVINGS):
         new, new_lam = problem.point(point.z + alpha * dx), lam + alpha * dl
         change = difference(point, lam, new, new_lam, be=be).at(step.weights)
-        if change <= alpha * _ARMIJO * D or _within_rounding(
-            change, point, lam, new, new_lam, be
-        ):
+        if change <= alpha * _ARMIJO * D or _within_rounding(change, point, lam, new, new_lam, be):
             return new, new_lam, alpha
         alpha *= _shorter(alpha * D, change)
     return None

@@ -50,7 +50,5 @@ def difference(point, lam, new, new_lam, *, be):
     if not len(c):
         return Parts(new.f - point.f, 0.0, 0.5 * be.host(gradient))
     dc = c1 - c
-    plain, rows, gradient = be.host(
-        new_lam @ dc + (new_lam - lam) @ c, dc @ (c1 + c), gradient
-    )
+    plain, rows, gradient = be.host(new_lam @ dc + (new_lam - lam) @ c, dc @ (c1 + c), gradient)
     return Parts(new.f - point.f + plain, 0.5 * rows, 0.5 * gradient)
