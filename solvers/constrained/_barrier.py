@@ -72,6 +72,7 @@ class Barrier:
     def __init__(self, standard, tol):
         self.standard, self.be, self.xp = standard, standard.be, standard.xp
         self.n, self.m = standard.n, standard.m
+        self.lo, self.up, self.bounded = standard.lo, standard.up, True
         xp = self.xp
         low = xp.flatnonzero(xp.isfinite(standard.lo))
         high = xp.flatnonzero(xp.isfinite(standard.up))
@@ -130,12 +131,12 @@ class Barrier:
 
     def moved(self, point, lam, new, new_lam, step):
         """Move the multipliers of sides by a step of their own."""
-        xp, w, d = self.xp, self.w, point.d
+        w, d, centre = self.w, point.d, self.mu / new.d
         change = (new.d - d) / step
         dw = (self.mu - w * change) / d - w
-        w = w + self._within(self.be.host((-dw / w).max())) * dw
-        centre = self.mu / new.d
-        self.w = xp.clip(w, centre / _APART, centre * _APART)
+        # A step of no known length was no Newton step.
+        w = w + self._within(self.be.host((-dw / w).max())) * dw if step == step else centre
+        self.w = self.xp.clip(w, centre / _APART, centre * _APART)
         self.standard.moved(point.plain, lam, new.plain, new_lam, step)
 
     def answer(self, point, lam):
