@@ -14,7 +14,17 @@ def _later(module, name):
 
 ENGINES = {
     "eal-newton": _later("._eal", "solve_eal"),
+    "sqp-direct": _later("._filter", "solve_filter"),
 }
 
-# Accuracy -> what takes the place of "eal-newton".
-BY_ACCURACY = {"paper": _later("._paper", "solve_paper")}
+_PAPER = _later("._paper", "solve_paper")
+
+
+def engine(options):
+    """Return the solver for the caller's options."""
+    name = options.method
+    if name == "eal-newton" and options.accuracy == "paper":
+        return _PAPER
+    if name == "eal-newton" and options.globalization == "filter":
+        name = "sqp-direct"
+    return ENGINES[name]

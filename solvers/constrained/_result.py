@@ -65,6 +65,9 @@ class ConstrainedResult(Result):
         "eal" or "filter", or both with the iteration of the change: "eal, filter from 12".
     eta : (float, float)
         Weights of the exact augmented Lagrangian at the end.
+    infeasibility_certificate : float
+        Where the run ended as INFEASIBLE: the gradient of the length of the violated parts of the
+        scaled rows, ``||G^T c|| / ||c||``; NaN elsewhere.
     second_order : bool or None
         Whether the reduced Hessian is positive semi-definite; None where it was not looked at.
     """
@@ -90,6 +93,7 @@ class ConstrainedResult(Result):
     inner: str
     globalization_used: str
     eta: tuple[float, float]
+    infeasibility_certificate: float
     second_order: bool | None
 
     _bibtex: ClassVar = {"adasketch_newton": CITATION, "eal-newton": CITATION}

@@ -11,6 +11,9 @@ __all__ = ["INNERS", "InnerSolve", "Saddle", "open_inner"]
 INNERS = {
     "auto": ("._direct", "Direct"),
     "direct": ("._direct", "Direct"),
+    "gmres": ("._gmres", "Gmres"),
+    "minres": ("._minres", "Minres"),
+    "pcg": ("._pcg", "ProjectedCG"),
     "sketch": ("._sketch", "Sketched"),
     **dict.fromkeys(SKETCHES, ("._sketch", "Sketched")),
 }
