@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from .._core.result import Status
 from ._convexify import Shifts, factored
+from ._eal import Step
 from ._matrices import add_diagonal, to_dense
 from ._merit import Weights, difference, slope
 from .inner import open_inner
@@ -23,55 +24,39 @@ _HALVINGS = 40
 
 def solve_paper(problem, watch, options, start):
     """Run AdaSketch-Newton; arguments as those of `solve_eal`."""
-    be, xp, n = problem.be, problem.xp, problem.n
+    be, xp = problem.be, problem.xp
     inner = open_inner(options.inner, options)
     watch.inner = inner.name
     point, lam = problem.point(start.z), start.lam
-    weights, delta = Weights(*options.eta), _DELTA
-    tol = watch.tol
+    weights, delta, tol = Weights(*options.eta), _DELTA, watch.tol
     if watch.begin(problem, point, start):
         return start
     if not problem.bounded:
         watch.tol = 0.0  # the paper stops by the Euclidean norm, below
     for _ in watch.run:
         F = xp.concatenate([point.gradient(lam), point.c])
-        size = be.host(xp.linalg.norm(F))
         curvature = problem.curvature(point, lam)
         B, bounds = _convex(curvature.B, point.G, be)
         if factored(B, point.G, inner, Shifts(), be=be) is None:
             watch.run.end(Status.STALLED, "No shift makes the Hessian convex.")
             break
-        delta = max(min(delta, bounds.trial(weights)), _DELTA_MIN)
-        theta = min(1.0, size) if options.theta == "superlinear" else options.theta
-        d, steps = None, 0
-        while True:
-            solved = inner.solve(-F, d0=d, tol=theta * delta * bounds.accuracy)
-            d, steps = solved.d, steps + solved.iterations
-            D = slope(point, lam, d[:n], d[n:], curvature.product, weights, be=be)
-            if -0.5 * weights.eta2 * size**2 >= D or _at_the_end(weights):
-                break
-            weights = Weights(weights.eta1 * _NU**2, weights.eta2 / _NU)
-            delta = max(min(delta / _NU**4, bounds.trial(weights)), _DELTA_MIN)
-        alpha = problem.longest(point.z, d[:n])
-        for _ in range(_HALVINGS):
-            new, new_lam = problem.point(point.z + alpha * d[:n]), lam + alpha * d[n:]
-            change = difference(point, lam, new, new_lam, weights, be=be)
-            if change <= alpha * _ARMIJO * D or abs(change) <= 1e-13 * (1 + abs(point.f)):
-                break
-            alpha /= 2
-        else:
+        step = _direction(point, lam, F, curvature, inner, weights, delta, bounds, options, be)
+        weights, delta = step.weights, step.delta
+        watch.eta = weights
+        found = _search(problem, point, lam, step)
+        if found is None:
             watch.run.end(Status.STALLED, "The line search found no descent.")
             break
+        new, new_lam, alpha = found
         problem.moved(point, lam, new, new_lam, alpha)
         point, lam = new, new_lam
-        watch.eta = tuple(weights)
         over = watch.record(
             problem,
             point,
             problem.answer(point, lam),
             alpha=alpha,
-            inner_its=steps,
-            inner_residual=be.host(xp.linalg.norm(solved.residual)) / size,
+            inner_its=step.iterations,
+            inner_residual=step.residual,
             eta1=weights.eta1,
             eta2=weights.eta2,
             delta=delta,
@@ -79,6 +64,38 @@ def solve_paper(problem, watch, options, start):
         if over or _solved(problem, point, lam, tol):
             break
     return problem.answer(point, lam)
+
+
+def _direction(point, lam, F, curvature, inner, weights, delta, bounds, options, be):
+    """Solve ever more accurately, under ever other weights, until M descends enough."""
+    n, size = len(point.z), be.host(be.xp.linalg.norm(F))
+    theta = min(1.0, size) if options.theta == "superlinear" else options.theta
+    delta = bounds.delta(delta, weights)
+    d, its = None, 0
+    while True:
+        solved = inner.solve(-F, d0=d, tol=theta * delta * bounds.accuracy)
+        d, its = solved.d, its + solved.iterations
+        D = slope(point, lam, d[:n], d[n:], curvature.product, be=be).at(weights)
+        if -0.5 * weights.eta2 * size**2 >= D or _at_the_end(weights):
+            break
+        weights = Weights(weights.eta1 * _NU**2, weights.eta2 / _NU)
+        delta = bounds.delta(delta / _NU**4, weights)
+    residual = be.host(be.xp.linalg.norm(solved.residual)) / size
+    return Step(d[:n], d[n:], D, weights, its, residual, delta)
+
+
+def _search(problem, point, lam, step):
+    """Halve the step until M has fallen enough; return point, multipliers and alpha, or None."""
+    be = problem.be
+    alpha = problem.longest(point.z, step.dx)
+    for _ in range(_HALVINGS):
+        new, new_lam = problem.point(point.z + alpha * step.dx), lam + alpha * step.dl
+        change = difference(point, lam, new, new_lam, be=be).at(step.weights)
+        # At rounding level M cannot tell.
+        if change <= alpha * _ARMIJO * step.slope or abs(change) <= 1e-13 * (1 + abs(point.f)):
+            return new, new_lam, alpha
+        alpha /= 2
+    return None
 
 
 def _at_the_end(weights):
@@ -103,10 +120,11 @@ class _Bounds(NamedTuple):
         """The residual for ``theta delta = 1``, relative to F."""
         return 1.0 / (self.norm * self.psi)
 
-    def trial(self, weights):
-        """Return the largest delta for which the merit function descends, by the theory."""
+    def delta(self, last, weights):
+        """Return the largest delta for which M descends by the theory, within its limits."""
         total = 1.0 + weights.eta1 + weights.eta2
-        return (0.5 - _ARMIJO) * weights.eta2 / (total * self.upsilon**2 * self.psi**2)
+        trial = (0.5 - _ARMIJO) * weights.eta2 / (total * self.upsilon**2 * self.psi**2)
+        return max(min(last, trial), _DELTA_MIN)
 
 
 def _convex(H, G, be):
