@@ -184,7 +184,7 @@ def _read_system(A, **arrays):
             f"`A` came as {describe(A)} with dtype {A.dtype}; expected float32, float64, "
             "integers or booleans"
         )
-    if A.ndim != 2 or 0 in A.shape:
+    if len(A.shape) != 2 or 0 in A.shape:
         raise ValueError(f"`A` came with shape {A.shape}; expected entries in two dimensions")
     rows = A.tocsr()
     io = Ingest(A=rows.data, **arrays)
