@@ -52,7 +52,7 @@ class Options:
 
 
 def solve(
-    name, program, x, *, lam0=None, method="eal-newton", inner="auto", sketch=None,
+    name, program, x, *, method="eal-newton", inner="auto", sketch=None,
     block_size=None, globalization="auto", accuracy="adaptive", theta="superlinear", tol=1e-8,
     maxiter=500, tol_inner=None, maxiter_inner=None, time_limit=None, eta=(10.0, 1e-5),
     scaling="gradient", preconditioner=None, rng=None, callback=None, progress=False,
@@ -91,7 +91,7 @@ def solve(
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         standard = Standard(program, x, scaling)
         watch = Watch(standard, run, tol)
-        start = _start(standard, x, lam0)
+        start = _start(standard, x, program.lam0)
         answer = ENGINES[method](standard, watch, options, start)
         if run.status not in (None, Status.CONVERGED) and watch.best is not None:
             answer = watch.best
