@@ -36,12 +36,27 @@ def certify(x, fun, *, jac, constraints=(), bounds=None, lam=None, hess=None, to
     return judge(program, x, lam, tol=tol)
 
 
-def judge(program, x, lam=None, *, tol):
-    """Return the certificate of a point in the caller's unit (ground floor: equalities only)."""
+def judge(program, x, lam=None, bound=None, *, tol):
+    """Return the certificate of a point in the caller's unit."""
     g, c, G = program.grad(x), program.cons(x), to_dense(program.jac(x), be=program.be)
     if lam is None:
         lam = np.linalg.lstsq(G.T, -g, rcond=1e-12)[0]
-    stationarity = float(abs(g + G.T @ lam).max())
-    violation = float(np.max(np.maximum(c - program.ub, program.lb - c), initial=0.0))
-    details = {"stationarity": stationarity, "violation": violation, "complementarity": 0.0}
-    return Certificate(KIND, max(stationarity, violation), tol, {**details, "kkt_floor": 0.0})
+    bound = np.zeros(program.n) if bound is None else bound
+    fixed = program.lo == program.up
+    stationarity = float(np.max(abs(g + G.T @ lam + bound)[~fixed], initial=0.0))
+    below, above = (
+        np.append(program.lb - c, program.lo - x),
+        np.append(c - program.ub, x - program.up),
+    )
+    violation = float(np.max(np.maximum(below, above), initial=0.0))
+    y = np.append(lam, bound)
+    off = np.where(y < 0, -y * abs(below), y * abs(above))
+    complementarity = float(np.max(off[(y != 0) & (below != -above)], initial=0.0))
+    details = dict(
+        zip(
+            ("stationarity", "violation", "complementarity"),
+            parts := (stationarity, violation, complementarity),
+            strict=True,
+        )
+    )
+    return Certificate(KIND, max(parts), tol, {**details, "kkt_floor": 0.0})

@@ -95,10 +95,10 @@ class Caller:
 
     def matrix(self, value, shape, name, *, hessian=False):
         """Return a value as a new dense or CSR matrix, or as an `Operator`."""
-        if is_sparse(value):
-            A = self.sparse(value, name)
-        elif hasattr(value, "matvec"):
+        if hasattr(value, "matvec"):
             A = self._operator(value, name, hessian)
+        elif is_sparse(value):
+            A = self.sparse(value, name)
         elif is_operator(value):
             A = value
         else:

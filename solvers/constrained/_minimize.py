@@ -69,6 +69,8 @@ def minimize(
         maxiter_inner=maxiter_inner,
         time_limit=time_limit,
         eta=eta,
+        inequalities=inequalities,
+        least_squares=least_squares,
         scaling=scaling,
         preconditioner=preconditioner,
         rng=rng,

@@ -170,3 +170,39 @@ def pose(
     lam0 = check_array(io, "lam0", shape=(program.m,), means="(rows of all constraints,)")
     program.lam0 = None if lam0 is None else lam0.astype(np.float64)
     return program, x
+
+
+def check_shape(program, options):
+    """Refuse more equations than unknowns, or inequalities, where the caller's options do."""
+    xp, be = program.xp, program.be
+    free, equal = program.lo != program.up, program.lb == program.ub
+    n, m = map(int, be.host(free.sum(), equal.sum()))
+    if m > n and not options.least_squares:
+        raise ValueError(
+            f"`constraints`: m={m} > n={n}: more equations than unknowns that are not fixed; "
+            "least_squares=True minimises the sum of their squares"
+        )
+    if options.inequalities == "error":
+        finite = [xp.isfinite(side).any() for side in (program.lb[~equal], program.ub[~equal])]
+        finite += [xp.isfinite(side).any() for side in (program.lo[free], program.up[free])]
+        if any(be.host(*finite)):
+            raise ValueError(
+                "`inequalities` came as 'error' with an inequality or a bound among the "
+                "constraints; expected equations only, or inequalities='barrier'"
+            )
+
+
+def check_start(program, x):
+    """Refuse a start at which a function of the caller is not finite, by name."""
+    be, xp = program.be, program.xp
+    if not np.isfinite(value := program.fun(x)):
+        raise ValueError(f"`fun(x0)` is {value}; expected a finite number")
+    checks = [("jac(x0)", program.grad(x))]
+    checks += [(f"{rows.name}.fun(x0)", rows.value(x)) for rows in program.rows]
+    for name, value in checks:
+        wrong = xp.flatnonzero(~xp.isfinite(value))
+        if len(wrong):
+            k = int(wrong[0])
+            raise ValueError(
+                f"`{name}` contains {be.host(value[k])} at entry {k}; expected finite numbers"
+            )
