@@ -31,6 +31,8 @@ from .sketches import SKETCHES
 _GLOBALIZATIONS = ("auto", "eal", "filter")
 _ACCURACIES = ("adaptive", "paper")
 _SCALINGS = ("gradient", None)
+# Unknowns up to which the curvature at the answer costs little.
+_CURVATURE_LOOKED_AT = 200
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,10 @@ def _finished(program, standard, answer, watch, options):
     io, counts = program.io, program.counts
     x, lam, bound = standard.theirs(answer)
     seen = {k: v for k, v in vars(counts).items() if k != "seconds"}
-    certificate = judge(program, x, lam, bound, tol=options.tol)
+    verdict = judge(
+        program, x, lam, bound, tol=options.tol, second_order=program.n <= _CURVATURE_LOOKED_AT
+    )
+    certificate, (lam, bound) = verdict.certificate, map(program.xp.asarray, verdict[1:3])
     return watch.run.finish(
         ConstrainedResult,
         certificate,
@@ -142,5 +147,5 @@ def _finished(program, standard, answer, watch, options):
         globalization_used=watch.globalization,
         eta=watch.eta,
         infeasibility_certificate=watch.ends.certificate,
-        second_order=None,
+        second_order=verdict.second_order,
     )
