@@ -26,10 +26,13 @@ from ._problem import Standard
 from ._result import ConstrainedResult
 from ._watch import Watch
 from .inner import INNERS
+from .sketches import SKETCHES
 
 _GLOBALIZATIONS = ("auto", "eal", "filter")
 _ACCURACIES = ("adaptive", "paper")
 _SCALINGS = ("gradient", None)
+# Unknowns up to which the curvature at the answer costs little.
+_CURVATURE_LOOKED_AT = 200
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def solve(
     options = Options(
         method=method,
         inner=check_choice(inner, "inner", tuple(INNERS)),
-        sketch=sketch,
+        sketch=check_choice(sketch, "sketch", (None, *SKETCHES)),
         block_size=check_count(block_size, "block_size", minimum=1, allow_none=True),
         globalization=check_choice(globalization, "globalization", _GLOBALIZATIONS),
         accuracy=check_choice(accuracy, "accuracy", _ACCURACIES),
@@ -99,7 +102,7 @@ def solve(
         else:
             answer = engine(options)(standard, watch, options, start)
         if run.status not in (None, Status.CONVERGED) and watch.best is not None:
-            answer = watch.best
+            answer = watch.ends.least if run.status is Status.INFEASIBLE else watch.best
         return _finished(program, standard, answer, watch, options)
 
 
@@ -119,7 +122,10 @@ def _finished(program, standard, answer, watch, options):
     io, counts = program.io, program.counts
     x, lam, bound = standard.theirs(answer)
     seen = {k: v for k, v in vars(counts).items() if k != "seconds"}
-    certificate = judge(program, x, lam, bound, tol=options.tol)
+    verdict = judge(
+        program, x, lam, bound, tol=options.tol, second_order=program.n <= _CURVATURE_LOOKED_AT
+    )
+    certificate, (lam, bound) = verdict.certificate, map(program.xp.asarray, verdict[1:3])
     return watch.run.finish(
         ConstrainedResult,
         certificate,
@@ -140,5 +146,6 @@ def _finished(program, standard, answer, watch, options):
         inner=watch.inner,
         globalization_used=watch.globalization,
         eta=watch.eta,
-        second_order=None,
+        infeasibility_certificate=watch.ends.certificate,
+        second_order=verdict.second_order,
     )

@@ -22,6 +22,8 @@ _MARGIN, _ARMIJO = 1e-5, 1e-4
 _POWER_F, _POWER_THETA = 2.3, 1.1
 _THETA_MAX, _THETA_MIN = 1e4, 1e-4
 _SHORTEST, _CORRECTIONS, _CORRECTED = 1e-8, 4, 0.99
+# After so many steps in a row that are shorter than this, feasibility comes first.
+_SHORT, _TARDY = 0.05, 3
 # What rounding may add to an objective or a violation.
 _ROUNDING = 1e-15
 
@@ -79,22 +81,35 @@ def solve_filter(problem, watch, options, start):
     point, lam = problem.point(start.z), start.lam
     if watch.begin(problem, point, start):
         return start
-    barred = Filter(violation(point, be=be))
+    barred, restoration, tardy = Filter(violation(point, be=be)), None, 0
     for _ in watch.run:
-        F = xp.concatenate([point.gradient(lam), point.c])
-        tol = min(0.1, math.sqrt(be.host(xp.linalg.norm(F))))
-        curvature = problem.curvature(point, lam)
-        saddle = factored(curvature.B, point.G, inner, shifts, be=be)
         trial, its = None, 0
-        if saddle is not None:
-            solved = inner.solve(-F, tol=tol)
-            its = solved.iterations
-            trial = _searched(problem, barred, inner, point, lam, solved.d, F, tol)
+        if restoration is None and tardy < _TARDY:
+            F = xp.concatenate([point.gradient(lam), point.c])
+            tol = min(0.1, math.sqrt(be.host(xp.linalg.norm(F))))
+            curvature = problem.curvature(point, lam)
+            saddle = factored(curvature.B, point.G, inner, shifts, be=be)
+            if saddle is None:
+                shifts = Shifts()
+            else:
+                solved = inner.solve(-F, tol=tol)
+                its = solved.iterations
+                trial = _searched(problem, barred, inner, point, lam, solved.d, F, tol)
         if trial is None:
-            trial = _restored(problem, barred, watch, inner, point)
-        if trial is None:
-            watch.run.end(Status.STALLED, "Feasibility could not be restored.")
-            break
+            if restoration is None:
+                restoration = _Restoration(problem, watch.standard, barred, inner, point)
+            trial = restoration.step(point, lam)
+            if trial is None:
+                if not watch.ends.infeasible(point, watch.residual.violation):
+                    watch.run.end(Status.STALLED, "Feasibility could not be restored.")
+                break
+            if restoration.done:
+                restoration, tardy = None, 0
+        else:
+            tardy = tardy + 1 if trial.alpha < _SHORT else 0
+            if saddle.delta:
+                # Rows that depend on each other leave multipliers without a bound.
+                trial = trial._replace(lam=multipliers(problem, trial.point, inner))
         problem.moved(point, lam, trial.point, trial.lam, trial.alpha)
         point, lam = trial.point, trial.lam
         answer = problem.answer(point, lam)
@@ -199,20 +214,29 @@ def _corrected(problem, barred, inner, point, lam, F, tol, slope, new, alpha, do
 
 
 # ---------------------------------------------------------------- restoration
-def _restored(problem, barred, watch, inner, point):
-    """Return a trial with half the violation that the filter takes, or None."""
-    be = problem.be
-    theta = violation(point, be=be)
-    barred.add(theta, point.f)
-    levenberg, new = Levenberg(problem, inner), point
-    while not watch.run.late:
-        new = levenberg.step(new)
+class _Restoration:
+    """Steps that only lower the violation, until the filter takes a point with half of it.
+
+    `done` tells whether the last step led there.
+    """
+
+    def __init__(self, problem, standard, barred, inner, point):
+        self._problem, self._barred, self._inner = problem, barred, inner
+        theta = violation(point, be=problem.be)
+        barred.add(theta, point.f)
+        self._goal, self.done = 0.5 * theta, False
+        self._levenberg = Levenberg(problem, standard, inner)
+
+    def step(self, point, lam):
+        """Return the next `_Trial`, or None if no step lowers the violation."""
+        new = self._levenberg.step(point)
         if new is None:
             return None
-        now = violation(new, be=be)
-        if now <= 0.5 * theta and barred.accepts(now, new.f):
-            return _Trial(new, multipliers(problem, new, inner), math.nan)
-    return None
+        theta = violation(new, be=self._problem.be)
+        self.done = theta <= self._goal and self._barred.accepts(theta, new.f)
+        if self.done:
+            lam = multipliers(self._problem, new, self._inner)
+        return _Trial(new, lam, 1.0)
 
 
 def multipliers(problem, point, inner):

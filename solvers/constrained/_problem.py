@@ -52,6 +52,7 @@ class Point:
 
     def __init__(self, problem, z):
         self.problem, self.z = problem, z
+        self._lam = None
 
     @cached_property
     def f(self):
@@ -70,8 +71,11 @@ class Point:
         return self.problem.jac(self.z)
 
     def gradient(self, lam):
-        """Return the gradient of the Lagrangian, ``g + G^T lam``."""
-        return self.g + self.G.T @ lam if len(lam) else self.g
+        """Return the gradient of the Lagrangian, ``g + G^T lam``; the last one is kept."""
+        if self._lam is not lam:
+            self._gradient = self.g + self.G.T @ lam if len(lam) else self.g
+            self._lam = lam
+        return self._gradient
 
 
 class Standard:
