@@ -19,12 +19,14 @@ from .._core.validation import (
     check_threads,
     check_time_limit,
 )
+from ._barrier import Barrier, solve_barrier
 from ._certificate import judge
-from ._engines import ENGINES
-from ._problem import Answer, Standard
+from ._engines import ENGINES, engine
+from ._problem import Standard
 from ._result import ConstrainedResult
 from ._watch import Watch
 from .inner import INNERS
+from .sketches import SKETCHES
 
 _GLOBALIZATIONS = ("auto", "eal", "filter")
 _ACCURACIES = ("adaptive", "paper")
@@ -75,7 +77,7 @@ def solve(
     options = Options(
         method=method,
         inner=check_choice(inner, "inner", tuple(INNERS)),
-        sketch=sketch,
+        sketch=check_choice(sketch, "sketch", (None, *SKETCHES)),
         block_size=check_count(block_size, "block_size", minimum=1, allow_none=True),
         globalization=check_choice(globalization, "globalization", _GLOBALIZATIONS),
         accuracy=check_choice(accuracy, "accuracy", _ACCURACIES),
@@ -93,23 +95,27 @@ def solve(
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         standard = Standard(program, x, scaling)
         watch = Watch(standard, run, tol)
-        start = _start(standard, x, lam0)
-        answer = ENGINES[method](standard, watch, options, start)
+        problem = Barrier(standard, tol) if standard.bounded else standard
+        start = _start(problem, lam0)
+        if standard.bounded:
+            answer = solve_barrier(engine(options), problem, watch, options, start)
+        else:
+            answer = engine(options)(standard, watch, options, start)
         if run.status not in (None, Status.CONVERGED) and watch.best is not None:
-            answer = watch.best
+            answer = watch.ends.least if run.status is Status.INFEASIBLE else watch.best
         return _finished(program, standard, answer, watch, options)
 
 
-def _start(standard, x, lam0):
+def _start(problem, lam0):
     """Return the start, with least-squares multipliers where the caller has none."""
-    xp = standard.xp
-    z, lam = standard.start(x, lam0)
+    xp = problem.xp
+    z, lam = problem.start(lam0)
+    point = problem.point(z)
     if lam is None:
-        point = standard.point(z)
-        lam = xp.linalg.lstsq(point.G.T, -point.g, rcond=None)[0] if standard.m else point.c
-        if standard.m and standard.be.host(abs(lam).max()) > 1e3:
-            lam = xp.zeros(standard.m)
-    return Answer(z, lam, xp.zeros(standard.n))
+        lam = xp.linalg.lstsq(point.G.T, -point.g, rcond=None)[0] if problem.m else point.c
+        if problem.m and problem.be.host(abs(lam).max()) > 1e3:
+            lam = xp.zeros(problem.m)
+    return problem.answer(point, lam)
 
 
 def _finished(program, standard, answer, watch, options):
@@ -140,5 +146,6 @@ def _finished(program, standard, answer, watch, options):
         inner=watch.inner,
         globalization_used=watch.globalization,
         eta=watch.eta,
+        infeasibility_certificate=watch.ends.certificate,
         second_order=verdict.second_order,
     )

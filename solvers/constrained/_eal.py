@@ -1,18 +1,42 @@
 """Newton steps on the optimality conditions, with the exact augmented Lagrangian as merit."""
 
 import math
+from typing import Any, NamedTuple
 
 from .._core.result import Status
 from ._convexify import Shifts, factored
+from ._filter import solve_filter
 from ._merit import Weights, difference, slope
 from .inner import open_inner
 
-_ARMIJO, _HALVINGS, _ROUNDS = 1e-4, 40, 60
-_ETA1_MAX, _ETA2_MIN, _NU = 1e12, 1e-14, 1.5
+_ARMIJO, _HALVINGS = 1e-4, 40
+# Rounds of a tighter solve, then of heavier weights, in search of a direction of descent.
+_TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
+_ETA1_MAX, _ETA2_MIN = 1e12, 1e-14
+# What is left of a system that was solved as well as rounding lets it.
+_EXACT = 1e-10
+# Steps shorter than this, and so many of them, or iterations without progress, are trouble.
+_SHORT, _SHORT_STEPS, _PATIENCE = 1e-3, 3, 25
+
+
+class Step(NamedTuple):
+    """A direction in which M descends, and what it took to find it.
+
+    `slope` is the derivative of M along it for `weights`, `delta` the accuracy that was asked of
+    the inner solver.
+    """
+
+    dx: Any
+    dl: Any
+    slope: float
+    weights: Weights
+    iterations: int
+    residual: float
+    delta: float
 
 
 def solve_eal(problem, watch, options, start):
-    """Take Newton steps from `start` until the run ends or the line search fails.
+    """Take Newton steps from `start` until the run ends, with a filter where M leads nowhere.
 
     Parameters
     ----------
@@ -25,51 +49,170 @@ def solve_eal(problem, watch, options, start):
     -------
     Answer
     """
-    be, xp, n = problem.be, problem.xp, problem.n
+    if watch.globalization == "filter":
+        # An earlier problem of a sequence went over to it.
+        return solve_filter(problem, watch, options, start)
+    watch.globalization = "eal"
+    answer, trouble = _steps(problem, watch, options, start)
+    if trouble is None:
+        return answer
+    if options.globalization == "eal":
+        watch.run.end(Status.STALLED, trouble)
+        return answer
+    worse = not watch.residual.kkt <= watch.first_kkt
+    return solve_filter(problem, watch, options, start if worse else answer)
+
+
+def _steps(problem, watch, options, start):
+    """Return where the steps ended, and in what trouble, or None."""
+    be, xp = problem.be, problem.xp
     inner, shifts = open_inner(options.inner, options), Shifts()
     watch.inner = inner.name
     point, lam = problem.point(start.z), start.lam
-    weights = Weights(*options.eta)
     if watch.begin(problem, point, start):
-        return start
+        return start, None
+    weights, progress = None, _Progress(watch)
     for _ in watch.run:
-        r, c = point.gradient(lam), point.c
-        F = xp.concatenate([r, c])
-        size = be.host(xp.linalg.norm(F))
+        F = xp.concatenate([point.gradient(lam), point.c])
         curvature = problem.curvature(point, lam)
+        if weights is None:
+            weights = _first_weights(options.eta, point.gradient(lam), curvature, be)
         saddle = factored(curvature.B, point.G, inner, shifts, be=be)
         if saddle is None:
-            watch.run.end(Status.STALLED, "No shift makes the Hessian convex.")
-            break
-        solved = inner.solve(-F, tol=min(0.1, math.sqrt(size)))
-        dx, dl = solved.d[:n], solved.d[n:]
-        for _ in range(_ROUNDS):
-            D = slope(point, lam, dx, dl, curvature.product, weights, be=be)
-            if -0.5 * weights.eta2 * size**2 >= D:
-                break
-            weights = Weights(weights.eta1 * _NU**2, weights.eta2 / _NU)
-        alpha = problem.longest(point.z, dx)
-        for _ in range(_HALVINGS):
-            new, new_lam = problem.point(point.z + alpha * dx), lam + alpha * dl
-            change = difference(point, lam, new, new_lam, weights, be=be)
-            if change <= alpha * _ARMIJO * D or abs(change) <= 1e-13 * (1 + abs(point.f)):
-                break
-            alpha /= 2
-        else:
-            watch.run.end(Status.STALLED, "The line search found no descent.")
-            break
+            return problem.answer(point, lam), "No shift makes the Hessian convex."
+        step = _direction(point, lam, F, curvature, inner, weights, options, be)
+        if step is None:
+            return problem.answer(point, lam), "No weights make the step descend."
+        weights = watch.eta = step.weights
+        found = _search(problem, point, lam, step)
+        if found is None:
+            return problem.answer(point, lam), "The line search found no descent."
+        new, new_lam, alpha = found
         problem.moved(point, lam, new, new_lam, alpha)
         point, lam = new, new_lam
-        watch.eta = tuple(weights)
         answer = problem.answer(point, lam)
         if watch.record(
             problem,
             point,
             answer,
             alpha=alpha,
-            inner_its=solved.iterations,
+            inner_its=step.iterations,
+            inner_residual=step.residual,
             eta1=weights.eta1,
             eta2=weights.eta2,
+            delta=step.delta,
         ):
+            return answer, None
+        if options.globalization == "auto" and (trouble := progress.trouble(alpha)):
+            return answer, trouble
+    return problem.answer(point, lam), None
+
+
+def _first_weights(eta, r, curvature, be):
+    """Return the weights for a start; the second is not to fight the curvature of its square."""
+    Hr = curvature.product(r)
+    rr, hh = be.host(r @ r, Hr @ Hr)
+    return Weights(eta[0], eta[1] / max(1.0, math.sqrt(hh / rr) if rr else 1.0))
+
+
+# ---------------------------------------------------------------- the direction
+def _direction(point, lam, F, curvature, inner, weights, options, be):
+    """Return a `Step` of sufficient descent, or None if no weights give one.
+
+    Where M does not descend the system is solved more accurately first, as far as that goes; then
+    violations weigh more and the gradient's square less.
+    """
+    n, square = len(point.z), be.host(F @ F)
+    delta, d, its, tighter = _accuracy(options, math.sqrt(square)), None, 0, _TIGHTER
+    while True:
+        solved = inner.solve(-F, d0=d, tol=delta)
+        d, its = solved.d, its + solved.iterations
+        dx, dl = d[:n], d[n:]
+        parts = slope(point, lam, dx, dl, curvature.product, be=be)
+        residual = math.sqrt(be.host(solved.residual @ solved.residual) / square)
+        if -0.5 * weights.eta2 * square >= parts.at(weights):
             break
-    return problem.answer(point, lam)
+        if tighter == 0 or residual <= _EXACT:
+            weights = _heavier(parts, weights, square)
+            if weights is None:
+                return None
+            break
+        tighter, delta = tighter - 1, delta / _NU**2
+    return Step(dx, dl, parts.at(weights), weights, its, residual, delta)
+
+
+def _accuracy(options, size):
+    """Return the relative residual to ask of the inner solver (a forcing term)."""
+    if options.tol_inner is not None:
+        return options.tol_inner
+    if options.theta == "superlinear":
+        return min(0.1, math.sqrt(size))
+    return 0.1 * options.theta
+
+
+def _heavier(parts, weights, square):
+    """Return weights under which M descends enough, or None."""
+    eta1, eta2 = weights
+    for _ in range(_ROUNDS):
+        eta1, eta2 = eta1 * _NU**2, eta2 / _NU
+        if not (eta1 <= _ETA1_MAX and eta2 >= _ETA2_MIN):
+            return None
+        if -0.5 * eta2 * square >= parts.at(weights := Weights(eta1, eta2)):
+            return weights
+    return None
+
+
+# ---------------------------------------------------------------- the line search
+def _search(problem, point, lam, step):
+    """Return the first new point, multipliers and alpha with enough descent, or None."""
+    be, dx, dl, D = problem.be, step.dx, step.dl, step.slope
+    alpha = problem.longest(point.z, dx)
+    for _ in range(_HALVINGS):
+        new, new_lam = problem.point(point.z + alpha * dx), lam + alpha * dl
+        change = difference(point, lam, new, new_lam, be=be).at(step.weights)
+        if change <= alpha * _ARMIJO * D or _within_rounding(change, point, lam, new, new_lam, be):
+            return new, new_lam, alpha
+        alpha *= _shorter(alpha * D, change)
+    return None
+
+
+def _shorter(promised, change):
+    """Return where the parabola through both ends is lowest, between 0.1 and 0.5."""
+    bend = change - promised
+    return min(max(-0.5 * promised / bend, 0.1), 0.5) if math.isfinite(bend) else 0.5
+
+
+def _within_rounding(change, point, lam, new, new_lam, be):
+    """Tell whether M cannot judge a step any more, and the optimality conditions improve."""
+    unit = 1 + abs(point.f)
+    if not abs(change) <= 1e-9 * unit:
+        return False
+    before, after = _error(point, lam, be), _error(new, new_lam, be)
+    return after <= (before if abs(change) <= 1e-13 * unit else 0.9 * before)
+
+
+def _error(point, lam, be):
+    """Return the largest entry of F."""
+    r = abs(point.gradient(lam)).max()
+    return max(be.host(r, abs(point.c).max())) if len(point.c) else be.host(r)
+
+
+# ---------------------------------------------------------------- trouble
+class _Progress:
+    """Tells when the merit function leads nowhere."""
+
+    def __init__(self, watch):
+        self._watch, self._short = watch, 0
+        self._best, self._since = watch.residual.kkt, 0
+
+    def trouble(self, alpha):
+        """Return a sentence if steps became too short or the residual does not fall."""
+        self._short = self._short + 1 if alpha < _SHORT else 0
+        self._since += 1
+        if (kkt := self._watch.residual.kkt) < self._best:
+            self._best, self._since = kkt, 0
+        if self._short >= _SHORT_STEPS:
+            return "The steps became too short."
+        if self._since >= _PATIENCE:
+            return f"The residual has not fallen in {_PATIENCE} iterations."
+        return None

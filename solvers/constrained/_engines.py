@@ -14,4 +14,13 @@ def _later(module, name):
 
 ENGINES = {
     "eal-newton": _later("._eal", "solve_eal"),
+    "sqp-direct": _later("._filter", "solve_filter"),
 }
+
+
+def engine(options):
+    """Return the solver for the caller's options."""
+    newton = options.method == "eal-newton"
+    return ENGINES[
+        "sqp-direct" if newton and options.globalization == "filter" else options.method
+    ]

@@ -71,6 +71,14 @@ def scaled(A, rows, *, be):
     return A * (rows[:, None] if np.ndim(rows) else rows)
 
 
+def scale_both(A, s, *, be):
+    """Return ``diag(s) A diag(s)`` of a matrix with entries."""
+    if is_sparse(A):
+        diagonal = be.sparse.diags(s)
+        return (diagonal @ A @ diagonal).tocsr()
+    return s[:, None] * A * s
+
+
 def columns(A, picked, *, be):
     """Return the picked columns of a matrix."""
     if not is_operator(A):

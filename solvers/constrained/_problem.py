@@ -52,6 +52,7 @@ class Point:
 
     def __init__(self, problem, z):
         self.problem, self.z = problem, z
+        self._lam = None
 
     @cached_property
     def f(self):
@@ -70,8 +71,11 @@ class Point:
         return self.problem.jac(self.z)
 
     def gradient(self, lam):
-        """Return the gradient of the Lagrangian, ``g + G^T lam``."""
-        return self.g + self.G.T @ lam if len(lam) else self.g
+        """Return the gradient of the Lagrangian, ``g + G^T lam``; the last one is kept."""
+        if self._lam is not lam:
+            self._gradient = self.g + self.G.T @ lam if len(lam) else self.g
+            self._lam = lam
+        return self._gradient
 
 
 class Standard:
@@ -103,7 +107,8 @@ class Standard:
     def __init__(self, program, x, scaling="gradient"):
         self.program, self.be, self.xp = program, program.be, program.xp
         xp = self.xp
-        self._x = xp.where(program.lo == program.up, program.lo, x)
+        bounded = bool((xp.isfinite(program.lo) | xp.isfinite(program.up)).any())
+        self._x = inside(x, program.lo, program.up, xp=xp) if bounded else x
         self.free = xp.flatnonzero(program.lo != program.up)
         kept = xp.isfinite(program.lb) | xp.isfinite(program.ub)
         self.rows = xp.flatnonzero(kept)
@@ -132,8 +137,9 @@ class Standard:
             self.c_scale = xp.clip(_LONG / long, _SMALLEST, 1.0)
 
     # ------------------------------------------------------------ between both units
-    def start(self, x, lam):
-        """Return the caller's point and multipliers (or None) as z and lam."""
+    def start(self, lam):
+        """Return the start, within its bounds, and the caller's multipliers (or None)."""
+        x = self._x
         z = x[self.free]
         if len(self.slack):
             s = (self.c_scale * self.program.cons(x)[self.rows])[self.slack]
@@ -246,6 +252,15 @@ class Standard:
 
     def moved(self, point, lam, new, new_lam, step):
         """Take note of a step; for models and bound multipliers that follow the iterates."""
+
+
+def inside(x, lo, up, *, xp):
+    """Return x moved inside its bounds, by 1 % of their size or of their distance."""
+    gap = 0.01 * (up - lo)
+    low = lo + xp.minimum(gap, 0.01 * xp.maximum(1.0, abs(lo)))
+    high = up - xp.minimum(gap, 0.01 * xp.maximum(1.0, abs(up)))
+    x = xp.where(xp.isfinite(lo), xp.maximum(x, low), x)
+    return xp.where(xp.isfinite(up), xp.minimum(x, high), x)
 
 
 def _beside(A, B, be):

@@ -39,6 +39,18 @@ class Counts:
     seconds: float = 0.0
 
 
+class Errors(NamedTuple):
+    """Relative errors of values, of the gradient and of the Jacobian; rounding at least."""
+
+    values: float
+    grad: float
+    jac: float
+
+
+# In units of the precision.
+_ROUNDING = 100.0
+
+
 class Program:
     """Minimise ``f(x)`` subject to ``lb <= c(x) <= ub`` and ``lo <= x <= up``.
 
@@ -60,6 +72,11 @@ class Program:
     lb, ub : array (m,)
         Sides of the rows.
     counts : Counts
+    model : {None, "differences", "bfgs", "sr1", "lbfgs"}
+        How second derivatives come: None where the caller gives them all; "differences" where
+        `hess` returns a matrix of differences; else the name of the model that stands for them
+        in Newton systems, while `hess` returns an `Operator` of differences, one for a product.
+    errors : Errors
     """
 
     def __init__(self, io, n, f, grad, hess, rows, lo, up):
@@ -67,6 +84,8 @@ class Program:
         self._f, self._grad, self._hess, self.rows = f, grad, hess, rows
         self.lo, self.up = lo, up
         self.counts = Counts()
+        self.model = None
+        self.errors = Errors(*[_ROUNDING * float(np.finfo(io.dtype).eps)] * 3)
         none = self.xp.zeros(0)
         self.lb = self.xp.concatenate([none, *(r.lb for r in rows)])
         self.ub = self.xp.concatenate([none, *(r.ub for r in rows)])

@@ -15,6 +15,16 @@ CITATION = """\
 }"""
 
 
+SKETCHING = """\
+@misc{derezinski2025kaczmarz,
+  title = {Randomized {K}aczmarz Methods with Beyond-{K}rylov Convergence},
+  author = {Derezi{\\'n}ski, Micha{\\l} and Needell, Deanna and Rebrova, Elizaveta and Yang, Jiaming},
+  year = {2025},
+  eprint = {2501.11673},
+  archiveprefix = {arXiv}
+}"""
+
+
 class ConstrainedResult(Result):
     """Outcome of a solver of `solvers.constrained`.
 
@@ -54,6 +64,9 @@ class ConstrainedResult(Result):
         "eal" or "filter", or both with the iteration of the change: "eal, filter from 12".
     eta : (float, float)
         Weights of the exact augmented Lagrangian at the end.
+    infeasibility_certificate : float
+        Where the run ended as INFEASIBLE: the gradient of the length of the violated parts of the
+        scaled rows, ``||G^T c|| / ||c||``; NaN elsewhere.
     second_order : bool or None
         Whether the reduced Hessian is positive semi-definite; None where it was not looked at.
     """
@@ -79,6 +92,23 @@ class ConstrainedResult(Result):
     inner: str
     globalization_used: str
     eta: tuple[float, float]
+    infeasibility_certificate: float
     second_order: bool | None
 
     _bibtex: ClassVar = {"adasketch_newton": CITATION, "eal-newton": CITATION}
+
+
+class LinearResult(Result):
+    """Outcome of a linear solve.
+
+    Attributes
+    ----------
+    x : array, shape (p,)
+        The solution.
+    fun : float
+        Norm of the residual relative to that of the right-hand side.
+    """
+
+    x: Any
+
+    _bibtex: ClassVar = {"sketch_project": SKETCHING}

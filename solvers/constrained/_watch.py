@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from .._core.result import Status
+from ._ends import Ends
 from ._problem import Answer
 
 
@@ -26,6 +27,8 @@ class Watch:
     inner, globalization : str
         What ran.
     eta : (float, float)
+    ends : Ends
+        Knows whether the problem has no solution.
     """
 
     def __init__(self, standard, run, tol):
@@ -34,6 +37,7 @@ class Watch:
         self.ninner, self.inner, self.globalization = 0, "", "eal"
         self.eta = (math.nan, math.nan)
         self.first_kkt = math.inf
+        self.ends = Ends(standard, run, tol)
 
     def record(self, problem, point, answer, *, alpha=np.nan, inner_its=0, **series):
         """Count an iteration at a point of `problem`; tell whether its solver must end.
@@ -64,6 +68,8 @@ class Watch:
         )
         if kkt <= self.tol and not over:
             self.run.end(Status.CONVERGED)
+        elif not over:
+            over = self.ends.reached(point, self.residual.violation)
         return over or kkt <= self.tol or problem.solved(point, answer)
 
     def begin(self, problem, point, answer):
@@ -76,6 +82,7 @@ class Watch:
     def _look(self, problem, point, answer):
         self.residual = problem.residual(point, answer)
         kkt = self.residual.kkt
+        self.ends.see(point, answer, self.residual.violation)
         if kkt < self._best_kkt or self.best is None:
             self._best_kkt = kkt
             self.best = Answer(*(v.copy() for v in answer))

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+from ..sketches import SKETCHES
 from ._saddle import InnerSolve, Saddle
 
 __all__ = ["INNERS", "InnerSolve", "Saddle", "open_inner"]
@@ -10,6 +11,11 @@ __all__ = ["INNERS", "InnerSolve", "Saddle", "open_inner"]
 INNERS = {
     "auto": ("._direct", "Direct"),
     "direct": ("._direct", "Direct"),
+    "gmres": ("._gmres", "Gmres"),
+    "minres": ("._minres", "Minres"),
+    "pcg": ("._pcg", "ProjectedCG"),
+    "sketch": ("._sketch", "Sketched"),
+    **dict.fromkeys(SKETCHES, ("._sketch", "Sketched")),
 }
 
 

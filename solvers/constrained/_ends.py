@@ -1,0 +1,97 @@
+"""Ends that are no solution: no point satisfies the constraints, or the objective has no bound."""
+
+import math
+
+import numpy as np
+
+from .._core.result import Status
+from ._matrices import is_operator
+
+# A violation that fell by less than this in a step is asked whether it can fall at all.
+_STUCK = 0.9
+_STATIONARY, _FAR, _FEASIBLE = 1e-6, 1e20, 1e-6
+
+
+class Ends:
+    """Looks at iterates of any solver of the family for an end that is no solution.
+
+    Parameters
+    ----------
+    standard : Standard
+    run : Monitor
+    tol : float
+
+    Attributes
+    ----------
+    least : Answer or None
+        The iterate with the smallest violation.
+    certificate : float
+        The gradient of the violation's length, ``||G^T c|| / ||c||``, where the run ended for
+        infeasibility; NaN elsewhere.
+    """
+
+    def __init__(self, standard, run, tol):
+        self.standard, self._run, self._tol = standard, run, tol
+        self.least, self.certificate = None, math.nan
+        self._lowest = self._last = math.inf
+        self._first = None
+
+    def see(self, point, answer, violation):
+        """Take note of an iterate and of its violation in the caller's unit."""
+        if self._first is None:
+            self._first = point.f, violation
+        if violation < self._lowest or self.least is None:
+            self._lowest, self.least = violation, answer
+
+    def reached(self, point, violation):
+        """End the run where an iterate shows that it leads nowhere; tell whether it did."""
+        stuck, self._last = violation > _STUCK * self._last, violation
+        if violation > self._tol and stuck and self.infeasible(point, violation):
+            return True
+        return self._unbounded(point, violation)
+
+    def infeasible(self, point, violation):
+        """End the run if no small step lowers the violation; tell whether it did."""
+        gain, square, slope = self._violated(point)
+        if not (gain <= _STATIONARY * square and violation > self._floor(point)):
+            return False
+        self.certificate = slope / math.sqrt(square)
+        self._run.end(Status.INFEASIBLE, "It converged to a point of local infeasibility.")
+        return True
+
+    def _violated(self, point):
+        """Return what a step as long as x can gain of ||v||^2, ||v||^2 and its slope, ||G^T v||.
+
+        v are the violated parts of the scaled rows; of an inequality, what its value lacks to its
+        nearer side.
+        """
+        standard, be, xp = self.standard, self.standard.be, self.standard.xp
+        k, v = len(standard.free), point.c
+        x, lo, up = point.z[:k], standard.lo[:k], standard.up[:k]
+        if len(standard.slack):
+            v = v.copy()
+            value = v[standard.slack] + point.z[k:]
+            v[standard.slack] = value - xp.clip(value, standard.lo[k:], standard.up[k:])
+        slope = (point.G.T @ v)[:k]
+        reach = xp.maximum(1.0, xp.linalg.norm(x))
+        if standard.bounded:
+            reach = xp.minimum(reach, xp.where(slope > 0, x - lo, up - x))
+        gain = xp.linalg.norm(slope * reach)
+        return be.host(gain, v @ v, xp.linalg.norm(slope))
+
+    def _floor(self, point):
+        """Return the violation that rounding leaves."""
+        standard, eps = self.standard, 100 * np.finfo(float).eps
+        entries = not is_operator(point.G)
+        sums = abs(point.G) @ abs(point.z) if entries else abs(point.G @ point.z)
+        return eps * standard.be.host((sums / standard.c_scale).max())
+
+    def _unbounded(self, point, violation):
+        f, c = self._first
+        scale = self.standard.f_scale
+        low = point.f < -_FAR * max(scale, abs(f)) and violation <= _FEASIBLE * max(1.0, c)
+        far = self.standard.be.host(point.z @ point.z) > _FAR**2
+        if low or far:
+            what = "The objective fell without end." if low else "The unknowns grew without end."
+            self._run.end(Status.UNBOUNDED, what)
+        return low or far
