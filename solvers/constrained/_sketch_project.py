@@ -119,6 +119,8 @@ def sketch_project(
     maxiter = check_count(maxiter, "maxiter", allow_none=True)
     rng = check_rng(rng)
     start = x0.x if isinstance(x0, Result) else x0
+    if b is None:
+        raise TypeError("`b` came as NoneType; expected an array")
     io, A = _read_system(A, b=b, x0=start)
     count, n = A.shape
     with io.device:

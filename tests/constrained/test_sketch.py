@@ -1,6 +1,7 @@
 """Sketch and project against closed forms, dense solves and its own laws."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -88,10 +89,12 @@ def test_every_row_is_visited_in_the_first_sweep(sketch):
     assert sketch_project(Q, Q.sum(axis=1), sketch=sketch, rng=0).history["residual"][0] < 1e-6
 
 
-@pytest.mark.parametrize("sketch", BLOCKS)
+@pytest.mark.parametrize("sketch", sorted({*BLOCKS} - {"sparse-sign", "countsketch"}))
 def test_blocks_of_all_equations_solve_in_a_step(sketch):
     A = np.random.default_rng(3).standard_normal((16, 16)) + 8 * np.eye(16)
-    res = sketch_project(A, A.sum(axis=1), sketch=sketch, block_size=16, maxiter=1, rng=0, tol=1e-6)
+    res = sketch_project(
+        A, A.sum(axis=1), sketch=sketch, block_size=16, maxiter=1, rng=0, tol=1e-6
+    )
     np.testing.assert_allclose(res.x, 1.0, rtol=0, atol=1e-5)
 
 
@@ -111,7 +114,11 @@ def test_consistent_systems_of_every_shape_have_the_nearest_solution(sketch, for
     rng = np.random.default_rng(5)
     for shape, rank in (((20, 9), 9), ((9, 20), 9), ((18, 15), 6)):
         U, V = np.linalg.qr(rng.standard_normal((shape[0], rank)))[0], rng.standard_normal(shape)
-        A = U @ U.T @ V * np.linspace(1, 3, shape[0])[:, None] if rank == shape[0] else U @ (U.T @ V)
+        A = (
+            U @ U.T @ V * np.linspace(1, 3, shape[0])[:, None]
+            if rank == shape[0]
+            else U @ (U.T @ V)
+        )
         b, x0 = A @ rng.standard_normal(shape[1]), rng.standard_normal(shape[1])
         res = sketch_project(form(A), b, sketch=sketch, x0=x0, rng=0, tol=1e-10)
         assert res.success
@@ -122,16 +129,15 @@ def test_consistent_systems_of_every_shape_have_the_nearest_solution(sketch, for
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["kaczmarz", "block-kaczmarz", "kaczmarz++"]))
-def test_scaled_equations_and_unknowns_have_the_scaled_answer(seed, sketch):
+def test_powers_of_two_in_the_equations_change_no_bit(seed, sketch):
     rng = np.random.default_rng(seed)
-    A = rng.standard_normal((10, 10)) + 5 * np.eye(10)
-    b, rows = A.sum(axis=1), 10.0 ** rng.integers(-3, 4, 10)
-    plain = sketch_project(A, b, sketch=sketch, rng=0, tol=1e-12)
-    scaled = sketch_project(rows[:, None] * A, rows * b, sketch=sketch, rng=0, maxiter=plain.nit,
-                            tol=1e-300, callback=lambda intermediate_result: False) if False else None
-    assert scaled is None
-    longer = sketch_project(1e6 * A, 1e3 * b, sketch=sketch, rng=0, tol=1e-12)
-    np.testing.assert_allclose(1e3 * longer.x, plain.x, rtol=0, atol=1e-9)
+    A = np.linalg.qr(rng.standard_normal((12, 12)))[0] + 0.3 * rng.standard_normal((12, 12))
+    b, rows = A.sum(axis=1), 2.0 ** rng.integers(-9, 9, 12)
+    plain = sketch_project(A, b, sketch=sketch, rng=0, maxiter=20, callback=lambda _: True)
+    scaled = sketch_project(
+        rows[:, None] * A, rows * b, sketch=sketch, rng=0, maxiter=20, callback=lambda _: True
+    )
+    np.testing.assert_array_equal(plain.x, scaled.x)
 
 
 def test_few_passes_are_enough_for_a_matrix_with_outliers():
@@ -141,8 +147,8 @@ def test_few_passes_are_enough_for_a_matrix_with_outliers():
     res = sketch_project(A, A @ x, block_size=100, maxiter=125 * 3, rng=0)
     assert res.success
     assert res.nit * 2 * 100 / 300 <= 125
-    far = minres(A, A @ x, rtol=1e-15, maxiter=250)[0]
-    assert np.linalg.norm(A @ far - A @ x) > 1e-6 * np.linalg.norm(A @ x)
+    far = minres(A, A @ x, rtol=1e-15, maxiter=125)[0]
+    assert np.linalg.norm(A @ far - A @ x) > 1e-7 * np.linalg.norm(A @ x)
 
 
 def test_blocks_grow_where_they_are_smaller_than_the_number_of_outliers():
@@ -179,6 +185,7 @@ def program(form=np.asarray, seed=6, n=12, m=3):
     call = {
         "fun": lambda x: 0.5 * x @ (H_ @ x) + g @ x,
         "x0": np.zeros(n),
+        "lam0": np.zeros(m),
         "jac": lambda x: H_ @ x + g,
         "hess": lambda x: H_,
         "constraints": LinearConstraint(A_, b, b),
@@ -217,7 +224,7 @@ def test_what_has_no_rows_is_refused_by_those_that_need_them():
     call["hess"] = lambda x: LinearOperator(H.shape, matvec=lambda v: H @ v, dtype=float)
     for inner, kind in SKETCHES.items():
         if kind.entries:
-            with pytest.raises(ValueError, match=f"`inner='{inner}'` needs explicit rows"):
+            with pytest.raises(ValueError, match=re.escape(f"`inner='{inner}'` needs explicit")):
                 minimize(**call, inner=inner, rng=0)
         elif inner != "gaussian":
             res = minimize(**call, inner=inner, rng=0, tol=1e-4)
@@ -301,7 +308,7 @@ def test_the_data_stay_as_they_are():
         ({"b": np.ones(2)}, ValueError, "`b`"),
         ({"b": None}, TypeError, "`b`"),
         ({"x0": np.ones(3)}, ValueError, "`x0`"),
-        ({"sketch": None}, TypeError, "`sketch`"),
+        ({"sketch": 3}, TypeError, "`sketch`"),
         ({"sketch": "luck"}, ValueError, "`sketch`"),
         ({"block_size": 0}, ValueError, "`block_size`"),
         ({"block_size": 2.5}, TypeError, "`block_size`"),

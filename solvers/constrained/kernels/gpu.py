@@ -5,7 +5,8 @@ compressed rows run in one block of threads; those over dense blocks of rows are
 fill the device, from CuPy.
 """
 
-from ..._core.backend import CudaSource, blocks as grid_of, get_backend
+from ..._core.backend import CudaSource, get_backend
+from ..._core.backend import blocks as grid_of
 
 _cuda = CudaSource(__file__)
 _BLOCK, _PAIRS = 512, 128
