@@ -36,7 +36,7 @@ def hs77():
         return np.array([p**2 * s + np.sin(s - t), q + r**4 * s**2])
 
     def rows(x):
-        p, q, r, s, t = x
+        p, _, r, s, t = x
         bend = np.cos(s - t)
         return np.array(
             [[2 * p * s, 0, 0, p**2 + bend, -bend], [0, 1, 4 * r**3 * s**2, 2 * r**4 * s, 0]]
