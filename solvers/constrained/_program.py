@@ -72,9 +72,7 @@ class Program:
         self.model = None if lagrangian_hess else _choose_model(objective, rows)
         self._noise = max([objective.noise, *(r.noise for r in rows)])
         rounding = 100 * objective.eps
-        self.errors = Errors(
-            rounding, objective.error, max([rounding, *(r.error for r in rows)])
-        )
+        self.errors = Errors(rounding, objective.error, max([rounding, *(r.error for r in rows)]))
 
     def fun(self, x):
         """Return the objective as a float."""
@@ -114,12 +112,13 @@ class Program:
 
     def _differenced(self, x, lam, weight):
         """Return the Hessian as an operator: a product is one difference of gradients."""
-
         curved = [(r, part) for r, part in zip(self.rows, self.parts, strict=True) if r.curved]
         slopes = [self._objective.slope(weight), *(r.slope(lam[part]) for r, part in curved)]
 
         def dot(v):
-            return along(lambda y: sum(slope(y) for slope in slopes), x, v, self._noise, be=self.be)
+            return along(
+                lambda y: sum(slope(y) for slope in slopes), x, v, self._noise, be=self.be
+            )
 
         return Operator((self.n, self.n), dot, dot)
 
