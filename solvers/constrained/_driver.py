@@ -156,17 +156,18 @@ def _finished(program, standard, answer, watch, options):
     x, lam, bound = standard.theirs(answer)
     # The point that is returned is the one that is judged, also in single precision.
     x = x.astype(io.dtype).astype(np.float64)
-    seen = {k: v for k, v in vars(counts).items() if k != "seconds"}
     verdict = judge(
         program, x, lam, bound, tol=options.tol, second_order=program.n <= _CURVATURE_LOOKED_AT
     )
     certificate, (lam, bound) = verdict.certificate, map(program.xp.asarray, verdict[1:3])
+    fun, jac = program.fun(x), program.grad(x)
+    seen = {k: v for k, v in vars(counts).items() if k != "seconds"}
     return watch.run.finish(
         ConstrainedResult,
         certificate,
         x=io.out(x),
-        fun=program.fun(x),
-        jac=io.out(program.grad(x)),
+        fun=fun,
+        jac=io.out(jac),
         lam=io.out(lam),
         v=[io.out(lam[part]) for part in program.parts],
         bound_lam=io.out(bound),
