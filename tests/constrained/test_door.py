@@ -1,8 +1,11 @@
 """Every way to state a problem: what is called, how often, with what, and what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from _cupy_standin import run_with_standin
 from scipy.optimize import (
     BFGS,
     SR1,
@@ -612,3 +615,7 @@ def test_importing_the_family_is_cheap():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_door_opens_for_device_arrays():
+    run_with_standin(Path(__file__).parent / "door_on_device.py")
