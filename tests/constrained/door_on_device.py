@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import LinearConstraint, NonlinearConstraint
 
+from solvers import constrained
 from solvers._core.backend import get_backend
 from solvers.constrained._program import check_start, pose
 
@@ -84,3 +85,27 @@ def test_host_and_device_do_not_mix(device):
     program, _ = pose(lambda x: 1.0, X0, jac=lambda x: cupy.ones(3))
     with pytest.raises(TypeError, match=r"^`jac` .*cupy.*"):
         program.grad(X0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"jac": None, "hess": None},
+        {"hess": None, "hessp": lambda x, p: 6 * x * p},
+        {"bounds": [(-1, 1)] * 3},
+        {"bounds": [(None, None), (0.4, 0.4), (None, None)]},
+        {"constraints": [SPHERE, LinearConstraint(A, -5, np.inf)]},
+    ],
+    ids=["exact", "differences", "products", "bounds", "fixed", "inequality"],
+)
+def test_problems_are_solved_as_on_the_host(device, changes):
+    given = {"jac": jac, "hess": hess, "constraints": [SPHERE], **changes}
+    res = constrained.minimize(fun, cupy.asarray(X0), tol=1e-6, **given)
+    assert res.success
+    for name in ("x", "lam", "bound_lam", "jac"):
+        assert type(getattr(res, name)) is cupy.ndarray
+    x, lam, bound = host(res.x), host(res.lam), host(res.bound_lam)
+    slope = 3 * x**2 + 2 * lam[0] * x + bound + (A[0] * lam[1] if len(lam) > 1 else 0)
+    assert abs(slope).max() <= 1e-5
+    assert abs(x @ x - 1) <= 1e-6
