@@ -141,9 +141,17 @@ def _start(problem, lam0):
 def _finished(program, standard, answer, watch, options):
     io, counts = program.io, program.counts
     x, lam, bound = standard.theirs(answer)
+    # What is judged is what is returned, in the caller's precision.
+    x = x.astype(io.dtype).astype(np.float64)
     seen = {k: v for k, v in vars(counts).items() if k != "seconds"}
     verdict = judge(
-        program, x, lam, bound, tol=options.tol, second_order=program.n <= _CURVATURE_LOOKED_AT
+        program,
+        x,
+        lam,
+        bound,
+        tol=options.tol,
+        second_order=program.model is None and program.n <= _CURVATURE_LOOKED_AT,
+        least_squares=options.least_squares,
     )
     certificate, (lam, bound) = verdict.certificate, map(program.xp.asarray, verdict[1:3])
     return watch.run.finish(

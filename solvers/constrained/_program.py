@@ -114,7 +114,6 @@ class Program:
 
     def _differenced(self, x, lam, weight):
         """Return the Hessian as an operator: a product is one difference of gradients."""
-
         curved = [(r, part) for r, part in zip(self.rows, self.parts, strict=True) if r.curved]
         slopes = [self._objective.slope(weight), *(r.slope(lam[part]) for r, part in curved)]
 
@@ -141,13 +140,17 @@ def _choose_model(objective, rows):
 
 def pose(
     fun, x0, args=(), *, jac=None, hess=None, hessp=None, constraints=(), bounds=None, lam0=None,
-    lagrangian_hess=None,
+    lagrangian_hess=None, names=("x0", "lam0"),
 ):  # fmt: skip
-    """Check what a caller passed and return the `Program` and the start x (n,)."""
+    """Check what a caller passed and return the `Program` and the start x (n,).
+
+    `names` are the caller's words for the start and its multipliers.
+    """
     if isinstance(x0, dict) and "x" in x0:
         x0, lam0 = x0["x"], (x0.get("lam") if lam0 is None else lam0)
-    io = Ingest(x0=x0, lam0=lam0)
-    x = check_array(io, "x0", ndim=1).astype(np.float64)
+    start, multipliers = names
+    io = Ingest(**{start: x0, multipliers: lam0})
+    x = check_array(io, start, ndim=1).astype(np.float64)
     check_callable(hessp, "hessp")
     check_callable(lagrangian_hess, "lagrangian_hess")
     fun, jac, hess, hessp = (bind(f, args) for f in (fun, jac, hess, hessp))
@@ -161,13 +164,13 @@ def pose(
     with io.device, np.errstate(all="ignore"):
         caller = (Caller if io.be.name == "numpy" else OnDevice)(io)
         lo, up = read_bounds(bounds, len(x), caller)
-        x = io.xp.where(lo == up, lo, x)
+        inside = io.xp.where(lo == up, lo, x)
         options = {"room": (lo, up), "eps": float(np.finfo(io.dtype).eps)}
         hess = None if lagrangian else hess
         objective = Objective(caller, "", fun, jac, hess, hessp, n=len(x), **options)
-        rows = read_constraints(constraints, x, caller, **options)
+        rows = read_constraints(constraints, inside, caller, **options)
         program = Program(caller, objective, rows, lo, up, lagrangian_hess)
-    lam0 = check_array(io, "lam0", shape=(program.m,), means="(rows of all constraints,)")
+    lam0 = check_array(io, multipliers, shape=(program.m,), means="(rows of all constraints,)")
     program.lam0 = None if lam0 is None else lam0.astype(np.float64)
     return program, x
 

@@ -6,7 +6,7 @@ from scipy.optimize import LinearConstraint, NonlinearConstraint, lsq_linear
 
 
 def circle(n=3, sign=1.0):
-    """The point of the unit sphere that is nearest to ones (or, with -1, farthest), and its problem."""
+    """The point of the unit sphere nearest to twos (or, with -1, farthest), and its problem."""
     con = NonlinearConstraint(
         lambda x: np.array([x @ x - 1.0]),
         0.0,
@@ -23,7 +23,7 @@ def circle(n=3, sign=1.0):
     return sign * np.ones(n) / np.sqrt(n), problem
 
 
-def planted(rng, n=7, m=3, k=3):
+def planted(rng, n=10, m=3, k=3):
     """A point at which m equalities, k inequalities and some bounds hold with known multipliers.
 
     Returns the point, the multipliers of rows, those of bounds, and the problem. Its objective
@@ -63,7 +63,7 @@ def kkt(x, fun, jac, constraints, hess=None):
 
 def fitted_cost(g, G, below, above, lo, up):
     """The smallest sum of squares of what multipliers leave, by active sets over all sides."""
-    m, n = G.shape
+    n = G.shape[1]
     A = np.concatenate([-G, G, -np.eye(n), np.eye(n)]).T
     d = np.concatenate([below, above, lo, up])
     A, d = A[:, np.isfinite(d)], d[np.isfinite(d)]
