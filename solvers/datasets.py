@@ -5,7 +5,7 @@ the points behind the cost where there are any. Costs are scaled to a maximum of
 function says otherwise, so that `reg` has the same meaning in all of them.
 
 Designs come as a `LinearProblem`, with targets and planted coefficients, graphs with a few labels
-as a `GraphProblem`.
+as a `GraphProblem`, functions to minimise under constraints as a `ConstrainedProblem`.
 
 Matrices with holes come in the forms that `solvers.completion` takes: a sparse matrix whose stored
 entries are the known ones, triples, or an array with NaN.
@@ -29,9 +29,19 @@ from ._core.designs import (
     one_hot_interactions,
     text_like,
 )
+from ._core.programs import (
+    ConstrainedProblem,
+    chained_rosenbrock,
+    constrained_logistic,
+    planted_program,
+    poisson_control,
+    stiefel_procrustes,
+    thomson,
+)
 from ._core.random import check_rng
 
 __all__ = [
+    "ConstrainedProblem",
     "GraphProblem",
     "LinearProblem",
     "TransportProblem",
@@ -39,7 +49,9 @@ __all__ = [
     "autoregressive",
     "block_correlated",
     "breast_cancer_interactions",
+    "chained_rosenbrock",
     "color_transport",
+    "constrained_logistic",
     "damaged_photograph",
     "digits_transport",
     "gaussian_mixture_transport",
@@ -49,12 +61,16 @@ __all__ = [
     "moons_graph",
     "one_hot_interactions",
     "planted_matrix",
+    "planted_program",
+    "poisson_control",
     "random_field_transport",
     "random_transport",
     "ratings_like",
     "read_movielens",
     "sample_photographs",
+    "stiefel_procrustes",
     "text_like",
+    "thomson",
 ]
 
 # Topics of `listening_counts`, and how users divide their time: three favourites, then anything.
