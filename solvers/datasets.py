@@ -4,11 +4,9 @@ Every transport problem is a `TransportProblem`: weights that sum to one and a c
 the points behind the cost where there are any. Costs are scaled to a maximum of 1 unless a
 function says otherwise, so that `reg` has the same meaning in all of them.
 
-Designs come as a `LinearProblem`, with targets and planted coefficients, graphs with a few labels
-as a `GraphProblem`, functions to minimise under constraints as a `ConstrainedProblem`.
-
-Matrices with holes come in the forms that `solvers.completion` takes: a sparse matrix whose stored
-entries are the known ones, triples, or an array with NaN.
+Designs come as a `LinearProblem`, graphs with a few labels as a `GraphProblem`, functions under
+constraints as a `ConstrainedProblem`, matrices with holes as a sparse matrix whose stored entries
+are the known ones, as triples, or as an array with NaN.
 """
 
 from pathlib import Path

@@ -129,8 +129,8 @@ def judge(
     least_squares : bool
         Whether the violation was minimised.
     """
-    evidence = Evidence(program, x)
-    with np.errstate(invalid="ignore", over="ignore"):
+    with program.io.device, np.errstate(all="ignore"):
+        evidence = Evidence(program, x)
         if least_squares:
             return evidence.least_violation(tol)
         found = None if lam is None else evidence.measured(lam, bound)
