@@ -157,7 +157,13 @@ def _finished(program, standard, answer, watch, options):
     # The point that is returned is the one that is judged, also in single precision.
     x = x.astype(io.dtype).astype(np.float64)
     verdict = judge(
-        program, x, lam, bound, tol=options.tol, second_order=program.n <= _CURVATURE_LOOKED_AT
+        program,
+        x,
+        lam,
+        bound,
+        tol=options.tol,
+        second_order=program.model is None and program.n <= _CURVATURE_LOOKED_AT,
+        least_squares=options.least_squares,
     )
     certificate, (lam, bound) = verdict.certificate, map(program.xp.asarray, verdict[1:3])
     fun, jac = program.fun(x), program.grad(x)

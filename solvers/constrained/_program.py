@@ -139,24 +139,24 @@ def _choose_model(objective, rows):
 
 
 def pose(
-    fun, x, args=(), *, jac=None, hess=None, hessp=None, constraints=(), bounds=None, lam=None,
+    fun, x0, args=(), *, jac=None, hess=None, hessp=None, constraints=(), bounds=None, lam0=None,
     lagrangian_hess=None, start=True,
 ):  # fmt: skip
     """Check what a caller passed and return the `Program` and the point x (n,).
 
     Parameters
     ----------
-    fun, x, args, jac, hess, hessp, constraints, bounds, lam, lagrangian_hess : object
+    fun, x0, args, jac, hess, hessp, constraints, bounds, lam0, lagrangian_hess : object
         As in `minimize`.
     start : bool
-        Whether `x` is a start, "x0" in messages, which moves to where bounds fix it; otherwise
-        a point to be judged as it is.
+        Whether `x0` is a start, which moves to where bounds fix it; otherwise it is a point to
+        be judged as it is, and messages call it "x" and its multipliers "lam".
     """
-    if isinstance(x, dict) and "x" in x:
-        x, lam = x["x"], (x.get("lam") if lam is None else lam)
-    names = ("x0", "lam0") if start else ("x", "lam")
-    io = Ingest(**dict(zip(names, (x, lam), strict=True)))
-    x = check_array(io, names[0], ndim=1).astype(np.float64)
+    if isinstance(x0, dict) and "x" in x0:
+        x0, lam0 = x0["x"], (x0.get("lam") if lam0 is None else lam0)
+    point, multipliers = ("x0", "lam0") if start else ("x", "lam")
+    io = Ingest(**{point: x0, multipliers: lam0})
+    x = check_array(io, point, ndim=1).astype(np.float64)
     fun, jac, hess, hessp, lagrangian_hess = (
         bind(f, args) for f in (fun, jac, hess, hessp, lagrangian_hess)
     )
@@ -170,8 +170,8 @@ def pose(
         objective = Objective(caller, "", fun, jac, hess, hessp, n=len(x), **options)
         rows = read_constraints(constraints, x, caller, **options)
         program = Program(caller, objective, rows, lo, up, lagrangian_hess)
-    lam = check_array(io, names[1], shape=(program.m,), means="(rows of all constraints,)")
-    program.lam0 = None if lam is None else lam.astype(np.float64)
+    lam0 = check_array(io, multipliers, shape=(program.m,), means="(rows of all constraints,)")
+    program.lam0 = None if lam0 is None else lam0.astype(np.float64)
     return program, x
 
 
