@@ -143,7 +143,7 @@ def judge(
             return evidence.least_violation(tol)
         found = None if lam is None else evidence.measured(lam, bound)
         if found is None or not (strict or found.residual.kkt <= tol):
-            own = [evidence.measured(y) for y in evidence.fitted]
+            own = [evidence.measured(y) for y in evidence.fitted.each]
             found = min([*own, *([found] if found else [])], key=lambda f: _rank(f.residual.kkt))
         return evidence.verdict(found, tol, second_order)
 
@@ -185,14 +185,23 @@ class Evidence:
         self.G = _on_host(program.jac(x), program.be)
         self.rows = _Box(self.c, *host(program.lb, program.ub))
         self.bounds = _Box(self.x, *host(program.lo, program.up))
-        self.sides = Sides(self.rows.below, self.rows.above, self.bounds.below, self.bounds.above)
+
+    @cached_property
+    def sides(self):
+        """Distances of rows and bounds to their sides."""
+        return Sides(self.rows.below, self.rows.above, self.bounds.below, self.bounds.above)
 
     def measured(self, lam, bound=None):
         """Return multipliers, with the best ones of bounds where none are given, as `Found`."""
         host = self.program.be.host
         lam = host(lam)
         r = self.g + self.G.T @ lam if len(lam) else self.g
-        bound = bound_multipliers(r, self.sides) if bound is None else host(bound)
+        if bound is not None:
+            bound = host(bound)
+        elif self.bounds.any:
+            bound = bound_multipliers(r, self.sides)
+        else:
+            bound = np.zeros(len(r))
         residual = Parts(
             _largest(r + bound),
             max(self.rows.violation, self.bounds.violation),
@@ -258,11 +267,10 @@ class Evidence:
         rows = _sizes(self.G, reach)
         pull = _sizes(self.G.T, lam)
         rounding = _ROUNDING * self._eps
-        tied = self.bounds.finite
         return Parts(
             self._slope_error * (_largest(self.g) + _largest(pull)),
-            rounding * max(_largest(rows), _largest(reach[tied])),
-            rounding * max(_largest((lam * rows)[self.rows.sided]), _largest(mild.bound * reach)),
+            rounding * max(_largest(rows), _largest(reach[self.bounds.finite])),
+            rounding * max(self.rows.spread(lam * rows), self.bounds.spread(mild.bound * reach)),
         )
 
     # ------------------------------------------------------------ directions
@@ -293,36 +301,43 @@ class _Box:
     ----------
     off : array
         How far values are above the upper side (positive) or below the lower one.
-    below, above : array
-        Distances to both sides, 0 where these are equal.
+    finite : array of bool
+        Which values have a side.
     """
 
     def __init__(self, values, low, high):
-        self._low, self._high = low, high
-        over, under = values - high, low - values
-        self.off = np.maximum(over, 0.0) - np.maximum(under, 0.0)
-        # NaN, as far as anybody knows, is off.
+        self._values, self._low, self._high = values, low, high
+        self.equal = low == high
+        self.finite = np.isfinite(low) | np.isfinite(high)
+        self.any, self.all_equal = bool(self.finite.any()), bool(self.equal.all())
+        self.off = np.maximum(values - high, 0.0) - np.maximum(low - values, 0.0)
         self.violation = _largest(self.off)
-        equal = low == high
-        self.below = np.where(equal, 0.0, np.maximum(-under, 0.0))
-        self.above = np.where(equal, 0.0, np.maximum(-over, 0.0))
-        self.sided = ~equal
 
-    @property
-    def finite(self):
-        """Which values have a side."""
-        return np.isfinite(self._low) | np.isfinite(self._high)
+    @cached_property
+    def below(self):
+        """Distances to lower sides, 0 where both are equal."""
+        return np.where(self.equal, 0.0, np.maximum(self._values - self._low, 0.0))
+
+    @cached_property
+    def above(self):
+        """Distances to upper sides, 0 where both are equal."""
+        return np.where(self.equal, 0.0, np.maximum(self._high - self._values, 0.0))
 
     def gap(self, y):
         """Return the largest product of multiplier and distance; in full where no side is."""
+        if self.all_equal or not y.any():
+            return 0.0
         d = np.where(y > 0, self.above, self.below)
         return _largest(y * np.where(np.isinf(d), 1.0, d))
 
+    def spread(self, rounding):
+        """Return the largest rounding error of a product of multiplier and distance."""
+        return 0.0 if self.all_equal else _largest(rounding[~self.equal])
+
     def active(self, y):
         """Tell which sides hold: the multiplier is at least the distance."""
-        d = np.where(
-            y > 0, self.above, np.where(y < 0, self.below, np.minimum(self.below, self.above))
-        )
+        nearest = np.minimum(self.below, self.above)
+        d = np.where(y > 0, self.above, np.where(y < 0, self.below, nearest))
         return abs(y) >= d
 
 

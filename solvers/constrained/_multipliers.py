@@ -11,18 +11,24 @@ the side whose sign fits, and leaves :math:`r^2 d^2 / (1 + d^2)`. That makes a p
 convex and quadratic in pieces, which Newton steps solve.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._core.arrays import is_sparse
 from .._core.backend import get_backend
-from ._matrices import columns, is_operator
+from ._matrices import columns, is_dense, is_operator
 
 # Singular values of the equilibrated rows, relative to the largest, that count: for the residual,
 # and for multipliers that must not grow because two rows are almost the same.
 _EXACT, _MILD = 1e-12, 1e-6
 _NEWTON, _HALVINGS = 100, 30
+# A multiplier times its row, relative to the gradient, that rounding may have left.
+_TINY = 1e-13
+# Slopes, relative to their largest possible value, that show an optimum; and numbers of unknowns
+# and rows for which active sets may look for it where Newton steps end without one.
+_FLAT, _SMALL = 1e-7, 300
 
 
 class Sides(NamedTuple):
@@ -50,13 +56,22 @@ class Multipliers(NamedTuple):
     exact: Any
     mild: Any
 
+    @property
+    def each(self):
+        """Those that differ."""
+        return (self.exact,) if self.exact is self.mild else (self.exact, self.mild)
+
 
 def fit(g, G, sides):
     """Return the `Multipliers` of rows for a gradient (n,) and a Jacobian (m, n) on the host."""
     if sides.rows_are_equalities and not sides.bounded:
         system = open_system(G)
-        return Multipliers(system.solve(-g, _EXACT), system.solve(-g, _MILD))
+        exact = system.solve(-g, _EXACT)
+        return Multipliers(exact, system.solve(-g, _MILD) if system.is_delicate else exact)
     lam = _newton(g, G, sides)
+    if is_dense(G) and sum(G.shape) <= _SMALL and not _is_optimal(g, G, sides, lam):
+        other = _bounded(g, G, sides)
+        lam = min(lam, other, key=lambda y: _cost(g, G, sides, y))
     v, p, free, _ = _piece(g, G, sides, lam)
     mild = np.zeros_like(lam)
     if free.any():
@@ -74,38 +89,62 @@ def bound_multipliers(r, sides):
 def _newton(g, G, sides):
     """Return the minimiser over y: Newton steps on the piece at hand, with a projected search."""
     lam = np.zeros(G.shape[0])
-    cost = _cost(g, G, sides, lam)
+    cost, reach = _cost(g, G, sides, lam), row_norms(G)
     for _ in range(_NEWTON):
-        new, new_cost = _descended(g, G, sides, lam, cost)
-        done = new_cost > (1 - 1e-9) * cost
-        lam, cost = new, new_cost
+        # From 0 either sign is open; what rounding has left of a multiplier is 0.
+        tiny = abs(lam) * reach <= _TINY * np.linalg.norm(g)
+        if tiny.any() and _cost(g, G, sides, np.where(tiny, 0.0, lam)) <= cost:
+            lam = np.where(tiny, 0.0, lam)
+        v, p, free, _ = _piece(g, G, sides, lam)
+        if not free.any():
+            break
+        r = g + G.T @ lam
+        step = np.zeros_like(lam)
+        system = open_system(_picked(G, free), v, p[free])
+        step[free] = system.solve(-_below(v * r, (p * lam)[free]), _EXACT)
+        new, new_cost = _searched(g, G, sides, lam, step, cost)
+        done = not new_cost < (1 - 1e-9) * cost
+        if new_cost < cost:
+            lam, cost = new, new_cost
         if done:
             break
     return lam
 
 
-def _descended(g, G, sides, lam, cost):
-    """Return multipliers of a smaller cost, and the cost; the old ones where there are none."""
+def _searched(g, G, sides, lam, step, cost):
+    """Return the first of shorter and shorter steps that costs less, and its cost."""
+    for k in range(_HALVINGS):
+        new = _signed(lam + 0.5**k * step, sides)
+        new_cost = _cost(g, G, sides, new)
+        if new_cost < cost:
+            break
+    return new, new_cost
+
+
+def _is_optimal(g, G, sides, lam):
+    """Tell whether no multiplier of a row can move to lower the cost visibly."""
     v, p, free, slope = _piece(g, G, sides, lam)
-    r = g + G.T @ lam
-    # Several rows that leave 0 at once may push each other back; one alone never is.
-    moved = free & (lam != 0)
-    alone = moved.copy()
-    at_zero = np.where(free & ~moved, abs(slope), 0.0)
-    if at_zero.any():
-        alone[np.argmax(at_zero)] = True
-    for rows in (free, moved, alone):
-        if not rows.any():
-            continue
-        step = np.zeros_like(lam)
-        system = open_system(_picked(G, rows), v, p[rows])
-        step[rows] = system.solve(-_below(v * r, (p * lam)[rows]), _EXACT)
-        for k in range(_HALVINGS):
-            new = _signed(lam + 0.5**k * step, sides)
-            new_cost = _cost(g, G, sides, new)
-            if new_cost < (1 - 1e-9) * cost:
-                return new, new_cost
-    return lam, cost
+    r = v * (g + G.T @ lam)
+    slope = np.where(free, slope + p * p * lam, 0.0)
+    size = np.hypot(row_norms(G), p) * math.sqrt(r @ r + (p * lam) @ (p * lam))
+    return bool((abs(slope) <= _FLAT * size + 1e-15 * row_norms(G) * np.linalg.norm(g)).all())
+
+
+def _bounded(g, G, sides):
+    """Return the minimiser over y by SciPy's active sets, one column for each finite side."""
+    from scipy.optimize import lsq_linear
+
+    m, n = G.shape
+    A = np.concatenate([-G, G, -np.eye(n), np.eye(n)]).T
+    d = np.concatenate(sides)
+    A, d = A[:, np.isfinite(d)], d[np.isfinite(d)]
+    A, b = np.concatenate([A, np.diag(d)]), -_below(g, np.zeros(len(d)))
+    size = np.linalg.norm(A, axis=0)
+    size[size == 0] = 1.0
+    y = np.zeros(2 * (m + n))
+    found = lsq_linear(A / size, b, bounds=(0, np.inf), method="bvls", tol=1e-15)
+    y[np.isfinite(np.concatenate(sides))] = found.x / size
+    return y[m : 2 * m] - y[:m]
 
 
 def _piece(g, G, sides, lam):
@@ -148,6 +187,14 @@ def _picked(G, rows):
     return columns(G.T, np.flatnonzero(rows), be=get_backend("numpy")).T
 
 
+def row_norms(G):
+    """Return the Euclidean norms of rows; of an operator, whose rows are not seen, ones."""
+    if is_operator(G):
+        return np.ones(G.shape[0])
+    squares = G.multiply(G).sum(axis=1) if is_sparse(G) else np.einsum("ij,ij->i", G, G)
+    return np.sqrt(np.asarray(squares).reshape(-1))
+
+
 def _below(top, bottom):
     return np.concatenate([top, bottom])
 
@@ -164,7 +211,13 @@ def open_system(G, v=None, p=None):
 
 
 class _Dense:
-    """By singular values of equilibrated columns."""
+    """By singular values of equilibrated columns.
+
+    Attributes
+    ----------
+    is_delicate : bool
+        Whether it matters which singular values count.
+    """
 
     def __init__(self, G, v, p):
         A = G.T
@@ -173,6 +226,7 @@ class _Dense:
         long = np.sqrt(np.einsum("ij,ij->j", A, A))
         self._scale = np.where(long > 0, long, 1.0)
         self._U, self._s, self._Vt = np.linalg.svd(A / self._scale, full_matrices=False)
+        self.is_delicate = bool(self._s.min(initial=np.inf) <= _MILD * self._s.max(initial=0.0))
 
     def solve(self, b, rcond=_EXACT):
         """Return the shortest minimiser of singular values above `rcond` times the largest."""
@@ -183,6 +237,8 @@ class _Dense:
 
 class _Sparse:
     """By one factorisation of the quasi-definite augmented matrix, and proximal steps."""
+
+    is_delicate = True
 
     def __init__(self, G, v, p):
         from scipy import sparse
@@ -235,6 +291,8 @@ def _factor(A, delta):
 
 class _ByProducts:
     """By LSMR, for Jacobians without entries."""
+
+    is_delicate = False
 
     def __init__(self, G, v, p):
         from scipy.sparse.linalg import LinearOperator
