@@ -9,7 +9,6 @@ from .._core.arrays import Ingest, is_sparse, kind_of
 from .._core.validation import describe
 from ._matrices import Operator, is_operator
 
-
 _NUMBERS = float, int
 
 
