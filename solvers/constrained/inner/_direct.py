@@ -25,7 +25,7 @@ class Direct:
     def factor(self, saddle):
         """Factor; tell whether B is positive definite on the kernel of G."""
         if is_thin(saddle.B, saddle.G):
-            self._solver = self._sparse
+            self._solver = self.sparse
         else:
             self._solver = self._dense if saddle.be.name == "numpy" else self._on_device
         # The caller's next call, without a detour.
@@ -45,7 +45,8 @@ class Direct:
         return DenseLU()
 
     @cached_property
-    def _sparse(self):
+    def sparse(self):
+        """The solver of sparse matrices on the host."""
         from ._sparse import SparseDirect
 
         return SparseDirect()

@@ -1,10 +1,17 @@
 """Where the entries of sparse saddle-point matrices lie, looked at once for many matrices."""
 
+import math
 from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+# Rows longer than this many times the square root of the size make every order wide.
+_LONG = 10
+# Entries of factors beside the squared widths of separators, from grids of two and three
+# dimensions.
+_SHARE = 0.6
 
 
 class Pattern:
@@ -38,6 +45,25 @@ class Pattern:
     def bandwidth(self):
         """Diagonals below the main one, in that order."""
         return self._banded[2]
+
+    def fill(self):
+        """Estimate the entries of a triangular factor in a good order.
+
+        The narrowest order's width is about the size of the separator in the middle; halves have
+        smaller ones, by a power that the width tells (a line, a plane, a solid), and each leaves
+        a dense triangle. Long rows, which make any order wide, come last and count in full.
+        """
+        lengths = np.bincount(self._rows, minlength=self.size)
+        long = lengths > max(_LONG * math.sqrt(self.size), _LONG)
+        rest = self
+        if long.any():
+            kept = ~(long[self._rows] | long[self._cols])
+            rest = Pattern(self._rows[kept], self._cols[kept], None, self.size)
+        n, width = self.size, max(rest.bandwidth, 1)
+        power = 1 - 2 * math.log(width) / math.log(max(n, 2))
+        depth = np.arange(max(int(math.log2(n / width)), 0) + 1)
+        separators = _SHARE * width**2 * (2.0 ** (power * depth)).sum()
+        return min(separators, n * width) + n * np.count_nonzero(long)
 
     @cached_property
     def _full_band(self):

@@ -27,10 +27,12 @@ from ._saddle import InnerSolve, Saddle
 _NARROW, _WIDE = 16, 300
 # A Schur complement with more entries than this many times those of G is not formed.
 _SCHUR_FILL = 20
-# Relative residuals: what refinement is to reach, however little was asked for and at most; and
-# what is not good enough to go on with.
-_SHARE, _SHARPEST, _BLUNT = 1e-3, 1e-12, 1e-8
+# Relative residuals: what refinement is to reach (less would cost quadratic programmes a second
+# Newton step), and what is not good enough to go on with.
+_SHARP, _BLUNT = 1e-12, 1e-8
 _REFINEMENTS = 5
+# Entries of factors for each entry of the matrix that are worth it.
+_FILL = 50
 # Patterns to remember: of Newton systems with and without a shift, and of least squares.
 _PATTERNS = 4
 
@@ -61,6 +63,11 @@ class SparseDirect:
         self.singular = self._factors.singular
         return False if self.singular else self._factors.convex
 
+    def is_affordable(self, B, G):
+        """Tell whether the factors of a whole saddle matrix would be of reasonable size."""
+        B, G = canonical(B), canonical(G)
+        return self._pattern(B, G).fill() <= _FILL * (B.nnz + 2 * G.nnz)
+
     def _whole(self, B, G, delta):
         pattern = self._pattern(B, G)
         if pattern.bandwidth <= _NARROW:
@@ -80,9 +87,9 @@ class SparseDirect:
         return self._patterns[0]
 
     def solve(self, r, *, d0=None, tol=0.0):
-        """Solve and refine as far as the accuracy asked for needs it."""
+        """Solve, with refinement where the residual asks for it; a good `d0` is the answer."""
         size = math.sqrt(r @ r)
-        goal = max(_SHARE * tol, _SHARPEST) * size
+        goal = _SHARP * size
         d, residual, left = self._refined(r, d0, goal)
         if not left <= max(goal, _BLUNT * size) and not isinstance(self._factors, PivotingLU):
             self._factors = self._pivoting()
@@ -132,14 +139,7 @@ class Schur:
         S = (G @ sp.diags_array(1 / diagonal) @ G.T).tocsr()
         if delta:
             S = (S + delta * sp.eye_array(m)).tocsr()
-        S.sort_indices()
-        if not patterns or not patterns[0].fits(S):
-            patterns[:] = [SquarePattern(S)]
-        pattern = patterns[0]
-        if pattern.bandwidth <= _WIDE:
-            self._factors = BandedCholesky(pattern, S.data)
-        else:
-            self._factors = SymmetricLU(S.tocsc(), m)
+        self._factors = definite_factors(S, patterns)
         self.singular = self._factors.singular
 
     def solve(self, r):
@@ -148,6 +148,23 @@ class Schur:
         a, b = r[:n], r[n:]
         y = self._factors.solve(self._G @ (a / self._d) - b)
         return np.concatenate([(a - self._G.T @ y) / self._d, y])
+
+
+def definite_factors(A, patterns):
+    """Return the Cholesky factors of a CSR matrix, in its band or by SuperLU.
+
+    Parameters
+    ----------
+    A : CSR matrix
+    patterns : list
+        Empty or the pattern seen last, which another one replaces.
+    """
+    A.sort_indices()
+    if not patterns or not patterns[0].fits(A):
+        patterns[:] = [SquarePattern(A)]
+    if patterns[0].bandwidth <= _WIDE:
+        return BandedCholesky(patterns[0], A.data)
+    return SymmetricLU(A.tocsc(), A.shape[0])
 
 
 def _positive_diagonal(B):
