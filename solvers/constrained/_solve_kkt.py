@@ -251,8 +251,10 @@ def _matrices(B, G, **vectors):
 
 def _entries_of(name, A):
     """Return what an `Ingest` takes of a matrix: the array, or its stored entries, or None."""
+    if hasattr(A, "matvec"):
+        return None
     if not is_sparse(A):
-        return None if hasattr(A, "matvec") else A
+        return A
     if A.dtype.kind not in "fiub":
         raise TypeError(
             f"`{name}` came as {describe(A)} with dtype {A.dtype}; expected float32, float64, "
@@ -264,7 +266,7 @@ def _entries_of(name, A):
 
 
 def _matrix(io, name, A):
-    if is_sparse(A):
+    if name in io and is_sparse(A):
         check_array(io, name, nonempty=False)
         return A.tocsr().astype(np.float64)
     if name in io:
