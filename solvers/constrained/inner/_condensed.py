@@ -13,8 +13,9 @@ from ._saddle import InnerSolve
 _WEIGHT = 1e6
 # Above so many entries of G^T G for each entry of B and G, long rows of G would fill the matrix.
 _FILL = 20
-# Relative residuals of the small system and of the whole, and rounds of refinement.
-_TOL, _ROUNDS = 1e-12, 3
+# Relative residuals of the small system (a singular one carries rounding errors off if more is
+# asked for) and, by refinement, of the whole.
+_ROUGH, _SHARP, _ROUNDS = 1e-7, 1e-12, 4
 
 
 class Condensed:
@@ -81,12 +82,12 @@ class Condensed:
             if not less < left:
                 break
             d, residual, left = again, what, less
-            if left <= _TOL * size:
+            if left <= _SHARP * size:
                 break
         return InnerSolve(d, residual, steps, "converged" if left < size else "breakdown")
 
     def _step(self, r):
-        """Return what solves the system as well as rounding lets it, and the steps taken."""
+        """Return what about solves the system, and the steps taken."""
         saddle, gamma, delta = self._saddle, self._gamma, self._saddle.delta
         G, n, xp = saddle.G, saddle.n, saddle.be.xp
         top = r[:n] + gamma * (G.T @ r[n:])
@@ -99,7 +100,7 @@ class Condensed:
             return gamma * (share * (G @ self._inverse(G.T @ v)) + delta * v)
 
         right = gamma * (G @ self._inverse(top) - r[n:])
-        found = pcg(small, right, be=saddle.be, tol=_TOL, maxiter=100)
+        found = pcg(small, right, be=saddle.be, tol=_ROUGH, maxiter=100)
         x = self._inverse(top - share * (G.T @ found.x))
         return xp.concatenate([x, found.x]), found.iterations
 
