@@ -83,7 +83,8 @@ def _steps(problem, watch, options, start):
             return problem.answer(point, lam), trouble or "The line search found no descent."
         problem.moved(taken.point, taken.lam, taken.new, taken.new_lam, taken.alpha)
         point, lam, step = taken.new, taken.new_lam, taken.step
-        weights = watch.eta = step.weights
+        weights, watch.inner = step.weights, inner.name
+        watch.eta = weights
         answer = problem.answer(point, lam)
         if watch.record(
             problem,
