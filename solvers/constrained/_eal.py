@@ -80,7 +80,7 @@ def _steps(problem, watch, options, start):
         saddle = factored(curvature.B, point.G, inner, shifts, be=be)
         if saddle is None:
             return problem.answer(point, lam), "No shift makes the Hessian convex."
-        step = _direction(point, lam, F, curvature, inner, weights, options, be)
+        step = _direction(point, lam, F, curvature, saddle, inner, weights, options)
         if step is None:
             return problem.answer(point, lam), "No weights make the step descend."
         weights = watch.eta = step.weights
@@ -88,6 +88,8 @@ def _steps(problem, watch, options, start):
         if found is None:
             return problem.answer(point, lam), "The line search found no descent."
         new, new_lam, alpha = found
+        if hasattr(inner, "took"):
+            inner.took(alpha / problem.longest(point.z, step.dx))
         problem.moved(point, lam, new, new_lam, alpha)
         point, lam = new, new_lam
         answer = problem.answer(point, lam)
@@ -116,19 +118,24 @@ def _first_weights(eta, r, curvature, be):
 
 
 # ---------------------------------------------------------------- the direction
-def _direction(point, lam, F, curvature, inner, weights, options, be):
+def _direction(point, lam, F, curvature, saddle, inner, weights, options):
     """Return a `Step` of sufficient descent, or None if no weights give one.
 
     Where M does not descend the system is solved more accurately first, as far as that goes; then
     violations weigh more and the gradient's square less.
     """
-    n, square = len(point.z), be.host(F @ F)
+    be, n = saddle.be, saddle.n
+    square, curved = be.host(F @ F), None if curvature.exact else curvature.product(F[:n])
     delta, d, its, tighter = _accuracy(options, math.sqrt(square)), None, 0, _TIGHTER
     while True:
         solved = inner.solve(-F, d0=d, tol=delta)
         d, its = solved.d, its + solved.iterations
         dx, dl = d[:n], d[n:]
-        parts = slope(point, lam, dx, dl, curvature.product, be=be)
+        if curvature.exact:
+            # What is left of the system tells the Hessian's product with dx.
+            Hdx = solved.residual[:n] - F[:n] - point.G.T @ dl - saddle.tau * dx
+        bent = F[:n] @ Hdx if curvature.exact else curved @ dx
+        parts = slope(point, lam, dx, dl, bent, be=be)
         residual = math.sqrt(be.host(solved.residual @ solved.residual) / square)
         if -0.5 * weights.eta2 * square >= parts.at(weights):
             break

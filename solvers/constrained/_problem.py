@@ -40,11 +40,12 @@ class Curvature(NamedTuple):
     """Second derivatives at a point.
 
     `B` is the matrix for Newton systems, which may be a model; `product(v)` multiplies the true
-    Hessian of the Lagrangian by a vector.
+    Hessian of the Lagrangian by a vector. `exact` tells that B is that Hessian.
     """
 
     B: Any
     product: Any
+    exact: bool = False
 
 
 class Point:
@@ -218,7 +219,7 @@ class Standard:
             H = columns(columns(H, self.free, be=be).T, self.free, be=be)
         if len(self.slack):
             H = _padded(H, self.n, be)
-        return Curvature(H, lambda v: H @ v)
+        return Curvature(H, lambda v: H @ v, exact=True)
 
     # ------------------------------------------------------------ measures
     def answer(self, point, lam):
