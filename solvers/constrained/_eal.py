@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from .._core.result import Status
 from ._convexify import Shifts, factored
 from ._filter import solve_filter
-from ._merit import Weights, difference, slope
+from ._merit import Weights, slope
+from ._search import LineSearch
 from .inner import open_inner
 
-_ARMIJO, _HALVINGS = 1e-4, 40
 # Rounds of a tighter solve, then of heavier weights, in search of a direction of descent.
 _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
 _ETA1_MAX, _ETA2_MIN = 1e12, 1e-14
@@ -71,33 +71,27 @@ def _steps(problem, watch, options, start):
     point, lam = problem.point(start.z), start.lam
     if watch.begin(problem, point, start):
         return start, None
-    weights, progress = None, _Progress(watch)
+    weights, progress, search = None, _Progress(watch), LineSearch(problem)
     for _ in watch.run:
         F = xp.concatenate([point.gradient(lam), point.c])
         curvature = problem.curvature(point, lam)
         if weights is None:
             weights = _first_weights(options.eta, point.gradient(lam), curvature, be)
-        saddle = factored(curvature.B, point.G, inner, shifts, be=be)
-        if saddle is None:
-            return problem.answer(point, lam), "No shift makes the Hessian convex."
-        step = _direction(point, lam, F, curvature, saddle, inner, weights, options)
-        if step is None:
-            return problem.answer(point, lam), "No weights make the step descend."
-        weights = watch.eta = step.weights
-        found = _search(problem, point, lam, step)
-        if found is None:
-            return problem.answer(point, lam), "The line search found no descent."
-        new, new_lam, alpha = found
+        step, trouble = _direction(point, lam, F, curvature, inner, shifts, weights, options, be)
+        taken = search.back() if step is None else search.take(point, lam, step)
+        if taken is None:
+            return problem.answer(point, lam), trouble or "The line search found no descent."
+        problem.moved(taken.point, taken.lam, taken.new, taken.new_lam, taken.alpha)
         if hasattr(inner, "took"):
-            inner.took(alpha / problem.longest(point.z, step.dx))
-        problem.moved(point, lam, new, new_lam, alpha)
-        point, lam = new, new_lam
+            inner.took(taken.alpha / problem.longest(point.z, taken.step.dx))
+        point, lam, step = taken.new, taken.new_lam, taken.step
+        weights = watch.eta = step.weights
         answer = problem.answer(point, lam)
         if watch.record(
             problem,
             point,
             answer,
-            alpha=alpha,
+            alpha=taken.alpha,
             inner_its=step.iterations,
             inner_residual=step.residual,
             eta1=weights.eta1,
@@ -105,7 +99,7 @@ def _steps(problem, watch, options, start):
             delta=step.delta,
         ):
             return answer, None
-        if options.globalization == "auto" and (trouble := progress.trouble(alpha)):
+        if options.globalization == "auto" and (trouble := progress.trouble(taken.alpha)):
             return answer, trouble
     return problem.answer(point, lam), None
 
@@ -118,15 +112,21 @@ def _first_weights(eta, r, curvature, be):
 
 
 # ---------------------------------------------------------------- the direction
-def _direction(point, lam, F, curvature, saddle, inner, weights, options):
-    """Return a `Step` of sufficient descent, or None if no weights give one.
+def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
+    """Return a `Step` of sufficient descent and None, or None and why there is none.
 
     Where M does not descend the system is solved more accurately first, as far as that goes; then
     violations weigh more and the gradient's square less.
     """
-    be, n = saddle.be, saddle.n
-    square, curved = be.host(F @ F), None if curvature.exact else curvature.product(F[:n])
-    delta, d, its, tighter = _accuracy(options, math.sqrt(square)), None, 0, _TIGHTER
+    n, square = len(point.z), be.host(F @ F)
+    curved = None if curvature.exact else curvature.product(F[:n])
+    # A residual far below the tolerance is of no use.
+    enough = 0.3 * options.tol * point.problem.f_scale
+    delta, its, tighter = _accuracy(options, math.sqrt(square), enough), 0, _TIGHTER
+    saddle = factored(curvature.B, point.G, inner, shifts, be=be, r=-F, tol=delta)
+    if saddle is None:
+        return None, "No shift makes the Hessian convex."
+    d = shifts.d
     while True:
         solved = inner.solve(-F, d0=d, tol=delta)
         d, its = solved.d, its + solved.iterations
@@ -142,18 +142,21 @@ def _direction(point, lam, F, curvature, saddle, inner, weights, options):
         if tighter == 0 or residual <= _EXACT:
             weights = _heavier(parts, weights, square)
             if weights is None:
-                return None
+                return None, "No weights make the step descend."
             break
         tighter, delta = tighter - 1, delta / _NU**2
-    return Step(dx, dl, parts.at(weights), weights, its, residual, delta)
+    return Step(dx, dl, parts.at(weights), weights, its, residual, delta), None
 
 
-def _accuracy(options, size):
-    """Return the relative residual to ask of the inner solver (a forcing term)."""
+def _accuracy(options, size, enough):
+    """Return the relative residual to ask of the inner solver (a forcing term).
+
+    A residual of `enough` is small in any case.
+    """
     if options.tol_inner is not None:
         return options.tol_inner
     if options.theta == "superlinear":
-        return min(0.1, math.sqrt(size))
+        return min(0.1, max(math.sqrt(size), enough / size))
     return 0.1 * options.theta
 
 
@@ -167,41 +170,6 @@ def _heavier(parts, weights, square):
         if -0.5 * eta2 * square >= parts.at(weights := Weights(eta1, eta2)):
             return weights
     return None
-
-
-# ---------------------------------------------------------------- the line search
-def _search(problem, point, lam, step):
-    """Return the first new point, multipliers and alpha with enough descent, or None."""
-    be, dx, dl, D = problem.be, step.dx, step.dl, step.slope
-    alpha = problem.longest(point.z, dx)
-    for _ in range(_HALVINGS):
-        new, new_lam = problem.point(point.z + alpha * dx), lam + alpha * dl
-        change = difference(point, lam, new, new_lam, be=be).at(step.weights)
-        if change <= alpha * _ARMIJO * D or _within_rounding(change, point, lam, new, new_lam, be):
-            return new, new_lam, alpha
-        alpha *= _shorter(alpha * D, change)
-    return None
-
-
-def _shorter(promised, change):
-    """Return where the parabola through both ends is lowest, between 0.1 and 0.5."""
-    bend = change - promised
-    return min(max(-0.5 * promised / bend, 0.1), 0.5) if math.isfinite(bend) else 0.5
-
-
-def _within_rounding(change, point, lam, new, new_lam, be):
-    """Tell whether M cannot judge a step any more, and the optimality conditions improve."""
-    unit = 1 + abs(point.f)
-    if not abs(change) <= 1e-9 * unit:
-        return False
-    before, after = _error(point, lam, be), _error(new, new_lam, be)
-    return after <= (before if abs(change) <= 1e-13 * unit else 0.9 * before)
-
-
-def _error(point, lam, be):
-    """Return the largest entry of F."""
-    r = abs(point.gradient(lam)).max()
-    return max(be.host(r, abs(point.c).max())) if len(point.c) else be.host(r)
 
 
 # ---------------------------------------------------------------- trouble

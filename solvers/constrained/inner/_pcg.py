@@ -11,9 +11,12 @@ from ._saddle import InnerSolve
 _FLAT = 1e-14
 # After a step that was cut short the next may be this much longer, and grows by _GROWTH as long
 # as steps that end at their limit are taken in full.
-import os
 _LONGER, _GROWTH = 1.5, 4.0
-_MODEST = float(os.environ.get("MO",10))
+# Where there is no radius yet and curvature turns out not to be positive, the step ends at the
+# last point that is no farther than this many first steps.
+_MODEST = 10.0
+# Of a residual that is mostly violation, which is gone after the first step, this part counts.
+_VIOLATION = 0.1
 
 
 class ProjectedCG:
@@ -33,7 +36,7 @@ class ProjectedCG:
         self._radius, self._length = math.inf, 0.0
 
     def factor(self, saddle):
-        """Project onto the kernel of G; `solve` meets what curvature is not positive."""
+        """Project onto the kernel of G; `solve` never follows curvature that is not positive."""
         self._saddle, be = saddle, saddle.be
         self._root = 1 / be.xp.sqrt(diagonal(saddle.B, be=be))
         A = scaled(saddle.G.T, self._root, be=be).T
@@ -44,6 +47,7 @@ class ProjectedCG:
             zeros, root = be.xp.zeros(saddle.m), self._root
             xp, n = be.xp, saddle.n
             self._inverse = lambda u: apply(xp.concatenate([u / root, zeros]))[:n] / root
+        return True
 
     def took(self, part):
         """Hear which part of the last step was taken."""
@@ -72,9 +76,7 @@ class ProjectedCG:
             z = u if self._inverse is None else onto.kernel(self._inverse(u))
             before, (rho, error) = rho, host(u @ z, xp.linalg.norm(u / root))
             if steps == 0:
-                import os
-                w = float(os.environ.get("GW", "1"))
-                goal = tol * max(min(error,size), w * size)
+                goal = tol * max(min(error, size), _VIOLATION * size)
             if error <= goal:
                 flag = "converged"
                 break
@@ -111,10 +113,11 @@ class ProjectedCG:
             left -= alpha * Bp
             if flag != "maxiter":
                 break
-            if steps == 0:
-                first = host(t @ t)
-            if self._radius == math.inf and host(t @ t) <= _MODEST**2 * first:
-                modest = t.copy(), left.copy()
+            if self._radius == math.inf:
+                tt = host(t @ t)
+                first = tt if steps == 0 else first
+                if tt <= _MODEST**2 * first:
+                    modest = t.copy(), left.copy()
         self._length = math.sqrt(host(t @ t))
         x += root * t
         y = onto.rows(root * left)
