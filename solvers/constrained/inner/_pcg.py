@@ -71,6 +71,7 @@ class ProjectedCG:
 
         limit = self._options.maxiter_inner or 10 * (n + saddle.m)
         t, p, rho, most, flag = xp.zeros(n), None, 1.0, 0.0, "maxiter"
+        first, modest = 0.0, None
         for steps in range(limit + 1):
             u = onto.kernel(root * left)
             z = u if self._inverse is None else onto.kernel(self._inverse(u))
