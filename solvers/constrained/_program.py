@@ -72,7 +72,9 @@ class Program:
         self.model = None if lagrangian_hess else _choose_model(objective, rows)
         self._noise = max([objective.noise, *(r.noise for r in rows)])
         rounding = 100 * objective.eps
-        self.errors = Errors(rounding, objective.error, max([rounding, *(r.error for r in rows)]))
+        self.errors = Errors(
+            rounding, objective.error, max([rounding, *(r.error for r in rows)])
+        )
 
     def fun(self, x):
         """Return the objective as a float."""
@@ -117,9 +119,7 @@ class Program:
         slopes = [self._objective.slope(weight), *(r.slope(lam[part]) for r, part in curved)]
 
         def dot(v):
-            return along(
-                lambda y: sum(slope(y) for slope in slopes), x, v, self._noise, be=self.be
-            )
+            return along(lambda y: sum(slope(y) for slope in slopes), x, v, self._noise, be=self.be)
 
         return Operator((self.n, self.n), dot, dot)
 
