@@ -16,7 +16,9 @@ _ETA1_MAX, _ETA2_MIN = 1e12, 1e-14
 # What is left of a system that was solved as well as rounding lets it.
 _EXACT = 1e-10
 # Steps shorter than this, and so many of them, or iterations without progress, are trouble.
-_SHORT, _SHORT_STEPS, _PATIENCE = 1e-3, 3, 25
+_SHORT, _SHORT_STEPS, _PATIENCE, _FALL = 1e-3, 3, 25, 0.9
+# Unless the residual fell to this part of the first one, the filter had better start afresh.
+_ASTRAY = 1e-3
 
 
 class Step(NamedTuple):
@@ -59,8 +61,8 @@ def solve_eal(problem, watch, options, start):
     if options.globalization == "eal":
         watch.run.end(Status.STALLED, trouble)
         return answer
-    worse = not watch.residual.kkt <= watch.first_kkt
-    return solve_filter(problem, watch, options, start if worse else answer)
+    astray = not watch.residual.kkt <= _ASTRAY * watch.first_kkt
+    return solve_filter(problem, watch, options, start if astray else answer)
 
 
 def _steps(problem, watch, options, start):
@@ -171,7 +173,7 @@ class _Progress:
         """Return a sentence if steps became too short or the residual does not fall."""
         self._short = self._short + 1 if alpha < _SHORT else 0
         self._since += 1
-        if (kkt := self._watch.residual.kkt) < self._best:
+        if (kkt := self._watch.residual.kkt) < _FALL * self._best:
             self._best, self._since = kkt, 0
         if self._short >= _SHORT_STEPS:
             return "The steps became too short."

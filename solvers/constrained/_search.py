@@ -8,6 +8,8 @@ from ._merit import difference
 _ARMIJO, _HALVINGS = 1e-4, 40
 # Steps that may pass before M must be lower than where the watchdog began.
 _WATCHED = 5
+# Full steps to where the optimality conditions are worse by more than this are not tried.
+_WORSE = 10.0
 
 
 class Trial(NamedTuple):
@@ -26,6 +28,11 @@ class Trial(NamedTuple):
         """Whether M fell enough, or cannot judge any more."""
         promised = self.alpha * _ARMIJO * self.step.slope
         return self.change <= promised or self._within_rounding()
+
+    @property
+    def hopeful(self):
+        """Whether the optimality conditions are not much worse; never so where one is NaN."""
+        return _error(self.new, self.new_lam) <= _WORSE * _error(self.point, self.lam)
 
     def _within_rounding(self):
         change, unit = abs(self.change), 1 + abs(self.point.f)
@@ -59,7 +66,7 @@ class LineSearch:
         self._rest -= 1
         if trial.enough:
             return trial
-        if self._rest < 0 and math.isfinite(trial.change):
+        if self._rest < 0 and trial.hopeful:
             self._mark, self._left = trial, _WATCHED
             return trial
         return self._shortened(trial)
