@@ -1,3 +1,4 @@
+from ._adasketch import adasketch_newton as adasketch_newton
 from ._certificate import certify as certify
 from ._minimize import minimize as minimize
 from ._result import ConstrainedResult as ConstrainedResult

@@ -121,6 +121,7 @@ class Barrier:
 
     def longest(self, z, dz):
         """Return the longest step that leaves a part of each distance."""
+        self._direction = dz
         away = (-self._sign * dz[self._at] / self.distances(z)).max()
         return self._within(self.be.host(away))
 
@@ -132,17 +133,32 @@ class Barrier:
     def moved(self, point, lam, new, new_lam, step):
         """Move the multipliers of sides by a step of their own."""
         w, d, centre = self.w, point.d, self.mu / new.d
-        change = (new.d - d) / step
+        change = self._change(point, new, step)
         dw = (self.mu - w * change) / d - w
         # A step of no known length was no Newton step.
         w = w + self._within(self.be.host((-dw / w).max())) * dw if step == step else centre
         self.w = self.xp.clip(w, centre / _APART, centre * _APART)
         self.standard.moved(point.plain, lam, new.plain, new_lam, step)
 
+    def _change(self, point, new, step):
+        """Return how fast the distances changed on the way to a new point.
+
+        Close to a side the difference of two distances is mostly rounding, which multipliers
+        would make large; the direction itself is exact.
+        """
+        dz = self._direction
+        if (point.z + step * dz == new.z).all():
+            return self._sign * dz[self._at]
+        return (new.d - point.d) / step
+
     def answer(self, point, lam):
-        """Return an `Answer` with the multipliers of bounds."""
-        self._known = point.plain
-        return Answer(point.z, lam, self.gathered(self.w))
+        """Return an `Answer`; a row with a slack has the multiplier of the slack's bounds."""
+        self._known, self._lam, bound = point.plain, lam, self.gathered(self.w)
+        slack = self.standard.slack
+        if len(slack):
+            lam = lam.copy()
+            lam[slack] = bound[self.n - len(slack) :]
+        return Answer(point.z, lam, bound)
 
     def residual(self, point, answer):
         """Return the `Residual` in the caller's unit."""
@@ -180,7 +196,7 @@ def solve_barrier(engine, barrier, watch, options, start):
     """
     answer = start
     while watch.run.status is None:
-        answer = engine(barrier, watch, options, answer)
+        answer = engine(barrier, watch, options, answer._replace(lam=barrier._lam))
         point = barrier.point(answer.z)
         while barrier.solved(point, answer):
             if not barrier.lower():

@@ -23,6 +23,7 @@ from ._barrier import Barrier, solve_barrier
 from ._certificate import judge
 from ._engines import ENGINES, engine
 from ._problem import Standard
+from ._program import check_shape, check_start
 from ._result import ConstrainedResult
 from ._watch import Watch
 from .inner import INNERS
@@ -31,6 +32,9 @@ from .sketches import SKETCHES
 _GLOBALIZATIONS = ("auto", "eal", "filter")
 _ACCURACIES = ("adaptive", "paper")
 _SCALINGS = ("gradient", None)
+# Unknowns up to which the curvature at the answer costs little.
+_CURVATURE_LOOKED_AT = 200
+_INEQUALITIES = ("barrier", "squared-slack", "error")
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Options:
     accuracy: str
     theta: float | str
     eta: tuple[float, float]
+    inequalities: str
+    least_squares: bool
     tol: float
     tol_inner: float | None
     maxiter_inner: int | None
@@ -54,10 +60,10 @@ class Options:
 
 
 def solve(
-    name, program, x, *, lam0=None, method="eal-newton", inner="auto", sketch=None,
+    name, program, x, *, method="eal-newton", inner="auto", sketch=None,
     block_size=None, globalization="auto", accuracy="adaptive", theta="superlinear", tol=1e-8,
     maxiter=500, tol_inner=None, maxiter_inner=None, time_limit=None, eta=(10.0, 1e-5),
-    scaling="gradient", preconditioner=None, rng=None, callback=None, progress=False,
+    inequalities="barrier", least_squares=False, scaling="gradient", preconditioner=None, rng=None, callback=None, progress=False,
     history=True, n_threads=None,
 ):  # fmt: skip
     """Check the options of a call, solve the program and return the result."""
@@ -79,8 +85,10 @@ def solve(
         block_size=check_count(block_size, "block_size", minimum=1, allow_none=True),
         globalization=check_choice(globalization, "globalization", _GLOBALIZATIONS),
         accuracy=check_choice(accuracy, "accuracy", _ACCURACIES),
-        theta=theta,
-        eta=tuple(check_positive(e, "eta") for e in eta),
+        theta=_check_theta(theta),
+        eta=_check_pair(eta, "eta"),
+        inequalities=check_choice(inequalities, "inequalities", _INEQUALITIES),
+        least_squares=check_flag(least_squares, "least_squares"),
         tol=tol,
         tol_inner=check_positive(tol_inner, "tol_inner", allow_none=True),
         maxiter_inner=check_count(maxiter_inner, "maxiter_inner", minimum=1, allow_none=True),
@@ -89,12 +97,14 @@ def solve(
         deadline=lambda: run.late,
     )
     check_choice(scaling, "scaling", _SCALINGS)
+    check_shape(program, options)
     io = program.io
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         standard = Standard(program, x, scaling)
+        check_start(program, standard.x(standard.start(None)[0]))
         watch = Watch(standard, run, tol)
         problem = Barrier(standard, tol) if standard.bounded else standard
-        start = _start(problem, lam0)
+        start = _start(problem, program.lam0)
         if standard.bounded:
             answer = solve_barrier(engine(options), problem, watch, options, start)
         else:
@@ -102,6 +112,18 @@ def solve(
         if run.status not in (None, Status.CONVERGED) and watch.best is not None:
             answer = watch.ends.least if run.status is Status.INFEASIBLE else watch.best
         return _finished(program, standard, answer, watch, options)
+
+
+def _check_theta(theta):
+    if isinstance(theta, str):
+        return check_choice(theta, "theta", ("superlinear",))
+    return check_positive(theta, "theta")
+
+
+def _check_pair(values, name):
+    if not isinstance(values, tuple | list | np.ndarray) or len(values) != 2:
+        raise ValueError(f"`{name}` came as {values!r}; expected a pair of positive numbers")
+    return tuple(check_positive(value, name) for value in values)
 
 
 def _start(problem, lam0):
@@ -120,7 +142,10 @@ def _finished(program, standard, answer, watch, options):
     io, counts = program.io, program.counts
     x, lam, bound = standard.theirs(answer)
     seen = {k: v for k, v in vars(counts).items() if k != "seconds"}
-    certificate = judge(program, x, lam, bound, tol=options.tol)
+    verdict = judge(
+        program, x, lam, bound, tol=options.tol, second_order=program.n <= _CURVATURE_LOOKED_AT
+    )
+    certificate, (lam, bound) = verdict.certificate, map(program.xp.asarray, verdict[1:3])
     return watch.run.finish(
         ConstrainedResult,
         certificate,
@@ -142,5 +167,5 @@ def _finished(program, standard, answer, watch, options):
         globalization_used=watch.globalization,
         eta=watch.eta,
         infeasibility_certificate=watch.ends.certificate,
-        second_order=None,
+        second_order=verdict.second_order,
     )

@@ -46,41 +46,48 @@ class Ends:
     def reached(self, point, violation):
         """End the run where an iterate shows that it leads nowhere; tell whether it did."""
         stuck, self._last = violation > _STUCK * self._last, violation
-        if violation > self._tol and stuck and self.infeasible(point, violation):
+        if violation > self._tol and stuck and self.infeasible(point):
             return True
         return self._unbounded(point, violation)
 
-    def infeasible(self, point, violation):
-        """End the run if no small step lowers the violation; tell whether it did."""
-        gain, square, slope = self._violated(point)
-        if not (gain <= _STATIONARY * square and violation > self._floor(point)):
-            return False
-        self.certificate = slope / math.sqrt(square)
-        self._run.end(Status.INFEASIBLE, "It converged to a point of local infeasibility.")
-        return True
+    def infeasible(self, point):
+        """End the run if the point is infeasible and no small step helps; tell whether it did.
 
-    def _violated(self, point):
-        """Return what a step as long as x can gain of ||v||^2, ||v||^2 and its slope, ||G^T v||.
-
-        v are the violated parts of the scaled rows; of an inequality, what its value lacks to its
-        nearer side.
+        A step as long as x, and within the bounds, gains at most `gain` of half of ``||v||^2``,
+        for the violated parts v of the scaled rows.
         """
         standard, be, xp = self.standard, self.standard.be, self.standard.xp
-        k, v = len(standard.free), point.c
+        if not standard.m:
+            return False
+        k, v = len(standard.free), self._violated(point)
         x, lo, up = point.z[:k], standard.lo[:k], standard.up[:k]
-        if len(standard.slack):
-            v = v.copy()
-            value = v[standard.slack] + point.z[k:]
-            v[standard.slack] = value - xp.clip(value, standard.lo[k:], standard.up[k:])
         slope = (point.G.T @ v)[:k]
         reach = xp.maximum(1.0, xp.linalg.norm(x))
         if standard.bounded:
             reach = xp.minimum(reach, xp.where(slope > 0, x - lo, up - x))
-        gain = xp.linalg.norm(slope * reach)
-        return be.host(gain, v @ v, xp.linalg.norm(slope))
+        parts = xp.linalg.norm(slope * reach), v @ v, xp.linalg.norm(slope)
+        gain, square, steep = be.host(*parts)
+        # A comparison with NaN is False.
+        if not (square > 0 and gain <= _STATIONARY * square):
+            return False
+        if be.host((abs(v) / standard.c_scale).max()) <= max(self._tol, self._floor(point)):
+            return False
+        self.certificate = steep / math.sqrt(square)
+        self._run.end(Status.INFEASIBLE, "It converged to a point of local infeasibility.")
+        return True
+
+    def _violated(self, point):
+        """Return the rows' violations; of an inequality, what lacks to its nearer side."""
+        standard, v = self.standard, point.c
+        k = len(standard.free)
+        if len(standard.slack):
+            v = v.copy()
+            value = v[standard.slack] + point.z[k:]
+            v[standard.slack] = value - standard.xp.clip(value, standard.lo[k:], standard.up[k:])
+        return v
 
     def _floor(self, point):
-        """Return the violation that rounding leaves."""
+        """Return the violation that rounding leaves, in the caller's unit."""
         standard, eps = self.standard, 100 * np.finfo(float).eps
         entries = not is_operator(point.G)
         sums = abs(point.G) @ abs(point.z) if entries else abs(point.G @ point.z)

@@ -17,10 +17,14 @@ ENGINES = {
     "sqp-direct": _later("._filter", "solve_filter"),
 }
 
+_PAPER = _later("._paper", "solve_paper")
+
 
 def engine(options):
     """Return the solver for the caller's options."""
-    newton = options.method == "eal-newton"
-    return ENGINES[
-        "sqp-direct" if newton and options.globalization == "filter" else options.method
-    ]
+    name = options.method
+    if name == "eal-newton" and options.accuracy == "paper":
+        return _PAPER
+    if name == "eal-newton" and options.globalization == "filter":
+        name = "sqp-direct"
+    return ENGINES[name]

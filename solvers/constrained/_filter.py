@@ -97,10 +97,10 @@ def solve_filter(problem, watch, options, start):
                 trial = _searched(problem, barred, inner, point, lam, solved.d, F, tol)
         if trial is None:
             if restoration is None:
-                restoration = _Restoration(problem, watch.standard, barred, inner, point)
+                restoration = _Restoration(problem, barred, inner, point)
             trial = restoration.step(point, lam)
             if trial is None:
-                if not watch.ends.infeasible(point, watch.residual.violation):
+                if not watch.ends.infeasible(point):
                     watch.run.end(Status.STALLED, "Feasibility could not be restored.")
                 break
             if restoration.done:
@@ -220,12 +220,12 @@ class _Restoration:
     `done` tells whether the last step led there.
     """
 
-    def __init__(self, problem, standard, barred, inner, point):
+    def __init__(self, problem, barred, inner, point):
         self._problem, self._barred, self._inner = problem, barred, inner
         theta = violation(point, be=problem.be)
         barred.add(theta, point.f)
         self._goal, self.done = 0.5 * theta, False
-        self._levenberg = Levenberg(problem, standard, inner)
+        self._levenberg = Levenberg(problem, inner)
 
     def step(self, point, lam):
         """Return the next `_Trial`, or None if no step lowers the violation."""
@@ -236,7 +236,7 @@ class _Restoration:
         self.done = theta <= self._goal and self._barred.accepts(theta, new.f)
         if self.done:
             lam = multipliers(self._problem, new, self._inner)
-        return _Trial(new, lam, 1.0)
+        return _Trial(new, lam, math.nan)
 
 
 def multipliers(problem, point, inner):

@@ -20,14 +20,11 @@ class Levenberg:
     Parameters
     ----------
     problem : Standard or what wraps it
-    standard : Standard
-        Knows the bounds.
     inner : inner solver
     """
 
-    def __init__(self, problem, standard, inner):
-        self.problem, self.standard, self.inner = problem, standard, inner
-        self.damping = _FIRST
+    def __init__(self, problem, inner):
+        self.problem, self.inner, self.damping = problem, inner, _FIRST
         self.iterations = 0
 
     def step(self, point):
@@ -56,7 +53,7 @@ class Levenberg:
     def _direction(self, point, mu):
         problem, be, xp = self.problem, self.problem.be, self.problem.xp
         n = problem.n
-        d = mu / _reach(self.standard, point.z) ** 2
+        d = mu / _reach(problem, point.z) ** 2
         saddle = Saddle(diagonal(d, point.G, be=be), point.G, 1.0, be=be)
         self.inner.factor(saddle)
         solved = self.inner.solve(xp.concatenate([xp.zeros(n), -point.c]), tol=1e-6)
@@ -69,12 +66,12 @@ def violation(point, *, be):
     return math.sqrt(be.host(point.c @ point.c))
 
 
-def _reach(standard, z):
+def _reach(problem, z):
     """Return the distance to the nearer bound, at most 1."""
-    xp = standard.xp
-    if not standard.bounded:
-        return xp.ones(standard.n)
-    return xp.minimum(1.0, xp.minimum(z - standard.lo, standard.up - z))
+    xp = problem.xp
+    if not problem.bounded:
+        return xp.ones(problem.n)
+    return xp.minimum(1.0, xp.minimum(z - problem.lo, problem.up - z))
 
 
 def diagonal(d, like, *, be):

@@ -40,12 +40,22 @@ def minimize(
     n_threads=None,
 ):
     """Minimise a smooth function under smooth constraints."""
-    program, x = pose(fun, x0, args, jac=jac, hess=hess, constraints=constraints, bounds=bounds)
+    program, x = pose(
+        fun,
+        x0,
+        args,
+        jac=jac,
+        hess=hess,
+        hessp=hessp,
+        constraints=constraints,
+        bounds=bounds,
+        lam0=lam0,
+        lagrangian_hess=lagrangian_hess,
+    )
     return solve(
         "minimize",
         program,
         x,
-        lam0=lam0,
         method=method,
         inner=inner,
         sketch=sketch,
@@ -59,6 +69,8 @@ def minimize(
         maxiter_inner=maxiter_inner,
         time_limit=time_limit,
         eta=eta,
+        inequalities=inequalities,
+        least_squares=least_squares,
         scaling=scaling,
         preconditioner=preconditioner,
         rng=rng,

@@ -1,42 +1,21 @@
 """The caller's problem in the caller's unit: functions that are counted, timed and cast."""
 
 import itertools
-import time
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from .._core.arrays import Ingest, is_sparse
-from .._core.validation import check_array, describe
-from ._matrices import Operator, add, is_operator, scaled, stacked
+from .._core.arrays import Ingest
+from .._core.validation import check_array, check_callable, describe
+from ._constraints import bind, read_bounds, read_constraints
+from ._differences import along
+from ._functions import Caller, OnDevice
+from ._matrices import Operator, add, stacked
+from ._smooth import Objective
 
-
-class Rows(NamedTuple):
-    """Rows of one constraint: ``lb <= fun(x) <= ub``.
-
-    `jac` returns a matrix, `hess(x, v)` the Hessian of ``v @ fun``; None stands for zero.
-    """
-
-    name: str
-    fun: Any
-    jac: Any
-    hess: Any
-    lb: Any
-    ub: Any
-
-
-@dataclass
-class Counts:
-    """How often the caller's functions ran, and for how long."""
-
-    nfev: int = 0
-    njev: int = 0
-    nhev: int = 0
-    nhvp: int = 0
-    ncev: int = 0
-    ncjev: int = 0
-    seconds: float = 0.0
+# A Hessian by differences costs twice as many gradients as there are unknowns; where gradients
+# are differences too, the square of that.
+_FEW, _VERY_FEW = 200, 50
 
 
 class Errors(NamedTuple):
@@ -47,23 +26,19 @@ class Errors(NamedTuple):
     jac: float
 
 
-# In units of the precision.
-_ROUNDING = 100.0
-
-
 class Program:
     """Minimise ``f(x)`` subject to ``lb <= c(x) <= ub`` and ``lo <= x <= up``.
 
     Parameters
     ----------
-    io : Ingest
-        The door through which `x0` came.
-    f, grad, hess : callable
-        The caller's functions of x, which may return any kind of array.
+    caller : Caller
+    objective : Objective
     rows : list of Rows
         Constraints, in their order.
     lo, up : array (n,)
         Bounds; infinite where there are none.
+    lagrangian_hess : callable, optional
+        ``lagrangian_hess(x, lam, weight)``, in place of all other second derivatives.
 
     Attributes
     ----------
@@ -77,151 +52,157 @@ class Program:
         `hess` returns a matrix of differences; else the name of the model that stands for them
         in Newton systems, while `hess` returns an `Operator` of differences, one for a product.
     errors : Errors
+    lam0 : array (m,) or None
+        The caller's multipliers.
     """
 
-    def __init__(self, io, n, f, grad, hess, rows, lo, up):
-        self.io, self.be, self.xp, self.n = io, io.be, io.xp, n
-        self._f, self._grad, self._hess, self.rows = f, grad, hess, rows
-        self.lo, self.up = lo, up
-        self.counts = Counts()
-        self.model = None
-        self.errors = Errors(*[_ROUNDING * float(np.finfo(io.dtype).eps)] * 3)
+    lam0 = None
+
+    def __init__(self, caller, objective, rows, lo, up, lagrangian_hess=None):
+        self.caller, self.io, self.be, self.xp = caller, caller.io, caller.be, caller.xp
+        self.n, self._objective, self.rows = objective.n, objective, rows
+        self.lo, self.up, self.counts = lo, up, caller.counts
         none = self.xp.zeros(0)
         self.lb = self.xp.concatenate([none, *(r.lb for r in rows)])
         self.ub = self.xp.concatenate([none, *(r.ub for r in rows)])
         self.m = len(self.lb)
-        ends = np.cumsum([0, *(len(r.lb) for r in rows)])
-        self.parts = [slice(*pair) for pair in itertools.pairwise(ends)]
+        ends = np.cumsum([0, *(r.m for r in rows)])
+        self.parts = [slice(*pair) for pair in itertools.pairwise(ends.tolist())]
+        self._lagrangian_hess = lagrangian_hess
+        self.model = None if lagrangian_hess else _choose_model(objective, rows)
+        self._noise = max([objective.noise, *(r.noise for r in rows)])
+        rounding = 100 * objective.eps
+        self.errors = Errors(
+            rounding, objective.error, max([rounding, *(r.error for r in rows)])
+        )
 
     def fun(self, x):
-        """Return the objective as a float; NaN where it is not finite."""
-        self.counts.nfev += 1
-        value = self._ask(self._f, x)
-        return float(self.be.host(self.xp.asarray(_shared(value, self)).reshape(())))
+        """Return the objective as a float."""
+        return self._objective.value(x)
 
     def grad(self, x):
         """Return the gradient (n,)."""
-        self.counts.njev += 1
-        return self._vector(self._ask(self._grad, x), self.n, "jac")
+        return self._objective.jacobian(x)
 
     def cons(self, x):
         """Return the values of all rows (m,)."""
-        self.counts.ncev += 1
-        parts = [self._vector(self._ask(r.fun, x), len(r.lb), f"{r.name}.fun") for r in self.rows]
-        if len(parts) == 1:
-            return parts[0]
+        if len(self.rows) == 1:
+            return self.rows[0].value(x)
+        parts = [r.value(x) for r in self.rows]
         return self.xp.concatenate(parts) if parts else self.xp.zeros(0)
 
     def jac(self, x):
         """Return the Jacobian of all rows, (m, n)."""
-        self.counts.ncjev += 1
-        shapes = [(len(r.lb), self.n) for r in self.rows]
-        parts = [
-            self._matrix(self._ask(r.jac, x), shape, f"{r.name}.jac")
-            for r, shape in zip(self.rows, shapes, strict=True)
-        ]
-        return stacked(parts, self.n, be=self.be)
+        if len(self.rows) == 1:
+            return self.rows[0].jacobian(x)
+        return stacked([r.jacobian(x) for r in self.rows], self.n, be=self.be)
 
     def hess(self, x, lam, weight=1.0):
         """Return the Hessian of ``weight f + lam @ c``, (n, n)."""
-        self.counts.nhev += 1
-        shape = (self.n, self.n)
-        H = scaled(self._matrix(self._ask(self._hess, x), shape, "hess"), weight, be=self.be)
+        if self._lagrangian_hess is not None:
+            self.counts.nhev += 1
+            caller, shape = self.caller, (self.n, self.n)
+            H = caller.ask(self._lagrangian_hess, x, caller.theirs(lam), weight)
+            return caller.matrix(H, shape, "lagrangian_hess", hessian=True)
+        if self.model not in (None, "differences"):
+            return self._differenced(x, lam, weight)
+        H = self._objective.hessian(x, weight)
         for r, part in zip(self.rows, self.parts, strict=True):
-            if r.hess is not None:
-                v = lam[part]
-                C = self._ask(r.hess, x, self._theirs(v))
-                H = add(H, self._matrix(C, shape, f"{r.name}.hess"), be=self.be)
+            C = r.hessian(x, lam[part])
+            H = H if C is None else add(H, C, be=self.be)
         return H
 
-    def _ask(self, function, x, *more):
-        """Call a function of the caller with a copy of `x` in the caller's kind."""
-        began = time.perf_counter()
-        try:
-            return function(self._theirs(x), *more)
-        finally:
-            self.counts.seconds += time.perf_counter() - began
+    def _differenced(self, x, lam, weight):
+        """Return the Hessian as an operator: a product is one difference of gradients."""
 
-    def _theirs(self, v):
-        # A copy: a function that changes its argument must not change ours.
-        return v.copy() if self.io.kind in ("numpy", "cupy") else self.io.out(v.copy())
+        curved = [(r, part) for r, part in zip(self.rows, self.parts, strict=True) if r.curved]
+        slopes = [self._objective.slope(weight), *(r.slope(lam[part]) for r, part in curved)]
 
-    def _vector(self, value, length, name):
-        v = self.xp.asarray(_shared(value, self), dtype=np.float64)
-        if v.ndim > 1 or v.size != length:
-            raise ValueError(f"`{name}` returned shape {v.shape}; expected ({length},)")
-        return v.reshape(length)
+        def dot(v):
+            return along(lambda y: sum(slope(y) for slope in slopes), x, v, self._noise, be=self.be)
 
-    def _matrix(self, value, shape, name):
-        if is_sparse(value):
-            A = value.tocsr().astype(np.float64)
-        elif hasattr(value, "matvec"):
-            self_ = self
-
-            def dot(v, A=value):
-                self_.counts.nhvp += name.endswith("hess")
-                return self_.xp.asarray(A.matvec(v)).reshape(-1)
-
-            A = Operator(value.shape, dot, lambda v: self.xp.asarray(value.rmatvec(v)).reshape(-1))
-        elif is_operator(value):
-            A = value
-        else:
-            A = self.xp.asarray(_shared(value, self), dtype=np.float64)
-            A = A.reshape(shape) if A.ndim < 2 and A.size == shape[0] * shape[1] else A
-        if tuple(A.shape) != shape:
-            raise ValueError(f"`{name}` returned shape {tuple(A.shape)}; expected {shape}")
-        return A
+        return Operator((self.n, self.n), dot, dot)
 
 
-def _shared(value, program):
-    """Return what a function of the caller returned as an array of the back end."""
-    if isinstance(value, float | int | np.ndarray | np.generic):
-        return value
-    given = Ingest(value=value)
-    return given.raw("value")
+def _choose_model(objective, rows):
+    """Return how second derivatives come, and tell functions to difference theirs."""
+    if objective.model is not None:
+        return objective.model
+    functions = [objective, *rows]
+    missing = [f for f in functions if not f.exact and f.scheme is None]
+    twice = any(f.noise > objective.eps for f in missing)
+    if objective.n <= (_VERY_FEW if twice else _FEW):
+        for f in missing:
+            f.scheme = "3-point"
+    elif missing and not objective.has_products:
+        return "lbfgs"
+    return "differences" if any(f.scheme for f in functions) else None
 
 
-def pose(fun, x0, args=(), *, jac, hess, constraints=(), bounds=None):
-    """Check what a caller passed and return the `Program` and the start x (n,).
-
-    The ground floor: arrays and callables only; differences, dictionaries and products with
-    Hessians come with the door.
-    """
-    io = Ingest(x0=x0)
+def pose(
+    fun, x0, args=(), *, jac=None, hess=None, hessp=None, constraints=(), bounds=None, lam0=None,
+    lagrangian_hess=None,
+):  # fmt: skip
+    """Check what a caller passed and return the `Program` and the start x (n,)."""
+    if isinstance(x0, dict) and "x" in x0:
+        x0, lam0 = x0["x"], (x0.get("lam") if lam0 is None else lam0)
+    io = Ingest(x0=x0, lam0=lam0)
     x = check_array(io, "x0", ndim=1).astype(np.float64)
-    if not callable(fun):
-        raise TypeError(f"`fun` came as {describe(fun)}; expected a callable")
-    n, xp = len(x), io.xp
-    if constraints is None:
-        constraints = ()
-    if not isinstance(constraints, list | tuple):
-        constraints = [constraints]
-    rows = [_rows(f"constraints[{k}]", c, x, xp) for k, c in enumerate(constraints)]
-    lo, up = xp.full(n, -np.inf), xp.full(n, np.inf)
-    if bounds is not None:
-        lo, up = _sides(bounds, n, xp)
-    bind = lambda g: (lambda x: g(x, *args)) if args else g  # noqa: E731
-    return Program(io, n, bind(fun), bind(jac), bind(hess), rows, lo, up), x
+    check_callable(hessp, "hessp")
+    check_callable(lagrangian_hess, "lagrangian_hess")
+    fun, jac, hess, hessp = (bind(f, args) for f in (fun, jac, hess, hessp))
+    lagrangian = isinstance(hess, str) and hess == "lagrangian"
+    if lagrangian != (lagrangian_hess is not None):
+        raise ValueError(
+            f"`lagrangian_hess` came as {describe(lagrangian_hess)} with hess="
+            f"{hess if isinstance(hess, str) else describe(hess)}; expected a callable together "
+            "with hess='lagrangian'"
+        )
+    with io.device, np.errstate(all="ignore"):
+        caller = (Caller if io.be.name == "numpy" else OnDevice)(io)
+        lo, up = read_bounds(bounds, len(x), caller)
+        x = io.xp.where(lo == up, lo, x)
+        options = {"room": (lo, up), "eps": float(np.finfo(io.dtype).eps)}
+        hess = None if lagrangian else hess
+        objective = Objective(caller, "", fun, jac, hess, hessp, n=len(x), **options)
+        rows = read_constraints(constraints, x, caller, **options)
+        program = Program(caller, objective, rows, lo, up, lagrangian_hess)
+    lam0 = check_array(io, "lam0", shape=(program.m,), means="(rows of all constraints,)")
+    program.lam0 = None if lam0 is None else lam0.astype(np.float64)
+    return program, x
 
 
-def _rows(name, con, x, xp):
-    if hasattr(con, "A"):
-        A = con.A if is_sparse(con.A) else xp.atleast_2d(xp.asarray(con.A, dtype=np.float64))
-        m = A.shape[0]
-        fun, jac, hess = (lambda x: A @ x), (lambda x: A), None
-    else:
-        m = len(np.atleast_1d(con.fun(x.copy())))
-        fun, jac, hess = con.fun, con.jac, con.hess
-    lb, ub = (xp.broadcast_to(xp.asarray(s, dtype=np.float64), (m,)) for s in (con.lb, con.ub))
-    return Rows(name, fun, jac, hess, lb, ub)
+def check_shape(program, options):
+    """Refuse more equations than unknowns, or inequalities, where the caller's options do."""
+    xp, be = program.xp, program.be
+    free, equal = program.lo != program.up, program.lb == program.ub
+    n, m = map(int, be.host(free.sum(), equal.sum()))
+    if m > n and not options.least_squares:
+        raise ValueError(
+            f"`constraints`: m={m} > n={n}: more equations than unknowns that are not fixed; "
+            "least_squares=True minimises the sum of their squares"
+        )
+    if options.inequalities == "error":
+        finite = [xp.isfinite(side).any() for side in (program.lb[~equal], program.ub[~equal])]
+        finite += [xp.isfinite(side).any() for side in (program.lo[free], program.up[free])]
+        if any(be.host(*finite)):
+            raise ValueError(
+                "`inequalities` came as 'error' with an inequality or a bound among the "
+                "constraints; expected equations only, or inequalities='barrier'"
+            )
 
 
-def _sides(bounds, n, xp):
-    if hasattr(bounds, "lb"):
-        pair = bounds.lb, bounds.ub
-    else:
-        pair = [
-            [s if v is None else v for v in side]
-            for s, side in zip((-np.inf, np.inf), zip(*bounds, strict=True), strict=True)
-        ]
-    return tuple(xp.broadcast_to(xp.asarray(s, dtype=np.float64), (n,)) for s in pair)
+def check_start(program, x):
+    """Refuse a start at which a function of the caller is not finite, by name."""
+    be, xp = program.be, program.xp
+    if not np.isfinite(value := program.fun(x)):
+        raise ValueError(f"`fun(x0)` is {value}; expected a finite number")
+    checks = [("jac(x0)", program.grad(x))]
+    checks += [(f"{rows.name}.fun(x0)", rows.value(x)) for rows in program.rows]
+    for name, value in checks:
+        wrong = xp.flatnonzero(~xp.isfinite(value))
+        if len(wrong):
+            k = int(wrong[0])
+            raise ValueError(
+                f"`{name}` contains {be.host(value[k])} at entry {k}; expected finite numbers"
+            )

@@ -18,7 +18,8 @@ CITATION = """\
 SKETCHING = """\
 @misc{derezinski2025kaczmarz,
   title = {Randomized {K}aczmarz Methods with Beyond-{K}rylov Convergence},
-  author = {Derezi{\\'n}ski, Micha{\\l} and Needell, Deanna and Rebrova, Elizaveta and Yang, Jiaming},
+  author = {Derezi{\\'n}ski, Micha{\\l} and Needell, Deanna and Rebrova, Elizaveta
+            and Yang, Jiaming},
   year = {2025},
   eprint = {2501.11673},
   archiveprefix = {arXiv}

@@ -1,0 +1,193 @@
+"""The caller's functions: called with copies, counted, timed, and cast to arrays of float64."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._core.arrays import Ingest, is_sparse, kind_of
+from .._core.validation import describe
+from ._matrices import Operator, is_operator
+
+
+_NUMBERS = float, int
+
+
+@dataclass
+class Counts:
+    """How often the caller's functions ran, and for how long.
+
+    Of several constraints, the one that ran most often counts. Differences count as the values
+    or gradients that they are made of.
+    """
+
+    nfev: int = 0
+    njev: int = 0
+    nhev: int = 0
+    nhvp: int = 0
+    ncev: int = 0
+    ncjev: int = 0
+    seconds: float = 0.0
+
+
+class Caller:
+    """Calls functions of the caller in the caller's kind of arrays.
+
+    Parameters
+    ----------
+    io : Ingest
+        The door through which the start came.
+
+    Attributes
+    ----------
+    counts : Counts
+    """
+
+    def __init__(self, io):
+        self.io, self.be, self.xp = io, io.be, io.xp
+        self.counts = Counts()
+        self._native = io.kind in ("numpy", "cupy")
+
+    def ask(self, function, x, *more):
+        """Return ``function(x, *more)`` as the caller's function returned it."""
+        x = self.theirs(x)
+        began = time.perf_counter()
+        try:
+            return function(x, *more)
+        finally:
+            self.counts.seconds += time.perf_counter() - began
+
+    def theirs(self, v):
+        """Return a copy in the caller's kind; what a function does to it stays with it."""
+        v = v.copy()
+        return v if self._native else self.io.out(v)
+
+    def key(self, x):
+        """Return what tells points apart."""
+        return x.tobytes()
+
+    def number(self, value, name):
+        """Return a value as a float."""
+        if isinstance(value, _NUMBERS):
+            return float(value)
+        value = self._array(value, name)
+        if value.size != 1:
+            raise ValueError(f"`{name}` returned shape {value.shape}; expected a number")
+        return float(self.be.host(value.reshape(())))
+
+    def vector(self, value, length, name):
+        """Return a value as a new array (length,)."""
+        v = self.xp.array(self._array(value, name), dtype=np.float64)
+        if v.ndim > 1 or (v.size != length and length is not None):
+            expected = "a vector" if length is None else f"({length},)"
+            raise ValueError(f"`{name}` returned shape {v.shape}; expected {expected}")
+        return v.reshape(-1)
+
+    def imaginary(self, value, name):
+        """Return the imaginary part of what a function made of complex x, as float64."""
+        v = self.xp.asarray(value)
+        if v.dtype.kind != "c":
+            raise TypeError(
+                f"`{name}` returned dtype {v.dtype} for complex x; differences by 'cs' need a "
+                "function that takes and returns complex numbers"
+            )
+        return self.xp.array(v.imag, dtype=np.float64)
+
+    def matrix(self, value, shape, name, *, hessian=False):
+        """Return a value as a new dense or CSR matrix, or as an `Operator`."""
+        if hasattr(value, "matvec"):
+            A = self._operator(value, name, hessian)
+        elif is_sparse(value):
+            A = self.sparse(value, name)
+        elif is_operator(value):
+            A = value
+        else:
+            A = self.xp.array(self._array(value, name), dtype=np.float64)
+            if A.ndim < 2 and A.size == shape[0] * shape[1] and 1 in shape:
+                A = A.reshape(shape)
+        if tuple(A.shape) != shape:
+            raise ValueError(f"`{name}` returned shape {tuple(A.shape)}; expected {shape}")
+        return A
+
+    def sparse(self, value, name):
+        """Return a sparse matrix as a new one in CSR with sorted entries."""
+        on_host = type(value).__module__.startswith("scipy")
+        if on_host != (self.be.name == "numpy"):
+            raise self._mixed(value, name)
+        if value.dtype.kind not in "fiub":
+            raise TypeError(f"`{name}` returned dtype {value.dtype}; expected real numbers")
+        A = self.be.sparse.csr_matrix(value, dtype=np.float64, copy=True)
+        A.sum_duplicates()
+        return A
+
+    def _operator(self, value, name, hessian):
+        counts, xp = self.counts, self.xp
+
+        def product(multiply):
+            def dot(v):
+                counts.nhvp += hessian
+                began = time.perf_counter()
+                try:
+                    u = multiply(v.copy())
+                finally:
+                    counts.seconds += time.perf_counter() - began
+                return xp.asarray(u, dtype=np.float64).reshape(-1)
+
+            return dot
+
+        dot = product(value.matvec)
+        return Operator(value.shape, dot, dot if hessian else product(value.rmatvec))
+
+    def _array(self, value, name):
+        """Return what a function returned as an array of the back end, not yet cast or copied."""
+        # The usual cases first: the rest takes tens of microseconds.
+        if type(value) is np.ndarray and value.dtype == np.float64 and self.io.kind == "numpy":
+            return value
+        if isinstance(value, _NUMBERS):
+            return self.xp.asarray(value)
+        try:
+            given = Ingest(**{name: value})
+        except (TypeError, ValueError) as error:
+            message = str(error).replace(f"`{name}` came as", f"`{name}` returned", 1)
+            raise type(error)(message) from error
+        v = given.raw(name)
+        plain = isinstance(value, list | tuple) or not v.ndim
+        if given.kind != self.io.kind and not plain:
+            raise self._mixed(value, name)
+        return self.xp.asarray(v) if plain else v
+
+    def _mixed(self, value, name):
+        return TypeError(
+            f"`{name}` returned a {kind_of(value)} array ({describe(value)}) for a "
+            f"{self.io.kind} array: mixed array namespaces; expected {self.io.kind} arrays"
+        )
+
+
+class OnDevice(Caller):
+    """The same for arrays in device memory, which have no bytes to look at."""
+
+    def key(self, x):
+        """Return what tells points apart."""
+        return self.xp.asnumpy(x).tobytes()
+
+
+class Remembered:
+    """A function of x that is evaluated once for the same point twice in a row.
+
+    Parameters
+    ----------
+    evaluate : callable
+    key : callable
+        ``key(x)`` tells points apart.
+    """
+
+    def __init__(self, evaluate, key):
+        self.fresh, self._key = evaluate, key
+        self._at = self._value = None
+
+    def __call__(self, x):
+        at = self._key(x)
+        if at != self._at:
+            self._value = self.fresh(x)
+            self._at = at
+        return self._value
