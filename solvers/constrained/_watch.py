@@ -6,7 +6,6 @@ import numpy as np
 
 from .._core.result import Status
 from ._ends import Ends
-from ._problem import Answer
 
 
 class Watch:
@@ -85,7 +84,7 @@ class Watch:
         self.ends.see(point, answer, self.residual.violation)
         if kkt < self._best_kkt or self.best is None:
             self._best_kkt = kkt
-            self.best = Answer(*(v.copy() for v in answer))
+            self.best = answer
         return kkt
 
     def _shown(self, answer):
