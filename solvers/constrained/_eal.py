@@ -56,7 +56,7 @@ def solve_eal(problem, watch, options, start):
         return solve_filter(problem, watch, options, start)
     watch.globalization = "eal"
     answer, trouble = _steps(problem, watch, options, start)
-    if trouble is None:
+    if trouble is None or watch.certified(answer):
         return answer
     if options.globalization == "eal":
         watch.run.end(Status.STALLED, trouble)
@@ -99,6 +99,8 @@ def _steps(problem, watch, options, start):
             delta=step.delta,
         ):
             return answer, None
+        if taken.rounded and watch.certified(answer):
+            return answer, None
         if options.globalization == "auto" and (trouble := progress.trouble(taken.alpha)):
             return answer, trouble
     return problem.answer(point, lam), None
@@ -128,7 +130,7 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
         d, its = solved.d, its + solved.iterations
         dx, dl = d[:n], d[n:]
         parts = slope(point, lam, dx, dl, curvature.product, be=be)
-        residual = math.sqrt(be.host(solved.residual @ solved.residual) / square)
+        residual = math.sqrt(be.host(solved.residual @ solved.residual) / (square or 1.0))
         if -0.5 * weights.eta2 * square >= parts.at(weights):
             break
         if tighter == 0 or residual <= _EXACT:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from ._merit import difference
 
 _ARMIJO, _HALVINGS = 1e-4, 40
+# Changes of M, relative to f, that rounding makes, and that it spoils.
+_ROUNDING, _NEARLY_ROUNDING = 1e-13, 1e-9
 # Steps that may pass before M must be lower than where the watchdog began.
 _WATCHED = 5
 # Full steps to where the optimality conditions are worse by more than this are not tried.
@@ -34,12 +36,16 @@ class Trial(NamedTuple):
         """Whether the optimality conditions are not much worse; never so where one is NaN."""
         return _error(self.new, self.new_lam) <= _WORSE * _error(self.point, self.lam)
 
+    @property
+    def rounded(self):
+        """Whether nothing but rounding is left of the change."""
+        return abs(self.change) <= _ROUNDING * (1 + abs(self.point.f))
+
     def _within_rounding(self):
-        change, unit = abs(self.change), 1 + abs(self.point.f)
-        if not change <= 1e-9 * unit:
+        if not abs(self.change) <= _NEARLY_ROUNDING * (1 + abs(self.point.f)):
             return False
         before, after = _error(self.point, self.lam), _error(self.new, self.new_lam)
-        return after <= (before if change <= 1e-13 * unit else 0.9 * before)
+        return after <= (before if self.rounded else 0.9 * before)
 
 
 class LineSearch:
