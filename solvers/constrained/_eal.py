@@ -121,10 +121,10 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
     violations weigh more and the gradient's square less.
     """
     n, square = len(point.z), be.host(F @ F)
-    delta, its, tighter = _accuracy(options, math.sqrt(square)), 0, _TIGHTER
+    delta, tighter = _accuracy(options, math.sqrt(square)), _TIGHTER
     if factored(curvature.B, point.G, inner, shifts, be=be, r=-F, tol=delta) is None:
         return None, "No shift makes the Hessian convex."
-    d = shifts.d
+    d, its = shifts.d, shifts.iterations
     while True:
         solved = inner.solve(-F, d0=d, tol=delta)
         d, its = solved.d, its + solved.iterations
