@@ -28,13 +28,14 @@ class Parts(NamedTuple):
         return self.plain + weights.eta1 * self.rows + weights.eta2 * self.gradient
 
 
-def slope(point, lam, dx, dl, bent, *, be):
+def slope(point, lam, dx, dl, product, *, be):
     """Return the derivative of M along (dx, dl) as `Parts`.
 
-    `bent` is ``r @ H @ dx`` with the gradient r and the TRUE Hessian H of the Lagrangian: that of
-    the objective, or a model, would give a number that is not the derivative.
+    Multiplies dx by the TRUE Hessian of the Lagrangian, `product`: that of the objective, or a
+    model, would give a number that is not the derivative.
     """
     r, c = point.gradient(lam), point.c
+    bent = r @ product(dx)
     if not len(c):
         return Parts(be.host(r @ dx), 0.0, be.host(bent))
     G = point.G

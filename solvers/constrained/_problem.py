@@ -1,5 +1,6 @@
 """The problem that solvers see: equalities and bounds only, scaled, each point evaluated once."""
 
+import math
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -33,7 +34,9 @@ class Residual(NamedTuple):
     @property
     def kkt(self):
         """The largest of the three; NaN if one is."""
-        return float(np.max(self))
+        total = sum(self)
+        # The builtin loses a NaN that does not come first.
+        return total if math.isnan(total) else max(self)
 
 
 class Curvature(NamedTuple):
