@@ -27,6 +27,7 @@ from ._program import check_shape, check_start
 from ._result import ConstrainedResult
 from ._watch import Watch
 from .inner import INNERS
+from .inner._projection import multipliers
 from .sketches import SKETCHES
 
 _GLOBALIZATIONS = ("auto", "eal", "filter")
@@ -131,14 +132,9 @@ def _check_pair(values, name):
 
 def _start(problem, lam0):
     """Return the start, with least-squares multipliers where the caller has none."""
-    xp = problem.xp
     z, lam = problem.start(lam0)
     point = problem.point(z)
-    if lam is None:
-        lam = xp.linalg.lstsq(point.G.T, -point.g, rcond=None)[0] if problem.m else point.c
-        if problem.m and problem.be.host(abs(lam).max()) > 1e3:
-            lam = xp.zeros(problem.m)
-    return problem.answer(point, lam)
+    return problem.answer(point, multipliers(point, be=problem.be) if lam is None else lam)
 
 
 def _overdetermined(standard):

@@ -12,7 +12,7 @@ from ._levenberg import violation as length
 from ._matrices import is_dense
 from ._problem import Answer, Residual
 from .inner import open_inner
-from .inner._projection import open_projection
+from .inner._projection import multipliers, open_projection
 
 _ARMIJO = 1e-4
 # Newton's method gives way when a step is shorter than this, or so many make no progress.
@@ -122,7 +122,7 @@ class _Damped:
 
     def multipliers(self, point):
         """Return least-squares multipliers."""
-        return open_projection(point.G, be=self._problem.be).rows(-point.g)
+        return multipliers(point, be=self._problem.be)
 
 
 # ---------------------------------------------------------------- systems with the Jacobian

@@ -17,7 +17,7 @@ from .._core.result import Status
 from ._convexify import Shifts, factored
 from ._levenberg import Levenberg
 from .inner import open_inner
-from .inner._projection import open_projection
+from .inner._projection import multipliers
 
 _MARGIN, _ARMIJO = 1e-5, 1e-4
 _POWER_F, _POWER_THETA = 2.3, 1.1
@@ -25,8 +25,6 @@ _THETA_MAX, _THETA_MIN = 1e4, 1e-4
 _SHORTEST, _CORRECTIONS, _CORRECTED = 1e-8, 4, 0.99
 # After so many steps in a row that are shorter than this, feasibility comes first.
 _SHORT, _TARDY = 0.05, 3
-# Multipliers that belong to no step may be this large.
-_LARGEST = 1e3
 # What rounding may add to an objective or a violation.
 _ROUNDING = 1e-15
 
@@ -112,7 +110,7 @@ def solve_filter(problem, watch, options, start):
             tardy = tardy + 1 if trial.alpha < _SHORT else 0
             if saddle.delta:
                 # Rows that depend on each other leave multipliers without a bound.
-                trial = trial._replace(lam=multipliers(trial.point, be))
+                trial = trial._replace(lam=multipliers(trial.point, be=be))
         problem.moved(point, lam, trial.point, trial.lam, trial.alpha)
         point, lam = trial.point, trial.lam
         answer = problem.answer(point, lam)
@@ -238,11 +236,5 @@ class _Restoration:
         theta = violation(new, be=self._problem.be)
         self.done = theta <= self._goal and self._barred.accepts(theta, new.f)
         if self.done:
-            lam = multipliers(new, self._problem.be)
+            lam = multipliers(new, be=self._problem.be)
         return _Trial(new, lam, math.nan)
-
-
-def multipliers(point, be):
-    """Return the multipliers that make the gradient of the Lagrangian shortest; not large ones."""
-    lam = open_projection(point.G, be=be).rows(-point.g)
-    return lam if be.host(abs(lam).max()) <= _LARGEST else be.xp.zeros(len(lam))
