@@ -8,7 +8,7 @@ from ._convexify import Shifts, factored
 from ._filter import solve_filter
 from ._merit import Weights, slope
 from ._search import LineSearch
-from .inner import open_inner
+from .inner import forcing, open_inner
 
 # Rounds of a tighter solve, then of heavier weights, in search of a direction of descent.
 _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
@@ -117,7 +117,7 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
     violations weigh more and the gradient's square less.
     """
     n, square = len(point.z), be.host(F @ F)
-    delta, its, tighter = _accuracy(options, math.sqrt(square)), 0, _TIGHTER
+    delta, its, tighter = forcing(options, math.sqrt(square)), 0, _TIGHTER
     if factored(curvature.B, point.G, inner, shifts, be=be, r=-F, tol=delta) is None:
         return None, "No shift makes the Hessian convex."
     d = shifts.d
@@ -136,15 +136,6 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
             break
         tighter, delta = tighter - 1, delta / _NU**2
     return Step(dx, dl, parts.at(weights), weights, its, residual, delta), None
-
-
-def _accuracy(options, size):
-    """Return the relative residual to ask of the inner solver (a forcing term)."""
-    if options.tol_inner is not None:
-        return options.tol_inner
-    if options.theta == "superlinear":
-        return min(0.1, math.sqrt(size))
-    return 0.1 * options.theta
 
 
 def _heavier(parts, weights, square):

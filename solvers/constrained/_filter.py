@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from .._core.result import Status
 from ._convexify import Shifts, factored
 from ._levenberg import Levenberg
-from .inner import open_inner
+from .inner import forcing, open_inner
 from .inner._projection import multipliers
 
 _MARGIN, _ARMIJO = 1e-5, 1e-4
@@ -87,13 +87,11 @@ def solve_filter(problem, watch, options, start):
         trial, its = None, 0
         if restoration is None and tardy < _TARDY:
             F = xp.concatenate([point.gradient(lam), point.c])
-            tol = min(0.1, math.sqrt(be.host(xp.linalg.norm(F))))
-            curvature = problem.curvature(point, lam)
-            saddle = factored(curvature.B, point.G, inner, shifts, be=be)
-            if saddle is None:
-                shifts = Shifts()
-            else:
-                solved = inner.solve(-F, tol=tol)
+            tol = forcing(options, be.host(xp.linalg.norm(F)))
+            B = problem.curvature(point, lam).B
+            saddle = factored(B, point.G, inner, shifts, be=be, r=-F, tol=tol)
+            if saddle is not None:
+                solved = inner.solve(-F, d0=shifts.d, tol=tol)
                 its = solved.iterations
                 trial = _searched(problem, barred, inner, point, lam, solved.d, F, tol)
         if trial is None:
