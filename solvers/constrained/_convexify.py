@@ -22,7 +22,7 @@ class Shifts:
     d : array (n + m,) or None
         The solution that the test of curvature left, a start for the solve that follows.
     iterations : int
-        Steps of the inner solver that the test took.
+        Steps of the inner solver that the tests of curvature took for the last matrix.
     """
 
     def __init__(self):
