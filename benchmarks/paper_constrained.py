@@ -271,9 +271,11 @@ def _table(found):
         good = [c for c in cells.values() if c["solved"]]
         reference = found.get(f"{rule}/direct", {})
         both = [k for k, c in cells.items() if c["solved"] and reference.get(k, {}).get("solved")]
-        own, their = (sum(table[k]["seconds"] for k in both) for table in (cells, reference)) if (
-            both
-        ) else (np.nan, np.nan)
+        own, their = (
+            (sum(table[k]["seconds"] for k in both) for table in (cells, reference))
+            if (both)
+            else (np.nan, np.nan)
+        )
         rows.append(
             [
                 rule,

@@ -4,6 +4,7 @@ A step moves x to the nearest point that solves ``S^T A x = S^T b`` for a random
 columns, so that the distance to the solution never grows.
 """
 
+import math
 from importlib import import_module
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ class Kind(NamedTuple):
 
     def size(self, count):
         """Return the block size for so many equations."""
-        return min(max(-int(-self.growth * count**0.5 // 1), 8), 256)
+        return min(max(math.ceil(self.growth * math.sqrt(count)), 8), 256)
 
 
 SKETCHES = {

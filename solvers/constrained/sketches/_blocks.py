@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from ..._core.sketch import SRHT
+from ..._core.validation import check_memory
 from ._rows import Rows, Stepper
 
 # Bytes of factors that are kept.
@@ -67,9 +68,10 @@ class Mixed(Blocks):
     """Blocks of rows that a randomised Hadamard transform has mixed."""
 
     def __init__(self, rows, size, rng):
-        count = rows.shape[0]
+        count, p = rows.shape
+        check_memory(16 * count * p, "The mixed matrix", "Use 'block-kaczmarz'", be=rows.be)
         self._mix = SRHT(1 << (count - 1).bit_length(), count, rng=rng)
-        dense = rows.A if len(rows._data) == 1 else rows.A.toarray()
+        dense = rows.A.toarray() if rows.sparse else rows.A
         super().__init__(Rows(self._mix.apply(dense), be=rows.be), size, rng)
 
     def pose(self, b):

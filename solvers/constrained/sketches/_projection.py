@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
+
 from ._blocks import POOL
 
 # Sweeps in which the residual must have halved, or blocks grow.
 _PATIENCE = 20
-_EPS = 2.220446049250313e-16
+_EPS = float(np.finfo(float).eps)
 
 
 class Projection:
