@@ -86,6 +86,7 @@ def solve_filter(problem, watch, options, start):
         trial, its = None, 0
         if restoration is None and tardy < _TARDY:
             trial, its = _newton(problem, barred, inner, shifts, options, point, lam)
+            watch.inner = inner.name
         if trial is None:
             restoration = restoration or _Restoration(problem, barred, inner, point)
             trial = restoration.step(point, lam)
@@ -114,7 +115,7 @@ def _newton(problem, barred, inner, shifts, options, point, lam):
     """Return the `_Trial` that a Newton step leads to, or None, and the inner solver's steps."""
     be, xp = problem.be, problem.xp
     F = xp.concatenate([point.gradient(lam), point.c])
-    tol = forcing(options, be.host(xp.linalg.norm(F)))
+    tol = forcing(options, be.host(xp.linalg.norm(F)), problem)
     B = problem.curvature(point, lam).B
     saddle = factored(B, point.G, inner, shifts, be=be, r=-F, tol=tol)
     if saddle is None:

@@ -10,7 +10,8 @@ __all__ = ["INNERS", "InnerSolve", "Saddle", "forcing", "open_inner"]
 
 # Name -> module and class; what a class must have is written at `Saddle`.
 INNERS = {
-    "auto": ("._direct", "Direct"),
+    "auto": ("._auto", "Auto"),
+    "condensed": ("._condensed", "Condensed"),
     "direct": ("._direct", "Direct"),
     "gmres": ("._gmres", "Gmres"),
     "minres": ("._minres", "Minres"),
@@ -26,10 +27,12 @@ def open_inner(name, options):
     return getattr(import_module(module, __package__), cls)(options)
 
 
-def forcing(options, size):
+def forcing(options, size, problem):
     """Return the relative residual to ask of an inner solver where F has a length of `size`."""
     if options.tol_inner is not None:
         return options.tol_inner
     if options.theta == "superlinear":
-        return min(0.1, math.sqrt(size))
+        # A residual far below the tolerance is of no use.
+        enough = 0.3 * options.tol * problem.f_scale
+        return min(0.1, max(math.sqrt(size), enough / size)) if size else 0.1
     return 0.1 * options.theta
