@@ -14,8 +14,6 @@ from ._multipliers import Multipliers, Sides, bound_multipliers, fit
 from ._program import pose
 from ._second_order import smallest_curvature
 
-# What the caller of `certify` calls the point and its multipliers.
-_NAMES = ("x", "lam")
 KIND = "KKT residual"
 KIND_LEAST_SQUARES = "gradient of half the squared violation"
 # Curvature that still counts as rounding, relative to 1 plus the size of the Hessian.
@@ -83,7 +81,7 @@ def certify(
     tol = check_positive(tol, "tol")
     check_flag(least_squares, "least_squares")
     program, x = pose(
-        fun, x, jac=jac, hess=hess, constraints=constraints, bounds=bounds, lam0=lam, names=_NAMES
+        fun, x, jac=jac, hess=hess, constraints=constraints, bounds=bounds, lam=lam, start=False
     )
     return judge(
         program,

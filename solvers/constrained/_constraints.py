@@ -38,7 +38,7 @@ class LinearRows:
 
     def hessian(self, x, v):
         """Return None for zero."""
-        return None
+        return
 
 
 def read_constraints(constraints, x, caller, *, room, eps):

@@ -67,8 +67,8 @@ def scaled(A, rows, *, be):
     if is_operator(A):
         return Operator(A.shape, lambda v: rows * (A @ v), lambda v: A.T @ (rows * v))
     if is_sparse(A):
-        return (be.sparse.diags(rows) @ A).tocsr() if np.ndim(rows) else A * rows
-    return A * (rows[:, None] if np.ndim(rows) else rows)
+        return (be.sparse.diags(rows) @ A).tocsr() if getattr(rows, "ndim", 0) else A * rows
+    return A * (rows[:, None] if getattr(rows, "ndim", 0) else rows)
 
 
 def scale_both(A, s, *, be):

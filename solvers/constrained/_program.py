@@ -72,9 +72,7 @@ class Program:
         self.model = None if lagrangian_hess else _choose_model(objective, rows)
         self._noise = max([objective.noise, *(r.noise for r in rows)])
         rounding = 100 * objective.eps
-        self.errors = Errors(
-            rounding, objective.error, max([rounding, *(r.error for r in rows)])
-        )
+        self.errors = Errors(rounding, objective.error, max([rounding, *(r.error for r in rows)]))
 
     def fun(self, x):
         """Return the objective as a float."""
@@ -118,7 +116,9 @@ class Program:
         slopes = [self._objective.slope(weight), *(r.slope(lam[part]) for r, part in curved)]
 
         def dot(v):
-            return along(lambda y: sum(slope(y) for slope in slopes), x, v, self._noise, be=self.be)
+            return along(
+                lambda y: sum(slope(y) for slope in slopes), x, v, self._noise, be=self.be
+            )
 
         return Operator((self.n, self.n), dot, dot)
 
@@ -139,40 +139,52 @@ def _choose_model(objective, rows):
 
 
 def pose(
-    fun, x0, args=(), *, jac=None, hess=None, hessp=None, constraints=(), bounds=None, lam0=None,
-    lagrangian_hess=None, names=("x0", "lam0"),
+    fun, x, args=(), *, jac=None, hess=None, hessp=None, constraints=(), bounds=None, lam=None,
+    lagrangian_hess=None, start=True,
 ):  # fmt: skip
-    """Check what a caller passed and return the `Program` and the start x (n,).
+    """Check what a caller passed and return the `Program` and the point x (n,).
 
-    `names` are the caller's words for the start and its multipliers.
+    Parameters
+    ----------
+    fun, x, args, jac, hess, hessp, constraints, bounds, lam, lagrangian_hess : object
+        As in `minimize`.
+    start : bool
+        Whether `x` is a start, "x0" in messages, which moves to where bounds fix it; otherwise
+        a point to be judged as it is.
     """
-    if isinstance(x0, dict) and "x" in x0:
-        x0, lam0 = x0["x"], (x0.get("lam") if lam0 is None else lam0)
-    start, multipliers = names
-    io = Ingest(**{start: x0, multipliers: lam0})
-    x = check_array(io, start, ndim=1).astype(np.float64)
-    check_callable(hessp, "hessp")
-    check_callable(lagrangian_hess, "lagrangian_hess")
-    fun, jac, hess, hessp = (bind(f, args) for f in (fun, jac, hess, hessp))
-    lagrangian = isinstance(hess, str) and hess == "lagrangian"
-    if lagrangian != (lagrangian_hess is not None):
-        raise ValueError(
-            f"`lagrangian_hess` came as {describe(lagrangian_hess)} with hess="
-            f"{hess if isinstance(hess, str) else describe(hess)}; expected a callable together "
-            "with hess='lagrangian'"
-        )
+    if isinstance(x, dict) and "x" in x:
+        x, lam = x["x"], (x.get("lam") if lam is None else lam)
+    names = ("x0", "lam0") if start else ("x", "lam")
+    io = Ingest(**dict(zip(names, (x, lam), strict=True)))
+    x = check_array(io, names[0], ndim=1).astype(np.float64)
+    fun, jac, hess, hessp, lagrangian_hess = (
+        bind(f, args) for f in (fun, jac, hess, hessp, lagrangian_hess)
+    )
+    hess = _check_lagrangian(hess, lagrangian_hess)
     with io.device, np.errstate(all="ignore"):
         caller = (Caller if io.be.name == "numpy" else OnDevice)(io)
         lo, up = read_bounds(bounds, len(x), caller)
-        inside = io.xp.where(lo == up, lo, x)
+        x = io.xp.where(lo == up, lo, x) if start else x
         options = {"room": (lo, up), "eps": float(np.finfo(io.dtype).eps)}
-        hess = None if lagrangian else hess
+        hessp = check_callable(hessp, "hessp")
         objective = Objective(caller, "", fun, jac, hess, hessp, n=len(x), **options)
-        rows = read_constraints(constraints, inside, caller, **options)
+        rows = read_constraints(constraints, x, caller, **options)
         program = Program(caller, objective, rows, lo, up, lagrangian_hess)
-    lam0 = check_array(io, multipliers, shape=(program.m,), means="(rows of all constraints,)")
-    program.lam0 = None if lam0 is None else lam0.astype(np.float64)
+    lam = check_array(io, names[1], shape=(program.m,), means="(rows of all constraints,)")
+    program.lam0 = None if lam is None else lam.astype(np.float64)
     return program, x
+
+
+def _check_lagrangian(hess, lagrangian_hess):
+    """Return `hess`, or None where `lagrangian_hess` stands for it."""
+    check_callable(lagrangian_hess, "lagrangian_hess")
+    wanted = isinstance(hess, str) and hess == "lagrangian"
+    if wanted != (lagrangian_hess is not None):
+        expected = "a callable" if wanted else "None, or hess='lagrangian' to go with it"
+        raise ValueError(
+            f"`lagrangian_hess` came as {describe(lagrangian_hess)}; expected {expected}"
+        )
+    return None if wanted else hess
 
 
 def check_shape(program, options):

@@ -1,7 +1,5 @@
 """A smooth function of the caller, with derivatives from wherever they come."""
 
-import numpy as np
-
 from .._core.validation import describe
 from ._autodiff import BACKENDS, autodiff
 from ._differences import SCHEMES, Differences, along, expected_error
