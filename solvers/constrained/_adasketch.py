@@ -114,7 +114,7 @@ def adasketch_newton(
     >>> res.x.round(3)
     array([1., 1.])
     """
-    program, x = pose(fun, x0, args, jac=jac, hess=hess, constraints=constraints, lam=lam0)
+    program, x = pose(fun, x0, args, jac=jac, hess=hess, constraints=constraints, lam0=lam0)
     return solve(
         "adasketch_newton",
         program,

@@ -71,7 +71,7 @@ class Barrier:
 
     def __init__(self, standard, tol):
         self.standard, self.be, self.xp = standard, standard.be, standard.xp
-        self.n, self.m = standard.n, standard.m
+        self.n, self.m, self.f_scale = standard.n, standard.m, standard.f_scale
         self.lo, self.up, self.bounded = standard.lo, standard.up, True
         xp = self.xp
         low = xp.flatnonzero(xp.isfinite(standard.lo))

@@ -81,7 +81,14 @@ def certify(
     tol = check_positive(tol, "tol")
     check_flag(least_squares, "least_squares")
     program, x = pose(
-        fun, x, jac=jac, hess=hess, constraints=constraints, bounds=bounds, lam=lam, start=False
+        fun,
+        x,
+        jac=jac,
+        hess=hess,
+        constraints=constraints,
+        bounds=bounds,
+        lam0=lam,
+        start=False,
     )
     return judge(
         program,

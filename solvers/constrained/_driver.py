@@ -152,7 +152,7 @@ def _least_squares(problem, point):
 
 
 def _finished(program, standard, answer, watch, options):
-    io, counts = program.io, program.counts
+    io = program.io
     x, lam, bound = standard.theirs(answer)
     # The point that is returned is the one that is judged, also in single precision.
     x = x.astype(io.dtype).astype(np.float64)
@@ -166,7 +166,7 @@ def _finished(program, standard, answer, watch, options):
         least_squares=options.least_squares,
     )
     certificate, (lam, bound) = verdict.certificate, map(program.xp.asarray, verdict[1:3])
-    fun, jac = program.fun(x), program.grad(x)
+    fun, jac, counts = program.fun(x), program.grad(x), program.counts
     seen = {k: v for k, v in vars(counts).items() if k != "seconds"}
     return watch.run.finish(
         ConstrainedResult,

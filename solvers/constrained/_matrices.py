@@ -44,6 +44,8 @@ def is_dense(A):
 
 def add(A, B, *, be):
     """Return ``A + B`` in the more general of both forms; operators give an operator."""
+    if type(A) is type(B) is be.xp.ndarray:
+        return A + B
     if is_operator(A) or is_operator(B):
         return Operator(A.shape, lambda v: A @ v + B @ v, lambda v: A.T @ v + B.T @ v)
     if is_sparse(A) and is_sparse(B):

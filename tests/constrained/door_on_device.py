@@ -38,7 +38,7 @@ def posed(**given):
 
 
 def test_all_values_and_derivatives_are_on_the_device(device):
-    program, x = posed(lam=[0.5, 0.0], bounds=[(0, 1), (None, None), (-1, 1)])
+    program, x = posed(lam0=[0.5, 0.0], bounds=[(0, 1), (None, None), (-1, 1)])
     check_start(program, x)
     assert program.fun(x) == pytest.approx((X0**3).sum())
     for got, want in (

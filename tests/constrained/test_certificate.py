@@ -60,7 +60,7 @@ def test_the_value_is_the_residual_of_least_squares_multipliers(seed):
 @given(seeds)
 def test_planted_multipliers_of_all_kinds_are_found(seed):
     x, lam, bound, problem = planted(np.random.default_rng(seed))
-    program, _ = pose(x=x, hess=None, **problem)
+    program, _ = pose(x0=x, hess=None, **problem)
     verdict = judge(program, x, tol=1e-8)
     assert verdict.certificate.value <= 1e-11
     np.testing.assert_allclose(verdict.lam, lam, atol=1e-7)
@@ -127,7 +127,7 @@ def test_multipliers_given_are_used_and_their_wrong_signs_count_in_full():
 
 def test_a_solvers_multipliers_give_way_to_better_ones():
     x, lam, problem = quadratic(np.random.default_rng(2))
-    program, _ = pose(x=x, **problem)
+    program, _ = pose(x0=x, **problem)
     assert judge(program, x, lam + 1.0, tol=1e-8).certificate.holds
     assert not judge(program, x, lam + 1.0, tol=1e-8, strict=True).certificate.holds
     np.testing.assert_array_equal(judge(program, x, lam, tol=1e-8).lam, lam)
@@ -257,7 +257,7 @@ def test_saddles_are_stationary_and_curve_downwards():
         cert = certify(x, **problem)
         assert cert.holds
         assert cert.details["smallest_curvature"] == pytest.approx(expected)
-        program, x = pose(x=x, **problem)
+        program, x = pose(x0=x, **problem)
         assert judge(program, x, tol=1e-8, second_order=True).second_order == (sign > 0)
     assert math.isnan(certify(x, **without_hess(problem)).details["smallest_curvature"])
 

@@ -429,7 +429,7 @@ def test_a_result_is_a_start_with_its_multipliers(reference):
 
 
 def test_multipliers_given_win_over_those_of_a_result(reference):
-    program, _ = pose(fun, reference, jac=jac, constraints=sphere(), lam=[5.0])
+    program, _ = pose(fun, reference, jac=jac, constraints=sphere(), lam0=[5.0])
     np.testing.assert_array_equal(program.lam0, [5.0])
 
 
