@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from .._core import threads
-from .._core.linalg import pcg
 from .._core.monitor import Monitor
 from .._core.random import check_rng
 from .._core.result import Status
@@ -23,12 +22,12 @@ from .._core.validation import (
 from ._barrier import Barrier, solve_barrier
 from ._certificate import judge
 from ._engines import ENGINES, engine
-from ._matrices import is_dense
 from ._problem import Standard
 from ._program import check_shape, check_start
 from ._result import ConstrainedResult
 from ._watch import Watch
 from .inner import INNERS
+from .inner._projection import multipliers
 from .sketches import SKETCHES
 
 _GLOBALIZATIONS = ("auto", "eal", "filter")
@@ -137,21 +136,7 @@ def _start(problem, lam0):
     """Return the start, with least-squares multipliers where the caller has none."""
     z, lam = problem.start(lam0)
     point = problem.point(z)
-    return problem.answer(point, _least_squares(problem, point) if lam is None else lam)
-
-
-def _least_squares(problem, point):
-    """Return multipliers that explain the gradient best; zeros where they would be large."""
-    be, xp = problem.be, problem.xp
-    if not problem.m:
-        return point.c
-    if is_dense(point.G):
-        lam = xp.linalg.lstsq(point.G.T, -point.g, rcond=None)[0]
-    else:
-        # Products alone serve sparse Jacobians as well, and a start need not be exact.
-        normal = lambda v: point.G @ (point.G.T @ v)  # noqa: E731
-        lam = pcg(normal, -(point.G @ point.g), be=be, tol=1e-6, maxiter=100).x
-    return lam if be.host(abs(lam).max()) <= _INFLATED else xp.zeros(problem.m)
+    return problem.answer(point, multipliers(point, be=problem.be) if lam is None else lam)
 
 
 def _overdetermined(standard):

@@ -124,7 +124,8 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
     violations weigh more and the gradient's square less.
     """
     n, square = len(point.z), be.host(F @ F)
-    delta, tighter = forcing(options, math.sqrt(square), point.problem), _TIGHTER
+    delta = forcing(options, math.sqrt(square), point.problem.f_scale)
+    tighter = _TIGHTER
     saddle = factored(curvature.B, point.G, inner, shifts, be=be, r=-F, tol=delta)
     if saddle is None:
         return None, "No shift makes the Hessian convex."

@@ -115,7 +115,7 @@ def _newton(problem, barred, inner, shifts, options, point, lam):
     """Return the `_Trial` that a Newton step leads to, or None, and the inner solver's steps."""
     be, xp = problem.be, problem.xp
     F = xp.concatenate([point.gradient(lam), point.c])
-    tol = forcing(options, be.host(xp.linalg.norm(F)), problem)
+    tol = forcing(options, be.host(xp.linalg.norm(F)), problem.f_scale)
     B = problem.curvature(point, lam).B
     saddle = factored(B, point.G, inner, shifts, be=be, r=-F, tol=tol)
     if saddle is None:

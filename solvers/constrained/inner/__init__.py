@@ -27,12 +27,14 @@ def open_inner(name, options):
     return getattr(import_module(module, __package__), cls)(options)
 
 
-def forcing(options, size, problem):
-    """Return the relative residual to ask of an inner solver where F has a length of `size`."""
+def forcing(options, size, f_scale):
+    """Return the relative residual to ask of an inner solver where F has a length of `size`.
+
+    One far below the tolerance, in the unit of the scaled objective, is of no use.
+    """
     if options.tol_inner is not None:
         return options.tol_inner
-    if options.theta == "superlinear":
-        # A residual far below the tolerance is of no use.
-        enough = 0.3 * options.tol * problem.f_scale
-        return min(0.1, max(math.sqrt(size), enough / size)) if size else 0.1
-    return 0.1 * options.theta
+    if options.theta != "superlinear":
+        return 0.1 * options.theta
+    enough = 0.3 * options.tol * f_scale
+    return min(0.1, max(math.sqrt(size), enough / size)) if size else 0.1
