@@ -87,7 +87,7 @@ def certify(
         hess=hess,
         constraints=constraints,
         bounds=bounds,
-        lam=lam,
+        lam0=lam,
         start=False,
     )
     return judge(
@@ -134,8 +134,8 @@ def judge(
     least_squares : bool
         Whether the violation was minimised.
     """
-    evidence = Evidence(program, x)
-    with np.errstate(invalid="ignore", over="ignore"):
+    with program.io.device, np.errstate(all="ignore"):
+        evidence = Evidence(program, x)
         if least_squares:
             return evidence.least_violation(tol)
         found = None if lam is None else evidence.measured(lam, bound)
@@ -239,11 +239,10 @@ class Evidence:
         off = self.rows.off
         slope = _largest(self.G.T @ off)
         violation = max(self.rows.violation, self.bounds.violation)
-        # The rows' own rounding enters through their values.
-        blur = abs(off) + _sizes(self.G, abs(self.x))
         errors = self.program.errors
-        floor = errors.values * _largest(_sizes(self.G.T, blur))
-        floor = max(floor, errors.jac * _largest(_sizes(self.G.T, abs(off))))
+        # The rows' own rounding enters through their values.
+        blur = errors.jac * abs(off) + errors.values * _sizes(self.G, abs(self.x))
+        floor = _largest(_sizes(self.G.T, blur))
         details = {"stationarity": slope, "violation": violation, "complementarity": 0.0}
         details.update(tol=tol, kkt_floor=floor)
         certificate = Certificate(KIND_LEAST_SQUARES, slope, max(tol, floor), details)
@@ -252,14 +251,13 @@ class Evidence:
     # ------------------------------------------------------------ floors
     def _floors(self, mild):
         """Return what rounding leaves of each part, with multipliers that are not inflated."""
-        reach, lam = abs(self.x), abs(mild.lam)
-        rows = _sizes(self.G, reach)
-        pull = _sizes(self.G.T, lam)
-        rounding, of_gradient, of_jacobian = self.program.errors
+        errors, reach, lam = self.program.errors, abs(self.x), abs(mild.lam)
+        rows, pull = _sizes(self.G, reach), _sizes(self.G.T, lam)
+        products = self.rows.spread(lam * rows), self.bounds.spread(mild.bound * reach)
         return Parts(
-            of_gradient * _largest(self.g) + of_jacobian * _largest(pull),
-            rounding * max(_largest(rows), _largest(reach[self.bounds.finite])),
-            rounding * max(self.rows.spread(lam * rows), self.bounds.spread(mild.bound * reach)),
+            errors.grad * _largest(self.g) + errors.jac * _largest(pull),
+            errors.values * max(_largest(rows), _largest(reach[self.bounds.finite])),
+            errors.values * max(products),
         )
 
     # ------------------------------------------------------------ directions
@@ -332,6 +330,8 @@ class _Box:
 
 def _allowed(residual, floors, tol):
     """Return the tolerance, raised where each part is within its own floor or the tolerance."""
+    if not math.isfinite(residual.kkt):
+        return tol
     limits = [max(tol, floor) for floor in floors]
     if not all(part <= limit for part, limit in zip(residual, limits, strict=True)):
         return tol

@@ -184,7 +184,7 @@ def minimize(
         hessp=hessp,
         constraints=constraints,
         bounds=bounds,
-        lam=lam0,
+        lam0=lam0,
         lagrangian_hess=lagrangian_hess,
     )
     return solve(

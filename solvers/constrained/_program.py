@@ -9,7 +9,7 @@ from .._core.arrays import Ingest
 from .._core.validation import check_array, check_callable, describe
 from ._constraints import bind, read_bounds, read_constraints
 from ._differences import along
-from ._functions import Caller, OnDevice
+from ._functions import Caller, Counts, OnDevice
 from ._matrices import Operator, add, stacked
 from ._smooth import Objective
 
@@ -61,18 +61,32 @@ class Program:
     def __init__(self, caller, objective, rows, lo, up, lagrangian_hess=None):
         self.caller, self.io, self.be, self.xp = caller, caller.io, caller.be, caller.xp
         self.n, self._objective, self.rows = objective.n, objective, rows
-        self.lo, self.up, self.counts = lo, up, caller.counts
+        self.lo, self.up = lo, up
         none = self.xp.zeros(0)
         self.lb = self.xp.concatenate([none, *(r.lb for r in rows)])
         self.ub = self.xp.concatenate([none, *(r.ub for r in rows)])
         self.m = len(self.lb)
         ends = np.cumsum([0, *(r.m for r in rows)])
         self.parts = [slice(*pair) for pair in itertools.pairwise(ends.tolist())]
-        self._lagrangian_hess = lagrangian_hess
+        self._lagrangian_hess, self._nhev = lagrangian_hess, 0
         self.model = None if lagrangian_hess else _choose_model(objective, rows)
         self._noise = max([objective.noise, *(r.noise for r in rows)])
         rounding = 100 * objective.eps
         self.errors = Errors(rounding, objective.error, max([rounding, *(r.error for r in rows)]))
+
+    @property
+    def counts(self):
+        """How often the caller's functions ran so far."""
+        f, rows = self._objective, self.rows
+        return Counts(
+            nfev=f.nfev,
+            njev=f.njev,
+            nhev=max([self._nhev, f.nhev, *(r.nhev for r in rows)]),
+            nhvp=self.caller.nhvp,
+            ncev=max([0, *(r.nfev for r in rows)]),
+            ncjev=max([0, *(r.njev for r in rows)]),
+            seconds=self.caller.seconds,
+        )
 
     def fun(self, x):
         """Return the objective as a float."""
@@ -98,7 +112,7 @@ class Program:
     def hess(self, x, lam, weight=1.0):
         """Return the Hessian of ``weight f + lam @ c``, (n, n)."""
         if self._lagrangian_hess is not None:
-            self.counts.nhev += 1
+            self._nhev += 1
             caller, shape = self.caller, (self.n, self.n)
             H = caller.ask(self._lagrangian_hess, x, caller.theirs(lam), weight)
             return caller.matrix(H, shape, "lagrangian_hess", hessian=True)
@@ -139,24 +153,24 @@ def _choose_model(objective, rows):
 
 
 def pose(
-    fun, x, args=(), *, jac=None, hess=None, hessp=None, constraints=(), bounds=None, lam=None,
+    fun, x0, args=(), *, jac=None, hess=None, hessp=None, constraints=(), bounds=None, lam0=None,
     lagrangian_hess=None, start=True,
 ):  # fmt: skip
     """Check what a caller passed and return the `Program` and the point x (n,).
 
     Parameters
     ----------
-    fun, x, args, jac, hess, hessp, constraints, bounds, lam, lagrangian_hess : object
+    fun, x0, args, jac, hess, hessp, constraints, bounds, lam0, lagrangian_hess : object
         As in `minimize`.
     start : bool
-        Whether `x` is a start, "x0" in messages, which moves to where bounds fix it; otherwise
-        a point to be judged as it is.
+        Whether `x0` is a start, which moves to where bounds fix it; otherwise it is a point to
+        be judged as it is, and messages call it "x" and its multipliers "lam".
     """
-    if isinstance(x, dict) and "x" in x:
-        x, lam = x["x"], (x.get("lam") if lam is None else lam)
-    names = ("x0", "lam0") if start else ("x", "lam")
-    io = Ingest(**dict(zip(names, (x, lam), strict=True)))
-    x = check_array(io, names[0], ndim=1).astype(np.float64)
+    if isinstance(x0, dict) and "x" in x0:
+        x0, lam0 = x0["x"], (x0.get("lam") if lam0 is None else lam0)
+    point, multipliers = ("x0", "lam0") if start else ("x", "lam")
+    io = Ingest(**{point: x0, multipliers: lam0})
+    x = check_array(io, point, ndim=1).astype(np.float64)
     fun, jac, hess, hessp, lagrangian_hess = (
         bind(f, args) for f in (fun, jac, hess, hessp, lagrangian_hess)
     )
@@ -170,8 +184,8 @@ def pose(
         objective = Objective(caller, "", fun, jac, hess, hessp, n=len(x), **options)
         rows = read_constraints(constraints, x, caller, **options)
         program = Program(caller, objective, rows, lo, up, lagrangian_hess)
-    lam = check_array(io, names[1], shape=(program.m,), means="(rows of all constraints,)")
-    program.lam0 = None if lam is None else lam.astype(np.float64)
+    lam0 = check_array(io, multipliers, shape=(program.m,), means="(rows of all constraints,)")
+    program.lam0 = None if lam0 is None else lam0.astype(np.float64)
     return program, x
 
 
