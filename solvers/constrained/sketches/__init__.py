@@ -38,9 +38,12 @@ class Kind(NamedTuple):
         module = import_module(self.module, __package__)
         return getattr(module, self.stepper)(rows, size, rng)
 
-    def size(self, count):
-        """Return the block size for so many equations."""
-        return min(max(math.ceil(self.growth * math.sqrt(count)), 8), 256)
+    def size(self, count, wanted=None):
+        """Return how many of so many equations a step takes."""
+        if not self.blocks:
+            return 1
+        own = min(max(math.ceil(self.growth * math.sqrt(count)), 8), 256)
+        return min(wanted or own, count)
 
 
 SKETCHES = {
