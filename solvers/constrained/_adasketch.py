@@ -114,12 +114,11 @@ def adasketch_newton(
     >>> res.x.round(3)
     array([1., 1.])
     """
-    program, x = pose(fun, x0, args, jac=jac, hess=hess, constraints=constraints)
+    program, x = pose(fun, x0, args, jac=jac, hess=hess, constraints=constraints, lam0=lam0)
     return solve(
         "adasketch_newton",
         program,
         x,
-        lam0=lam0,
         inner=inner,
         block_size=block_size,
         globalization="eal",

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .._core import threads
+from .._core.linalg import pcg
 from .._core.monitor import Monitor
 from .._core.random import check_rng
 from .._core.result import Status
@@ -22,6 +23,7 @@ from .._core.validation import (
 from ._barrier import Barrier, solve_barrier
 from ._certificate import judge
 from ._engines import ENGINES, engine
+from ._matrices import is_dense
 from ._problem import Standard
 from ._program import check_shape, check_start
 from ._result import ConstrainedResult
@@ -34,6 +36,8 @@ _ACCURACIES = ("adaptive", "paper")
 _SCALINGS = ("gradient", None)
 # Unknowns up to which the curvature at the answer costs little.
 _CURVATURE_LOOKED_AT = 200
+# Multipliers of the scaled problem beyond which zeros are the better start.
+_INFLATED = 1e3
 _INEQUALITIES = ("barrier", "squared-slack", "error")
 
 
@@ -63,8 +67,8 @@ def solve(
     name, program, x, *, method="eal-newton", inner="auto", sketch=None,
     block_size=None, globalization="auto", accuracy="adaptive", theta="superlinear", tol=1e-8,
     maxiter=500, tol_inner=None, maxiter_inner=None, time_limit=None, eta=(10.0, 1e-5),
-    inequalities="barrier", least_squares=False, scaling="gradient", preconditioner=None, rng=None, callback=None, progress=False,
-    history=True, n_threads=None,
+    inequalities="barrier", least_squares=False, scaling="gradient", preconditioner=None,
+    rng=None, callback=None, progress=False, history=True, n_threads=None,
 ):  # fmt: skip
     """Check the options of a call, solve the program and return the result."""
     tol = check_positive(tol, "tol")
@@ -128,30 +132,48 @@ def _check_pair(values, name):
 
 def _start(problem, lam0):
     """Return the start, with least-squares multipliers where the caller has none."""
-    xp = problem.xp
     z, lam = problem.start(lam0)
     point = problem.point(z)
-    if lam is None:
-        lam = xp.linalg.lstsq(point.G.T, -point.g, rcond=None)[0] if problem.m else point.c
-        if problem.m and problem.be.host(abs(lam).max()) > 1e3:
-            lam = xp.zeros(problem.m)
-    return problem.answer(point, lam)
+    return problem.answer(point, _least_squares(problem, point) if lam is None else lam)
+
+
+def _least_squares(problem, point):
+    """Return multipliers that explain the gradient best; zeros where they would be large."""
+    be, xp = problem.be, problem.xp
+    if not problem.m:
+        return point.c
+    if is_dense(point.G):
+        lam = xp.linalg.lstsq(point.G.T, -point.g, rcond=None)[0]
+    else:
+        # Products alone serve sparse Jacobians as well, and a start need not be exact.
+        normal = lambda v: point.G @ (point.G.T @ v)  # noqa: E731
+        lam = pcg(normal, -(point.G @ point.g), be=be, tol=1e-6, maxiter=100).x
+    return lam if be.host(abs(lam).max()) <= _INFLATED else xp.zeros(problem.m)
 
 
 def _finished(program, standard, answer, watch, options):
-    io, counts = program.io, program.counts
+    io = program.io
     x, lam, bound = standard.theirs(answer)
-    seen = {k: v for k, v in vars(counts).items() if k != "seconds"}
+    # The point that is returned is the one that is judged, also in single precision.
+    x = x.astype(io.dtype).astype(np.float64)
     verdict = judge(
-        program, x, lam, bound, tol=options.tol, second_order=program.n <= _CURVATURE_LOOKED_AT
+        program,
+        x,
+        lam,
+        bound,
+        tol=options.tol,
+        second_order=program.model is None and program.n <= _CURVATURE_LOOKED_AT,
+        least_squares=options.least_squares,
     )
     certificate, (lam, bound) = verdict.certificate, map(program.xp.asarray, verdict[1:3])
+    fun, jac, counts = program.fun(x), program.grad(x), program.counts
+    seen = {k: v for k, v in vars(counts).items() if k != "seconds"}
     return watch.run.finish(
         ConstrainedResult,
         certificate,
         x=io.out(x),
-        fun=program.fun(x),
-        jac=io.out(program.grad(x)),
+        fun=fun,
+        jac=io.out(jac),
         lam=io.out(lam),
         v=[io.out(lam[part]) for part in program.parts],
         bound_lam=io.out(bound),

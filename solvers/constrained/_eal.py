@@ -89,7 +89,8 @@ def _steps(problem, watch, options, start):
         if hasattr(inner, "took"):
             inner.took(taken.alpha / problem.longest(point.z, taken.step.dx))
         point, lam, step = taken.new, taken.new_lam, taken.step
-        weights = watch.eta = step.weights
+        weights, watch.inner = step.weights, inner.name
+        watch.eta = weights
         answer = problem.answer(point, lam)
         if watch.record(
             problem,

@@ -93,7 +93,7 @@ def solve_filter(problem, watch, options, start):
                 shifts = Shifts()
             else:
                 solved = inner.solve(-F, tol=tol)
-                its = solved.iterations
+                its, watch.inner = solved.iterations, inner.name
                 trial = _searched(problem, barred, inner, point, lam, solved.d, F, tol)
         if trial is None:
             if restoration is None:

@@ -113,3 +113,23 @@ class LinearResult(Result):
     x: Any
 
     _bibtex: ClassVar = {"sketch_project": SKETCHING}
+
+
+class SaddleResult(LinearResult):
+    """Outcome of `solve_kkt`.
+
+    Attributes
+    ----------
+    x : array, shape (n + m,)
+        The solution.
+    inner : str
+        The solver that ran.
+    work : int
+        Entries of matrices that its steps touched: those of K in each step of an iterative
+        solver, those of the sparse or dense K once for a factorisation.
+    """
+
+    inner: str
+    work: int
+
+    _bibtex: ClassVar = {"solve_kkt": CITATION}

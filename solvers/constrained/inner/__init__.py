@@ -9,7 +9,8 @@ __all__ = ["INNERS", "InnerSolve", "Saddle", "open_inner"]
 
 # Name -> module and class; what a class must have is written at `Saddle`.
 INNERS = {
-    "auto": ("._direct", "Direct"),
+    "auto": ("._auto", "Auto"),
+    "condensed": ("._condensed", "Condensed"),
     "direct": ("._direct", "Direct"),
     "gmres": ("._gmres", "Gmres"),
     "minres": ("._minres", "Minres"),
