@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from .._core import threads
-from .._core.linalg import pcg
 from .._core.monitor import Monitor
 from .._core.random import check_rng
 from .._core.result import Status
@@ -23,6 +22,7 @@ from .._core.validation import (
 from ._barrier import Barrier, solve_barrier
 from ._certificate import judge
 from ._engines import ENGINES, engine
+from ._lsqr import lsqr
 from ._matrices import is_dense
 from ._problem import Standard
 from ._program import check_shape, check_start
@@ -146,8 +146,7 @@ def _least_squares(problem, point):
         lam = xp.linalg.lstsq(point.G.T, -point.g, rcond=None)[0]
     else:
         # Products alone serve sparse Jacobians as well, and a start need not be exact.
-        normal = lambda v: point.G @ (point.G.T @ v)  # noqa: E731
-        lam = pcg(normal, -(point.G @ point.g), be=be, tol=1e-6, maxiter=100).x
+        lam = lsqr(point.G.T, -point.g, be=be, tol=1e-6, rcond=1e-10, maxiter=100)
     return lam if be.host(abs(lam).max()) <= _INFLATED else xp.zeros(problem.m)
 
 
