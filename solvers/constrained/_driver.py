@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from .._core import threads
-from .._core.linalg import pcg
 from .._core.monitor import Monitor
 from .._core.random import check_rng
 from .._core.result import Status
@@ -23,12 +22,12 @@ from .._core.validation import (
 from ._barrier import Barrier, solve_barrier
 from ._certificate import judge
 from ._engines import ENGINES, engine
-from ._matrices import is_dense
 from ._problem import Standard
 from ._program import check_shape, check_start
 from ._result import ConstrainedResult
 from ._watch import Watch
 from .inner import INNERS
+from .inner._projection import multipliers
 from .sketches import SKETCHES
 
 _GLOBALIZATIONS = ("auto", "eal", "filter")
@@ -105,17 +104,20 @@ def solve(
     io = program.io
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         standard = Standard(program, x, scaling)
+        if fit := _overdetermined(standard):
+            # Scaled rows would be another least-squares problem.
+            standard = Standard(program, x, None)
         check_start(program, standard.x(standard.start(None)[0]))
         watch = Watch(standard, run, tol)
         problem = Barrier(standard, tol) if standard.bounded else standard
         start = _start(problem, program.lam0)
         if standard.bounded:
-            answer = solve_barrier(engine(options), problem, watch, options, start)
+            answer = solve_barrier(engine(options, standard), problem, watch, options, start)
         else:
-            answer = engine(options)(standard, watch, options, start)
+            answer = engine(options, standard)(standard, watch, options, start)
         if run.status not in (None, Status.CONVERGED) and watch.best is not None:
             answer = watch.ends.least if run.status is Status.INFEASIBLE else watch.best
-        return _finished(program, standard, answer, watch, options)
+        return _finished(program, standard, answer, watch, options, fit)
 
 
 def _check_theta(theta):
@@ -134,24 +136,21 @@ def _start(problem, lam0):
     """Return the start, with least-squares multipliers where the caller has none."""
     z, lam = problem.start(lam0)
     point = problem.point(z)
-    return problem.answer(point, _least_squares(problem, point) if lam is None else lam)
+    return problem.answer(point, multipliers(point, be=problem.be) if lam is None else lam)
 
 
-def _least_squares(problem, point):
-    """Return multipliers that explain the gradient best; zeros where they would be large."""
-    be, xp = problem.be, problem.xp
-    if not problem.m:
-        return point.c
-    if is_dense(point.G):
-        lam = xp.linalg.lstsq(point.G.T, -point.g, rcond=None)[0]
-    else:
-        # Products alone serve sparse Jacobians as well, and a start need not be exact.
-        normal = lambda v: point.G @ (point.G.T @ v)  # noqa: E731
-        lam = pcg(normal, -(point.G @ point.g), be=be, tol=1e-6, maxiter=100).x
-    return lam if be.host(abs(lam).max()) <= _INFLATED else xp.zeros(problem.m)
+def _overdetermined(standard):
+    """Tell whether there are more equations than unknowns: to fit, not to solve."""
+    m, n = standard.m - len(standard.slack), len(standard.free)
+    if m > n and standard.bounded:
+        raise ValueError(
+            f"`constraints`: m={m} > n={n}: a least-squares fit of more equations than unknowns "
+            "takes no bounds and no inequalities"
+        )
+    return m > n
 
 
-def _finished(program, standard, answer, watch, options):
+def _finished(program, standard, answer, watch, options, fit):
     io = program.io
     x, lam, bound = standard.theirs(answer)
     # The point that is returned is the one that is judged, also in single precision.
@@ -163,7 +162,7 @@ def _finished(program, standard, answer, watch, options):
         bound,
         tol=options.tol,
         second_order=program.model is None and program.n <= _CURVATURE_LOOKED_AT,
-        least_squares=options.least_squares,
+        least_squares=fit,
     )
     certificate, (lam, bound) = verdict.certificate, map(program.xp.asarray, verdict[1:3])
     fun, jac, counts = program.fun(x), program.grad(x), program.counts

@@ -8,7 +8,7 @@ from ._convexify import Shifts, factored
 from ._filter import solve_filter
 from ._merit import Weights, slope
 from ._search import LineSearch
-from .inner import open_inner
+from .inner import forcing, open_inner
 
 # Rounds of a tighter solve, then of heavier weights, in search of a direction of descent.
 _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
@@ -124,9 +124,8 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
     violations weigh more and the gradient's square less.
     """
     n, square = len(point.z), be.host(F @ F)
-    # A residual far below the tolerance is of no use.
-    enough = 0.3 * options.tol * point.problem.f_scale
-    delta, tighter = _accuracy(options, math.sqrt(square), enough), _TIGHTER
+    delta = forcing(options, math.sqrt(square), point.problem.f_scale)
+    tighter = _TIGHTER
     saddle = factored(curvature.B, point.G, inner, shifts, be=be, r=-F, tol=delta)
     if saddle is None:
         return None, "No shift makes the Hessian convex."
@@ -151,18 +150,6 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
             break
         tighter, delta = tighter - 1, delta / _NU**2
     return Step(dx, dl, parts.at(weights), weights, its, residual, delta), None
-
-
-def _accuracy(options, size, enough):
-    """Return the relative residual to ask of the inner solver (a forcing term).
-
-    A residual of `enough` is small in any case.
-    """
-    if options.tol_inner is not None:
-        return options.tol_inner
-    if options.theta == "superlinear":
-        return min(0.1, max(math.sqrt(size), enough / size)) if size else 0.1
-    return 0.1 * options.theta
 
 
 def _heavier(parts, weights, square):
