@@ -1,5 +1,6 @@
 """The exact augmented Lagrangian loop: steps, weights, accuracy, watchdog, hand-over, history."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ from scipy.optimize import LinearConstraint
 
 import solvers.constrained._eal as eal
 import solvers.constrained._search as search
+import solvers.constrained._watch as watch
 from solvers import ConvergenceWarning, Status, constrained
 from solvers.constrained._convexify import Shifts
 from solvers.constrained._merit import Weights
@@ -170,9 +172,10 @@ def direction(errors, eta=(10.0, 1e-5)):
     F = np.concatenate([point.gradient(lam), point.c])
     curvature = problem.curvature(point, lam)
     B = curvature.B + 50 * np.eye(5)
+    curvature = curvature._replace(B=B, exact=False)
     K = np.block([[B, point.G.T], [point.G, np.zeros((2, 2))]])
     inner = Scripted(K, -F, errors)
-    options = SimpleNamespace(tol_inner=None, theta="superlinear")
+    options = SimpleNamespace(tol_inner=None, theta="superlinear", tol=1e-8)
     step, trouble = eal._direction(
         point, lam, F, curvature, inner, Shifts(), Weights(*eta), options, problem.be
     )
@@ -229,12 +232,31 @@ def test_tol_inner_is_the_accuracy_of_every_solve():
 def test_the_filter_takes_over_where_the_merit_leads_nowhere():
     given = parallel()
     res = solved(given)
-    assert "filter" in res.globalization_used
+    first, second = res.globalization_used.split(", ")
+    assert first == "eal"
+    assert second.startswith("filter from ")
+    assert 0 <= int(second.removeprefix("filter from ")) <= res.nit
     assert res.fun == pytest.approx(given.best, rel=1e-8)
-    with pytest.warns(ConvergenceWarning, match="minimize"):
-        alone = constrained.minimize(**given.keywords(), globalization="eal")
-    assert alone.globalization_used == "eal"
-    assert alone.status is Status.STALLED
+    for only in ("eal", "filter"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            alone = constrained.minimize(**given.keywords(), globalization=only)
+        assert alone.globalization_used == only
+
+
+def test_the_merit_has_the_last_word_where_the_filter_got_nowhere(monkeypatch):
+    monkeypatch.setattr(eal, "_PATIENCE", 3)
+    monkeypatch.setattr(eal, "_PATIENCE_OF_FILTER", 1)
+    # No residual falls fast enough for so little patience.
+    monkeypatch.setattr(watch, "_FALL", 0.0)
+    res = solved(CURVED["HS77"])
+    assert res.globalization_used == "eal, filter from 3, eal from 4"
+
+
+def test_weights_beyond_their_limits_are_the_end():
+    step, trouble, _, _ = direction([np.zeros(7)], eta=(1e-30, 1e-14))
+    assert step is None
+    assert "weights" in trouble
 
 
 def test_the_history_is_the_run():
