@@ -9,6 +9,7 @@ from ._filter import solve_filter
 from ._merit import Weights, slope
 from ._search import LineSearch
 from .inner import forcing, open_inner
+from .inner._projection import multipliers
 
 # Rounds of a tighter solve, then of heavier weights, in search of a direction of descent.
 _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
@@ -27,7 +28,7 @@ class Step(NamedTuple):
     """A direction in which M descends, and what it took to find it.
 
     `slope` is the derivative of M along it for `weights`, `delta` the accuracy that was asked of
-    the inner solver.
+    the inner solver, `dependent` tells whether rows depend on each other.
     """
 
     dx: Any
@@ -37,6 +38,7 @@ class Step(NamedTuple):
     iterations: int
     residual: float
     delta: float
+    dependent: bool
 
 
 def solve_eal(problem, watch, options, start):
@@ -98,6 +100,9 @@ def _steps(problem, watch, options, start, *, impatient):
         taken = search.back() if step is None else search.take(point, lam, step)
         if taken is None:
             return problem.answer(point, lam), trouble or "The line search found no descent."
+        if taken.step.dependent:
+            # Their multipliers have no bound.
+            taken = taken._replace(new_lam=multipliers(taken.new, be=be))
         problem.moved(taken.point, taken.lam, taken.new, taken.new_lam, taken.alpha)
         if hasattr(inner, "took"):
             inner.took(taken.alpha / problem.longest(taken.point.z, taken.step.dx))
@@ -165,7 +170,7 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
                 return None, "No weights make the step descend."
             break
         tighter, delta = tighter - 1, delta / _NU**2
-    return Step(dx, dl, parts.at(weights), weights, its, residual, delta), None
+    return Step(dx, dl, parts.at(weights), weights, its, residual, delta, saddle.delta > 0), None
 
 
 def _heavier(parts, weights, square):

@@ -58,6 +58,21 @@ def test_rows_in_another_unit_give_the_same_point(seed):
     np.testing.assert_allclose(res.lam * D, plain.lam, atol=1e-6)
 
 
+@pytest.mark.parametrize("more", [[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+def test_rows_that_repeat_others_change_neither_the_point_nor_its_multipliers_much(more):
+    given = CURVED["HS77"]
+    A = np.vstack([np.eye(2), more])
+    again = given._replace(
+        cons=lambda x: A @ given.cons(x),
+        cons_jac=lambda x: A @ given.cons_jac(x),
+        cons_hess=lambda x, v: given.cons_hess(x, A.T @ v),
+    )
+    res, plain = solved(again, globalization="eal"), solved(given)
+    np.testing.assert_allclose(res.x, plain.x, atol=1e-6)
+    np.testing.assert_allclose(A.T @ res.lam, plain.lam, atol=1e-6)
+    assert np.linalg.norm(res.lam) <= 1.01 * np.linalg.norm(plain.lam)
+
+
 def test_a_constant_added_to_the_objective_changes_no_step():
     given = CURVED["BT11"]
     plain = solved(given)
@@ -132,7 +147,7 @@ def test_the_watchdog_goes_back_where_full_steps_lead_nowhere():
     line = search.LineSearch(problem)
     start, lam = problem.point(given.x0), np.zeros(1)
     # Beyond the solution by so much that M rises, and from there on the spot.
-    far = eal.Step(-2.2 * given.x0, np.zeros(1), -1.0, Weights(10.0, 0.0), 1, 0.0, 0.1)
+    far = eal.Step(-2.2 * given.x0, np.zeros(1), -1.0, Weights(10.0, 0.0), 1, 0.0, 0.1, False)
     taken = line.take(start, lam, far)
     assert taken.alpha == 1.0
     assert taken.change > 0
