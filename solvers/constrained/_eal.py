@@ -38,7 +38,7 @@ class Step(NamedTuple):
     iterations: int
     residual: float
     delta: float
-    dependent: bool
+    dependent: bool = False
 
 
 def solve_eal(problem, watch, options, start):
