@@ -73,3 +73,14 @@ def equations(c, jac, x0, hess=None, *, kind="dense"):
         "hess": lambda x: KINDS[kind](np.zeros((n, n))),
         "constraints": con,
     }
+
+
+def sphere(n=2, radius=1.0):
+    """Return the constraint ``x @ x = radius^2``."""
+    return NonlinearConstraint(
+        lambda x: np.array([x @ x - radius**2]),
+        0.0,
+        0.0,
+        jac=lambda x: 2 * x[None],
+        hess=lambda x, v: 2 * v[0] * np.eye(n),
+    )
