@@ -67,8 +67,11 @@ def _rows(name, con, x, caller, *, room, eps):
         rows = LinearRows(name, con.A, x, caller, eps)
     elif hasattr(con, "fun") and hasattr(con, "lb"):
         jac, hess = getattr(con, "jac", None), getattr(con, "hess", None)
-        step = getattr(con, "finite_diff_rel_step", None)
-        rows = Rows(caller, name, con.fun, jac, hess, x, room=room, eps=eps, rel_step=step)
+        options = {
+            "rel_step": _step(getattr(con, "finite_diff_rel_step", None), caller.xp),
+            "sparsity": getattr(con, "finite_diff_jac_sparsity", None),
+        }
+        rows = Rows(caller, name, con.fun, jac, hess, x, room=room, eps=eps, **options)
     else:
         raise TypeError(
             f"`{name}` came as {describe(con)}; expected a LinearConstraint, a "
@@ -80,6 +83,10 @@ def _rows(name, con, x, caller, *, room, eps):
     )
     _check_order(rows.lb, rows.ub, name, "row ", caller.be)
     return rows
+
+
+def _step(step, xp):
+    return step if step is None else xp.asarray(step, dtype=np.float64)
 
 
 def _from_dictionary(name, con):
