@@ -113,7 +113,7 @@ class Differences(NamedTuple):
         xp, free = self.xp, self.lo != self.up
         data = xp.zeros(len(pattern.rows))
         h, inside = (None, None) if self.scheme == "cs" else self._steps(x)
-        for k in range(pattern.count):
+        for k in range(pattern.n_groups):
             moved = (pattern.groups == k) & free
             entries = xp.flatnonzero(pattern.groups[pattern.columns] == k)
             r, j = pattern.rows[entries], pattern.columns[entries]
@@ -140,7 +140,7 @@ class Pattern(NamedTuple):
     rows, columns : array of int (nnz,)
     groups : array of int (n,)
         The group of each unknown.
-    count : int
+    n_groups : int
         How many groups there are.
     shape : (int, int)
     """
@@ -148,7 +148,7 @@ class Pattern(NamedTuple):
     rows: Any
     columns: Any
     groups: Any
-    count: int
+    n_groups: int
     shape: tuple[int, int]
 
 
@@ -168,7 +168,7 @@ def read_pattern(sparsity, shape, name, *, be):
 
 def _groups(rows, columns, shape):
     """Return a group for each column, the first in which no other column shares a row of it."""
-    taken = [set() for _ in range(shape[0])]
+    taken: list[set[int]] = [set() for _ in range(shape[0])]
     order = np.argsort(columns, kind="stable")
     ends = np.searchsorted(columns[order], np.arange(shape[1] + 1)).tolist()
     rows, groups = rows[order].tolist(), np.zeros(shape[1], dtype=np.int64)
