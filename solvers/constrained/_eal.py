@@ -15,6 +15,8 @@ _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
 _ETA1_MAX, _ETA2_MIN = 1e12, 1e-14
 # What is left of a system that was solved as well as rounding lets it.
 _EXACT = 1e-10
+# The part of the tolerance to which systems are solved at the end.
+_ENOUGH = 0.3
 # Steps shorter than this, and so many of them, or iterations without progress, are trouble.
 _SHORT, _SHORT_STEPS, _PATIENCE, _FALL = 1e-3, 3, 25, 0.9
 # Unless the residual fell to this part of the first one, the filter had better start afresh.

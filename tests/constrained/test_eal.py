@@ -172,7 +172,7 @@ def direction(errors, eta=(10.0, 1e-5)):
     B = curvature.B + 50 * np.eye(5)
     K = np.block([[B, point.G.T], [point.G, np.zeros((2, 2))]])
     inner = Scripted(K, -F, errors)
-    options = SimpleNamespace(tol_inner=None, theta="superlinear")
+    options = SimpleNamespace(tol_inner=None, theta="superlinear", tol=1e-8)
     step, trouble = eal._direction(
         point, lam, F, curvature, inner, Shifts(), Weights(*eta), options, problem.be
     )
