@@ -73,6 +73,12 @@ def scaled(A, rows, *, be):
     return A * (rows[:, None] if getattr(rows, "ndim", 0) else rows)
 
 
+def _lengths(A, be):
+    """Return how many entries each row of a CSR matrix has, as NumPy and CuPy repeat takes it."""
+    lengths = A.indptr[1:] - A.indptr[:-1]
+    return lengths if be.name == "numpy" else be.host(lengths).tolist()
+
+
 def scale_both(A, s, *, be):
     """Return ``diag(s) A diag(s)`` of a matrix with entries."""
     if is_sparse(A):

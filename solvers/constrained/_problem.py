@@ -74,10 +74,14 @@ class Point:
     def G(self):  # noqa: N802 (the field's name)
         return self.problem.jac(self.z)
 
+    @cached_property
+    def Gt(self):  # noqa: N802 (its transpose, whose making costs as much as a short product)
+        return self.G.T
+
     def gradient(self, lam):
         """Return the gradient of the Lagrangian, ``g + G^T lam``; the last one is kept."""
         if self._lam is not lam:
-            self._gradient = self.g + self.G.T @ lam if len(lam) else self.g
+            self._gradient = self.g + self.Gt @ lam if len(lam) else self.g
             self._lam = lam
         return self._gradient
 

@@ -15,9 +15,9 @@ import scipy.sparse as sp
 from ._factors import (
     BandedCholesky,
     BandedLU,
+    Definite,
     PivotingLU,
     QuasiDefinite,
-    SymmetricLU,
     quasi_definite,
 )
 from ._pattern import SaddlePattern, SquarePattern, canonical
@@ -56,7 +56,7 @@ class SparseDirect:
         B, G = canonical(saddle.B), canonical(saddle.G)
         self._saddle = Saddle(B, G, saddle.delta, be=saddle.be)
         diagonal = _positive_diagonal(B)
-        if diagonal is not None and _schur_entries(G) < _SCHUR_FILL * G.nnz:
+        if _has_thin_complement(diagonal, G):
             self._factors = Schur(diagonal, G, saddle.delta, self._complements)
         else:
             self._factors = self._whole(B, G, saddle.delta)
@@ -66,6 +66,8 @@ class SparseDirect:
     def is_affordable(self, B, G):
         """Tell whether the factors of a whole saddle matrix would be of reasonable size."""
         B, G = canonical(B), canonical(G)
+        if _has_thin_complement(_positive_diagonal(B), G):
+            return True
         return self._pattern(B, G).fill() <= _FILL * (B.nnz + 2 * G.nnz)
 
     def _whole(self, B, G, delta):
@@ -139,7 +141,7 @@ class Schur:
         S = (G @ sp.diags_array(1 / diagonal) @ G.T).tocsr()
         if delta:
             S = (S + delta * sp.eye_array(m)).tocsr()
-        self._factors = definite_factors(S, patterns)
+        self._factors = definite_factors(S, patterns, sure=True)
         self.singular = self._factors.singular
 
     def solve(self, r):
@@ -150,7 +152,7 @@ class Schur:
         return np.concatenate([(a - self._G.T @ y) / self._d, y])
 
 
-def definite_factors(A, patterns):
+def definite_factors(A, patterns, *, sure=False):
     """Return the Cholesky factors of a CSR matrix, in its band or by SuperLU.
 
     Parameters
@@ -158,13 +160,15 @@ def definite_factors(A, patterns):
     A : CSR matrix
     patterns : list
         Empty or the pattern seen last, which another one replaces.
+    sure : bool
+        Whether the matrix is known to have no negative eigenvalue.
     """
     A.sort_indices()
     if not patterns or not patterns[0].fits(A):
         patterns[:] = [SquarePattern(A)]
     if patterns[0].bandwidth <= _WIDE:
         return BandedCholesky(patterns[0], A.data)
-    return SymmetricLU(A.tocsc(), A.shape[0])
+    return Definite(A.tocsc()) if sure else QuasiDefinite(A.tocsc(), A.shape[0], 0.0)
 
 
 def _positive_diagonal(B):
@@ -176,7 +180,9 @@ def _positive_diagonal(B):
     return d if d.min() > 1e-10 * d.max() else None
 
 
-def _schur_entries(G):
-    """Return an upper bound of the entries of ``G G^T``."""
+def _has_thin_complement(diagonal, G):
+    """Tell whether B is a positive diagonal and ``G B^-1 G^T`` has few entries."""
+    if diagonal is None:
+        return False
     counts = np.bincount(G.indices, minlength=G.shape[1])
-    return int(counts @ counts)
+    return int(counts @ counts) < _SCHUR_FILL * G.nnz
