@@ -127,6 +127,7 @@ class Standard:
         self.f_scale, self.c_scale = 1.0, xp.ones(self.m)
         if scaling is not None:
             self._scale()
+        self._unscaled = bool((self.c_scale == 1.0).all())
         self._shift = self.c_scale * xp.where(lb == ub, lb, 0.0)
         s = self.c_scale[self.slack]
         self.lo = xp.concatenate([program.lo[self.free], s * lb[self.slack]])
@@ -200,7 +201,8 @@ class Standard:
         G = self.program.jac(self.x(z))
         if not self._all_rows:
             G = columns(G.T, self.rows, be=be).T
-        G = scaled(G, self.c_scale, be=be)
+        if not self._unscaled:
+            G = scaled(G, self.c_scale, be=be)
         if not self._all_free:
             G = columns(G, self.free, be=be)
         if not len(self.slack):

@@ -49,10 +49,11 @@ class SparseDirect:
     name = "direct"
 
     def __init__(self, options=None):
-        self._patterns, self._complements = [], []
+        self._patterns, self._complements, self._last = [], [], None
 
     def factor(self, saddle):
         """Factor; tell whether B is positive definite on the kernel of G, or None."""
+        self._last = None
         B, G = canonical(saddle.B), canonical(saddle.G)
         self._saddle = Saddle(B, G, saddle.delta, be=saddle.be)
         diagonal = _positive_diagonal(B)
@@ -90,6 +91,8 @@ class SparseDirect:
 
     def solve(self, r, *, d0=None, tol=0.0):
         """Solve, with refinement where the residual asks for it; a good `d0` is the answer."""
+        if self._known(r, d0):
+            return self._last[1]
         size = math.sqrt(r @ r)
         goal = _SHARP * size
         d, residual, left = self._refined(r, d0, goal)
@@ -97,7 +100,13 @@ class SparseDirect:
             self._factors = self._pivoting()
             d, residual, left = self._refined(r, None, goal)
         flag = "converged" if math.isfinite(left) else "breakdown"
-        return InnerSolve(d, residual, 1, flag)
+        self._last = r, InnerSolve(d, residual, 1, flag)
+        return self._last[1]
+
+    def _known(self, r, d0):
+        """Tell whether `d0` is the answer to the last question, asked again."""
+        last = self._last
+        return last is not None and d0 is last[1].d and np.array_equal(r, last[0])
 
     def _pivoting(self):
         saddle = self._saddle
