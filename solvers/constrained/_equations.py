@@ -42,7 +42,8 @@ def solve_equations(problem, watch, options, start):
         return start
     for steps in (_Newton(problem), _Damped(problem, options)):
         watch.globalization = steps.name
-        point, over = _steps(problem, watch, steps, point)
+        # Steps that came to nothing often end farther away than they began.
+        point, over = _steps(problem, watch, steps, problem.point(start.z))
         if over:
             return problem.answer(point, steps.multipliers(point))
     watch.globalization = "eal"

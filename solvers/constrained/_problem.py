@@ -11,6 +11,8 @@ from ._matrices import Operator, columns, is_operator, scaled, stacked, to_dense
 
 # Gradients longer than this are scaled down to it.
 _LONG, _SMALLEST = 100.0, 1e-8
+# Products that tell how long the rows of an operator are.
+_PROBES = 8
 
 
 class Answer(NamedTuple):
@@ -139,10 +141,8 @@ class Standard:
         steepest = self.be.host(abs(program.grad(self._x)).max())
         self.f_scale = float(np.clip(_LONG / max(steepest, _LONG), _SMALLEST, 1.0))
         G = program.jac(self._x)
-        if self.m and not is_operator(G):
-            long = abs(G).max(axis=1)
-            long = long.toarray().reshape(-1) if is_sparse(long) else long
-            long = xp.maximum(long[self.rows], _LONG)
+        if self.m:
+            long = xp.maximum(_largest_entries(G, xp)[self.rows], _LONG)
             self.c_scale = xp.clip(_LONG / long, _SMALLEST, 1.0)
 
     # ------------------------------------------------------------ between both units
@@ -271,6 +271,16 @@ def inside(x, lo, up, *, xp):
     high = up - xp.minimum(gap, 0.01 * xp.maximum(1.0, abs(up)))
     x = xp.where(xp.isfinite(lo), xp.maximum(x, low), x)
     return xp.where(xp.isfinite(up), xp.minimum(x, high), x)
+
+
+def _largest_entries(G, xp):
+    """Return the largest entry of every row; of an operator an estimate from above."""
+    if is_operator(G):
+        # The mean square of products with random signs is the square of a row's length.
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (_PROBES, G.shape[1]))
+        return xp.sqrt(sum((G @ xp.asarray(v)) ** 2 for v in signs) / _PROBES)
+    long = abs(G).max(axis=1)
+    return long.toarray().reshape(-1) if is_sparse(long) else long
 
 
 def _beside(A, B, be):

@@ -73,3 +73,9 @@ class InnerSolve(NamedTuple):
     residual: Any
     iterations: int
     flag: str
+
+
+def most_steps(options, saddle):
+    """Return how many steps a Krylov solver may take for one system."""
+    asked = options.maxiter_inner
+    return 10 * (saddle.n + saddle.m) if asked is None else asked
