@@ -158,7 +158,7 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
         product = curvature.product
         if curvature.exact:
             # What is left of the system tells the Hessian's product with dx.
-            Hdx = solved.residual[:n] - F[:n] - point.G.T @ dl - saddle.tau * dx
+            Hdx = solved.residual[:n] - F[:n] - point.Gt @ dl - saddle.tau * dx
             product = lambda _, Hdx=Hdx: Hdx  # noqa: E731
         parts = slope(point, lam, dx, dl, product, be=be)
         residual = math.sqrt(be.host(solved.residual @ solved.residual) / (square or 1.0))
