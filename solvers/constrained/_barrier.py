@@ -114,7 +114,7 @@ class Barrier:
         The multipliers' ratio to the distances makes good steps, but the merit function has the
         derivative of mu / d.
         """
-        B, product = self.standard.curvature(point.plain, lam)
+        B, product = self.standard.curvature(point.plain, lam)[:2]
         bend = self.xp.bincount(self._at, self.mu / point.d**2, self.n)
         sigma = self.xp.bincount(self._at, self.w / point.d, self.n)
         return Curvature(add_diagonal(B, sigma, be=self.be), lambda v: product(v) + bend * v)

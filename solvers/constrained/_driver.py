@@ -22,13 +22,12 @@ from .._core.validation import (
 from ._barrier import Barrier, solve_barrier
 from ._certificate import judge
 from ._engines import ENGINES, engine
-from ._lsqr import lsqr
-from ._matrices import is_dense
 from ._problem import Standard
 from ._program import check_shape, check_start
 from ._result import ConstrainedResult
 from ._watch import Watch
 from .inner import INNERS
+from .inner._projection import multipliers
 from .sketches import SKETCHES
 
 _GLOBALIZATIONS = ("auto", "eal", "filter")
@@ -36,8 +35,6 @@ _ACCURACIES = ("adaptive", "paper")
 _SCALINGS = ("gradient", None)
 # Unknowns up to which the curvature at the answer costs little.
 _CURVATURE_LOOKED_AT = 200
-# Multipliers of the scaled problem beyond which zeros are the better start.
-_INFLATED = 1e3
 _INEQUALITIES = ("barrier", "squared-slack", "error")
 
 
@@ -105,17 +102,20 @@ def solve(
     io = program.io
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         standard = Standard(program, x, scaling)
+        if fit := _overdetermined(standard):
+            # Scaled rows would be another least-squares problem.
+            standard = Standard(program, x, None)
         check_start(program, standard.x(standard.start(None)[0]))
         watch = Watch(standard, run, tol)
         problem = Barrier(standard, tol) if standard.bounded else standard
         start = _start(problem, program.lam0)
         if standard.bounded:
-            answer = solve_barrier(engine(options), problem, watch, options, start)
+            answer = solve_barrier(engine(options, standard), problem, watch, options, start)
         else:
-            answer = engine(options)(standard, watch, options, start)
+            answer = engine(options, standard)(standard, watch, options, start)
         if run.status not in (None, Status.CONVERGED) and watch.best is not None:
             answer = watch.ends.least if run.status is Status.INFEASIBLE else watch.best
-        return _finished(program, standard, answer, watch, options)
+        return _finished(program, standard, answer, watch, options, fit)
 
 
 def _check_theta(theta):
@@ -134,23 +134,21 @@ def _start(problem, lam0):
     """Return the start, with least-squares multipliers where the caller has none."""
     z, lam = problem.start(lam0)
     point = problem.point(z)
-    return problem.answer(point, _least_squares(problem, point) if lam is None else lam)
+    return problem.answer(point, multipliers(point, be=problem.be) if lam is None else lam)
 
 
-def _least_squares(problem, point):
-    """Return multipliers that explain the gradient best; zeros where they would be large."""
-    be, xp = problem.be, problem.xp
-    if not problem.m:
-        return point.c
-    if is_dense(point.G):
-        lam = xp.linalg.lstsq(point.G.T, -point.g, rcond=None)[0]
-    else:
-        # Products alone serve sparse Jacobians as well, and a start need not be exact.
-        lam = lsqr(point.G.T, -point.g, be=be, tol=1e-6, rcond=1e-10, maxiter=100)
-    return lam if be.host(abs(lam).max()) <= _INFLATED else xp.zeros(problem.m)
+def _overdetermined(standard):
+    """Tell whether there are more equations than unknowns: to fit, not to solve."""
+    m, n = standard.m - len(standard.slack), len(standard.free)
+    if m > n and standard.bounded:
+        raise ValueError(
+            f"`constraints`: m={m} > n={n}: a least-squares fit of more equations than unknowns "
+            "takes no bounds and no inequalities"
+        )
+    return m > n
 
 
-def _finished(program, standard, answer, watch, options):
+def _finished(program, standard, answer, watch, options, fit):
     io = program.io
     x, lam, bound = standard.theirs(answer)
     # The point that is returned is the one that is judged, also in single precision.
@@ -162,7 +160,7 @@ def _finished(program, standard, answer, watch, options):
         bound,
         tol=options.tol,
         second_order=program.model is None and program.n <= _CURVATURE_LOOKED_AT,
-        least_squares=options.least_squares,
+        least_squares=fit,
     )
     certificate, (lam, bound) = verdict.certificate, map(program.xp.asarray, verdict[1:3])
     fun, jac, counts = program.fun(x), program.grad(x), program.counts

@@ -8,15 +8,13 @@ from ._convexify import Shifts, factored
 from ._filter import solve_filter
 from ._merit import Weights, slope
 from ._search import LineSearch
-from .inner import open_inner
+from .inner import forcing, open_inner
 
 # Rounds of a tighter solve, then of heavier weights, in search of a direction of descent.
 _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
 _ETA1_MAX, _ETA2_MIN = 1e12, 1e-14
 # What is left of a system that was solved as well as rounding lets it.
 _EXACT = 1e-10
-# The part of the tolerance to which systems are solved at the end.
-_ENOUGH = 0.3
 # Steps shorter than this, and so many of them, or iterations without progress, are trouble.
 _SHORT, _SHORT_STEPS, _PATIENCE, _FALL = 1e-3, 3, 25, 0.9
 # Unless the residual fell to this part of the first one, the filter had better start afresh.
@@ -126,7 +124,8 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
     violations weigh more and the gradient's square less.
     """
     n, square = len(point.z), be.host(F @ F)
-    delta, tighter = _accuracy(options, math.sqrt(square), point.problem.f_scale), _TIGHTER
+    delta = forcing(options, math.sqrt(square), point.problem.f_scale)
+    tighter = _TIGHTER
     saddle = factored(curvature.B, point.G, inner, shifts, be=be, r=-F, tol=delta)
     if saddle is None:
         return None, "No shift makes the Hessian convex."
@@ -151,17 +150,6 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
             break
         tighter, delta = tighter - 1, delta / _NU**2
     return Step(dx, dl, parts.at(weights), weights, its, residual, delta), None
-
-
-def _accuracy(options, size, f_scale=1.0):
-    """Return the relative residual to ask of the inner solver (a forcing term)."""
-    if options.tol_inner is not None:
-        return options.tol_inner
-    if options.theta == "superlinear":
-        # A residual far below the tolerance is of no use.
-        enough = _ENOUGH * options.tol * f_scale / size if size else 0.0
-        return min(0.1, max(math.sqrt(size), enough))
-    return 0.1 * options.theta
 
 
 def _heavier(parts, weights, square):
