@@ -5,7 +5,7 @@ import math
 from .._matrices import scaled
 from ._preconditioner import diagonal, of_caller
 from ._projection import open_projection
-from ._saddle import InnerSolve
+from ._saddle import InnerSolve, most_steps
 
 # Curvature along a direction below this part of the largest seen counts as none.
 _FLAT = 1e-14
@@ -41,7 +41,7 @@ class ProjectedCG:
         self._root = 1 / be.xp.sqrt(diagonal(saddle.B, be=be))
         A = scaled(saddle.G.T, self._root, be=be).T
         self._onto = open_projection(A, be=be)
-        self._inverse = None
+        self._inverse, self._share = None, 1.0
         if self._options.preconditioner is not None:
             apply = of_caller(self._options.preconditioner, saddle)
             zeros, root = be.xp.zeros(saddle.m), self._root
@@ -69,16 +69,16 @@ class ProjectedCG:
             x += root * onto.normal(off)
         left = top - B @ x if away or d0 is not None else top.copy()
 
-        limit = self._options.maxiter_inner or 10 * (n + saddle.m)
+        limit = most_steps(self._options, saddle)
         t, p, rho, most, flag = xp.zeros(n), None, 1.0, 0.0, "maxiter"
         first, modest = 0.0, None
         for steps in range(limit + 1):
             u = onto.kernel(root * left)
             z = u if self._inverse is None else onto.kernel(self._inverse(u))
             before, (rho, error) = rho, host(u @ z, xp.linalg.norm(u / root))
-            if steps == 0:
-                goal = tol * max(min(error, size), _VIOLATION * size)
-            if error <= goal:
+            if d0 is None and steps == 0 and size:
+                self._share = max(min(error / size, 1.0), _VIOLATION)
+            if error <= tol * self._share * size:
                 flag = "converged"
                 break
             if steps == limit or self._options.deadline():
