@@ -83,7 +83,7 @@ class Watch:
             kkt,
             judge=False,
             state=lambda: self._shown(answer),
-            fun=point.f,
+            fun=problem.objective(point),
             violation=self.residual.violation,
             alpha=alpha,
             inner_its=inner_its,
