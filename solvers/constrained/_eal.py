@@ -15,6 +15,8 @@ from .inner._projection import multipliers
 # Rounds of a tighter solve, then of heavier weights, in search of a direction of descent.
 _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
 _ETA1_MAX, _ETA2_MIN = 1e12, 1e-14
+# Multipliers of rows that depend on each other have no bound; beyond this they are fitted anew.
+_LAM_MAX = 1e10
 # What is left of a system that was solved as well as rounding lets it.
 _EXACT = 1e-10
 # Steps shorter than this, and so many of them, are trouble.
@@ -101,8 +103,7 @@ def _steps(problem, watch, options, start, *, impatient):
         taken = search.back() if step is None else search.take(point, lam, step)
         if taken is None:
             return problem.answer(point, lam), trouble or "The line search found no descent."
-        if taken.step.dependent:
-            # Their multipliers have no bound.
+        if taken.step.dependent and be.host(abs(taken.new_lam).max()) > _LAM_MAX:
             taken = taken._replace(new_lam=multipliers(taken.new, be=be))
         problem.moved(taken.point, taken.lam, taken.new, taken.new_lam, taken.alpha)
         if hasattr(inner, "took"):
