@@ -10,7 +10,7 @@ from ._matrices import is_operator
 from ._merit import Weights, slope
 from ._search import LineSearch
 from .inner import forcing, open_inner
-from .inner._projection import multipliers
+from .inner._projection import multipliers, open_projection
 
 # Rounds of a tighter solve, then of heavier weights, in search of a direction of descent.
 _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
@@ -157,6 +157,9 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
         solved = inner.solve(-F, d0=d, tol=delta)
         d, its = solved.d, its + solved.iterations
         dx, dl = d[:n], d[n:]
+        if saddle.delta:
+            # Without the part that changes nothing, which the regularisation leaves very long.
+            dl = open_projection(point.G, be=be).rows(point.G.T @ dl)
         product = curvature.product
         if curvature.exact and is_operator(curvature.B):
             # Products are dear: what is left of the system tells that with dx.

@@ -16,7 +16,7 @@ from solvers.constrained._merit import Weights
 from solvers.constrained._problem import Standard
 from solvers.constrained._program import pose
 from solvers.constrained.inner import InnerSolve
-from tests.constrained.nonlinear import CURVED, maratos, parallel, sphere, valley
+from tests.constrained.nonlinear import CURVED, maratos, parallel, sphere, two_spheres, valley
 
 
 def solved(given, weight=1.0, rows=1.0, **options):
@@ -74,6 +74,12 @@ def test_rows_that_repeat_others_change_neither_the_point_nor_its_multipliers(mo
     res, plain = solved(again, globalization="eal"), solved(CURVED["HS77"])
     np.testing.assert_allclose(res.x, plain.x, atol=1e-6)
     np.testing.assert_allclose(A.T @ res.lam, plain.lam, atol=1e-6)
+
+
+def test_rows_that_are_parallel_at_the_start_are_no_trouble_to_the_merit():
+    given = parallel()
+    res = solved(given, globalization="eal")
+    assert res.fun == pytest.approx(given.best, rel=1e-8)
 
 
 def test_multipliers_that_cancel_each_other_are_fitted_anew():
@@ -256,7 +262,7 @@ def test_tol_inner_is_the_accuracy_of_every_solve():
 
 # ---------------------------------------------------------------- hand-over, books
 def test_the_filter_takes_over_where_the_merit_leads_nowhere():
-    given = parallel()
+    given = two_spheres()
     res = solved(given)
     first, second = res.globalization_used.split(", ")
     assert first == "eal"
