@@ -11,6 +11,8 @@ from ._matrices import Operator, columns, is_operator, scaled, stacked, to_dense
 
 # Gradients longer than this are scaled down to it.
 _LONG, _SMALLEST = 100.0, 1e-8
+# Products that tell how long the rows of an operator are.
+_PROBES = 8
 
 
 class Answer(NamedTuple):
@@ -74,10 +76,14 @@ class Point:
     def G(self):  # noqa: N802 (the field's name)
         return self.problem.jac(self.z)
 
+    @cached_property
+    def Gt(self):  # noqa: N802 (its transpose, whose making costs as much as a short product)
+        return self.G.T
+
     def gradient(self, lam):
         """Return the gradient of the Lagrangian, ``g + G^T lam``; the last one is kept."""
         if self._lam is not lam:
-            self._gradient = self.g + self.G.T @ lam if len(lam) else self.g
+            self._gradient = self.g + self.Gt @ lam if len(lam) else self.g
             self._lam = lam
         return self._gradient
 
@@ -123,6 +129,7 @@ class Standard:
         self.f_scale, self.c_scale = 1.0, xp.ones(self.m)
         if scaling is not None:
             self._scale()
+        self._unscaled = bool((self.c_scale == 1.0).all())
         self._shift = self.c_scale * xp.where(lb == ub, lb, 0.0)
         s = self.c_scale[self.slack]
         self.lo = xp.concatenate([program.lo[self.free], s * lb[self.slack]])
@@ -134,10 +141,8 @@ class Standard:
         steepest = self.be.host(abs(program.grad(self._x)).max())
         self.f_scale = float(np.clip(_LONG / max(steepest, _LONG), _SMALLEST, 1.0))
         G = program.jac(self._x)
-        if self.m and not is_operator(G):
-            long = abs(G).max(axis=1)
-            long = long.toarray().reshape(-1) if is_sparse(long) else long
-            long = xp.maximum(long[self.rows], _LONG)
+        if self.m:
+            long = xp.maximum(_largest_entries(G, xp)[self.rows], _LONG)
             self.c_scale = xp.clip(_LONG / long, _SMALLEST, 1.0)
 
     # ------------------------------------------------------------ between both units
@@ -196,7 +201,8 @@ class Standard:
         G = self.program.jac(self.x(z))
         if not self._all_rows:
             G = columns(G.T, self.rows, be=be).T
-        G = scaled(G, self.c_scale, be=be)
+        if not self._unscaled:
+            G = scaled(G, self.c_scale, be=be)
         if not self._all_free:
             G = columns(G, self.free, be=be)
         if not len(self.slack):
@@ -265,6 +271,16 @@ def inside(x, lo, up, *, xp):
     high = up - xp.minimum(gap, 0.01 * xp.maximum(1.0, abs(up)))
     x = xp.where(xp.isfinite(lo), xp.maximum(x, low), x)
     return xp.where(xp.isfinite(up), xp.minimum(x, high), x)
+
+
+def _largest_entries(G, xp):
+    """Return the largest entry of every row; of an operator an estimate from above."""
+    if is_operator(G):
+        # The mean square of products with random signs is the square of a row's length.
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (_PROBES, G.shape[1]))
+        return xp.sqrt(sum((G @ xp.asarray(v)) ** 2 for v in signs) / _PROBES)
+    long = abs(G).max(axis=1)
+    return long.toarray().reshape(-1) if is_sparse(long) else long
 
 
 def _beside(A, B, be):
