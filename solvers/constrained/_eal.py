@@ -124,7 +124,7 @@ def _steps(problem, watch, options, start, *, impatient):
             delta=step.delta,
         ):
             return answer, "The residual does not fall any more." if watch.tired else None
-        if taken.rounded and watch.certified(answer):
+        if taken.rounded and not watch.falling and watch.certified(answer):
             return answer, None
         short = short + 1 if taken.alpha < _SHORT else 0
         if impatient and short >= _SHORT_STEPS:

@@ -179,6 +179,16 @@ def test_the_watchdog_goes_back_where_full_steps_lead_nowhere():
     assert taken.change < 0
 
 
+def test_a_step_too_short_to_change_anything_is_no_success():
+    given = sphere(lambda x: x @ x, lambda x: 2 * x, lambda x: 2 * np.eye(2), [1.0, 0.0])
+    problem = standard(given)
+    # Uphill, but said to be downhill: the merit rises for every length.
+    wrong = eal.Step(np.array([1.0, 0.0]), np.zeros(1), -1.0, Weights(10.0, 0.0), 1, 0.0, 0.1)
+    start, lam = problem.point(given.x0), np.zeros(1)
+    line = search.LineSearch(problem)
+    assert line._shortened(line._trial(start, lam, wrong, 1.0)) is None
+
+
 # ---------------------------------------------------------------- accuracy
 class Scripted:
     """An inner solver that returns prepared solutions, and remembers what it was asked for."""
