@@ -9,6 +9,8 @@ from ._matrices import is_operator
 
 # A violation that fell by less than this in a step is asked whether it can fall at all.
 _STUCK = 0.9
+# So often in a row: one long step may end where the rows are flat, and the next one come back.
+_TIMES = 4
 _STATIONARY, _FAR, _FEASIBLE = 1e-6, 1e20, 1e-6
 
 
@@ -34,6 +36,7 @@ class Ends:
         self.standard, self._run, self._tol = standard, run, tol
         self.least, self.certificate = None, math.nan
         self._lowest = self._last = math.inf
+        self._times, self._steep = 0, math.nan
         self._first = None
 
     def see(self, point, answer, violation):
@@ -46,12 +49,24 @@ class Ends:
     def reached(self, point, violation):
         """End the run where an iterate shows that it leads nowhere; tell whether it did."""
         stuck, self._last = violation > _STUCK * self._last, violation
-        if violation > self._tol and stuck and self.infeasible(point):
-            return True
+        if violation > self._tol and stuck and self._stationary(point):
+            self._times += 1
+            if self._times >= _TIMES:
+                return self.infeasible(point)
+        else:
+            self._times = 0
         return self._unbounded(point, violation)
 
     def infeasible(self, point):
-        """End the run if the point is infeasible and no small step helps; tell whether it did.
+        """End the run if the point is infeasible and no small step helps; tell whether it did."""
+        if not self._stationary(point):
+            return False
+        self.certificate = self._steep
+        self._run.end(Status.INFEASIBLE, "It converged to a point of local infeasibility.")
+        return True
+
+    def _stationary(self, point):
+        """Tell whether the point is infeasible and no small step helps.
 
         A step as long as x, and within the bounds, gains at most `gain` of half of ``||v||^2``,
         for the violated parts v of the scaled rows.
@@ -72,8 +87,7 @@ class Ends:
             return False
         if be.host((abs(v) / standard.c_scale).max()) <= max(self._tol, self._floor(point)):
             return False
-        self.certificate = steep / math.sqrt(square)
-        self._run.end(Status.INFEASIBLE, "It converged to a point of local infeasibility.")
+        self._steep = steep / math.sqrt(square)
         return True
 
     def _violated(self, point):
