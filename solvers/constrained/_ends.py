@@ -46,16 +46,12 @@ class Ends:
         if violation < self._lowest or self.least is None:
             self._lowest, self.least = violation, answer
 
-    def reached(self, point, violation):
-        """End the run where an iterate shows that it leads nowhere; tell whether it did."""
+    def hopeless(self, point, violation):
+        """Tell whether several iterates in a row found no step that lowers the violation."""
         stuck, self._last = violation > _STUCK * self._last, violation
-        if violation > self._tol and stuck and self._stationary(point):
-            self._times += 1
-            if self._times >= _TIMES:
-                return self.infeasible(point)
-        else:
-            self._times = 0
-        return self._unbounded(point, violation)
+        stuck = violation > self._tol and stuck and self._stationary(point)
+        self._times = self._times + 1 if stuck else 0
+        return self._times >= _TIMES
 
     def infeasible(self, point):
         """End the run if the point is infeasible and no small step helps; tell whether it did."""
@@ -107,7 +103,8 @@ class Ends:
         sums = abs(point.G) @ abs(point.z) if entries else abs(point.G @ point.z)
         return eps * standard.be.host((sums / standard.c_scale).max())
 
-    def _unbounded(self, point, violation):
+    def unbounded(self, point, violation):
+        """End the run if the objective or the unknowns have no end; tell whether it did."""
         f, c = self._first
         scale = self.standard.f_scale
         low = point.f < -_FAR * max(scale, abs(f)) and violation <= _FEASIBLE * max(1.0, c)
