@@ -63,7 +63,7 @@ def solve_eal(problem, watch, options, start):
         return solve_filter(problem, watch, options, start)
     watch.globalization = "eal"
     auto = options.globalization == "auto"
-    watch.wait(_PATIENCE if auto else math.inf)
+    watch.wait(_PATIENCE if auto else math.inf, hopeful=auto)
     answer, trouble = _steps(problem, watch, options, start, impatient=auto)
     if watch.run.status is not None or trouble is None or watch.certified(answer):
         return answer

@@ -99,12 +99,26 @@ class Watch:
         if kkt <= self.tol and not over:
             self.run.end(Status.CONVERGED)
         elif not over:
-            over = self.ends.reached(point, self.residual.violation)
+            over = self._leads_nowhere(point)
         return over or kkt <= self.tol or problem.solved(point, answer) or self.tired
 
-    def wait(self, iterations):
-        """From here on, let a solver end after so many iterations without progress."""
+    def _leads_nowhere(self, point):
+        """End the run where the problem has no solution; tell whether it did."""
+        violation = self.residual.violation
+        if self.ends.hopeless(point, violation):
+            if not self._hopeful:
+                return self.ends.infeasible(point)
+            self._idle = self._patience
+        return self.ends.unbounded(point, violation)
+
+    def wait(self, iterations, *, hopeful=False):
+        """From here on, let a solver end after so many iterations without progress.
+
+        If hopeful, it ends where the problem looks infeasible, but the run does not: the next
+        solver may find what this one did not.
+        """
         self._patience, self._idle, self._mark = iterations, 0, math.inf
+        self._hopeful = hopeful
 
     @property
     def tired(self):
