@@ -144,7 +144,7 @@ def _side(side, length, name, xp):
         raise ValueError(f"`{name}` came with shape {side.shape}; expected ({length},)")
     if np.isnan(side).any():
         raise ValueError(f"`{name}` contains NaN; expected numbers or infinities")
-    return xp.array(np.broadcast_to(side, (length,)))
+    return xp.full(length, float(side.item())) if side.size == 1 else xp.array(side)
 
 
 def _check_order(lb, ub, name, where, be):
