@@ -25,9 +25,7 @@ def circle(radius2, lb=None, weight=1.0):
 
 def ended(fun, x0, jac, hess, constraints, **options):
     with pytest.warns(ConvergenceWarning) as caught:
-        res = constrained.minimize(
-            fun, x0, jac=jac, hess=hess, constraints=constraints, **options
-        )
+        res = constrained.minimize(fun, x0, jac=jac, hess=hess, constraints=constraints, **options)
     assert len(caught) == 1
     assert not res.success
     return res
