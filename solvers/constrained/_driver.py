@@ -35,7 +35,6 @@ _ACCURACIES = ("adaptive", "paper")
 _SCALINGS = ("gradient", None)
 # Unknowns up to which the curvature at the answer costs little.
 _CURVATURE_LOOKED_AT = 200
-# Multipliers of the scaled problem beyond which zeros are the better start.
 _INEQUALITIES = ("barrier", "squared-slack", "error")
 
 

@@ -19,10 +19,18 @@ class Operator:
     shape : (int, int)
     dot, rdot : callable
         Products of the map and of its transpose with a vector.
+
+    Attributes
+    ----------
+    plain : Operator
+        The map without the diagonal that was added to it.
+    added : array (n,) or None
+        That diagonal.
     """
 
     def __init__(self, shape, dot, rdot):
         self.shape, self._dot, self._rdot = tuple(shape), dot, rdot
+        self.plain, self.added = self, None
 
     def __matmul__(self, v):
         return self._dot(v)
@@ -56,7 +64,10 @@ def add(A, B, *, be):
 def add_diagonal(A, d, *, be):
     """Return ``A + diag(d)`` for a vector d."""
     if is_operator(A):
-        return Operator(A.shape, lambda v: A @ v + d * v, lambda v: A.T @ v + d * v)
+        plain, d = A.plain, d if A.added is None else A.added + d
+        out = Operator(A.shape, lambda v: plain @ v + d * v, lambda v: plain.T @ v + d * v)
+        out.plain, out.added = plain, d
+        return out
     if is_sparse(A):
         return (A + be.sparse.diags(d)).tocsr()
     out = A.copy()
