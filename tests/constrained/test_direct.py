@@ -168,6 +168,20 @@ def test_structure_picks_the_factorisation(case, factors):
     assert np.linalg.norm(saddle @ solved.d - r) <= 1e-11 * np.linalg.norm(r)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_narrow_bands_tell_the_inertia_too(seed):
+    B, G = chain(60, seed)
+    told = set()
+    for shift in (0.0, -3.0, -5.0, -9.0):
+        H = (B + shift * sp.eye_array(60)).tocsr()
+        w, _ = reduced(H, G)
+        inner = SparseDirect()
+        assert inner.factor(Saddle(H, G, be=be)) is bool((w > 0).all())
+        assert isinstance(inner._factors, BandedLU)
+        told.add(inner._factors.convex)
+    assert told == {True, False}
+
+
 def test_what_is_neither_narrow_nor_diagonal_has_symmetric_pivots():
     B, G = control(12)
     B = (B + sp.diags_array([0.01, 0.01], offsets=[-12, 12], shape=B.shape)).tocsr()

@@ -1,7 +1,7 @@
 """Sparse direct solves: three factorisations, by the pattern of the matrix, and one to fall back.
 
 - B diagonal and positive: Cholesky of the Schur complement ``G B^-1 G^T + delta I``;
-- a narrow band: banded LU with partial pivoting;
+- a narrow band: banded LU with partial pivoting, beside a Cholesky factor as test of curvature;
 - otherwise SuperLU with symmetric pivots of a quasi-definite neighbour, whose signs are the
   inertia;
 - where refinement does not converge: SuperLU with partial pivoting.
@@ -12,6 +12,7 @@ import math
 import numpy as np
 import scipy.sparse as sp
 
+from .._matrices import scaled
 from ._factors import (
     BandedCholesky,
     BandedLU,
@@ -31,6 +32,8 @@ _SCHUR_FILL = 20
 # Newton step), and what is not good enough to go on with.
 _SHARP, _BLUNT = 1e-12, 1e-8
 _REFINEMENTS = 5
+# What the rows of G weigh beside B in a test of curvature.
+_WEIGHT = 1e7
 # Entries of factors for each entry of the matrix that are worth it.
 _FILL = 50
 # Patterns to remember: of Newton systems with and without a shift, and of least squares.
@@ -49,7 +52,8 @@ class SparseDirect:
     name = "direct"
 
     def __init__(self, options=None):
-        self._patterns, self._complements, self._last = [], [], None
+        self._patterns, self._complements, self._condensed = [], [], []
+        self._last = None
 
     def factor(self, saddle):
         """Factor; tell whether B is positive definite on the kernel of G, or None."""
@@ -77,10 +81,19 @@ class SparseDirect:
             factors = BandedLU(pattern, pattern.values(B, G, delta))
             # A small pivot may be a matter of scales: the next one knows.
             if not factors.singular:
+                factors.convex = _is_dominant(B) or self._curves(B, G)
                 return factors
         quasi = max(delta, quasi_definite(G))
         K = pattern.columns(pattern.values(B, G, quasi))
         return QuasiDefinite(K, B.shape[0], 0.0 if delta else quasi)
+
+    def _curves(self, B, G):
+        """Tell whether ``B + G^T W G`` has a Cholesky factor for a large diagonal W."""
+        be = self._saddle.be
+        largest = abs(G).max(axis=1).toarray().reshape(-1)
+        root = (_WEIGHT * abs(B.data).max(initial=0.0)) ** 0.5 / np.where(largest, largest, 1.0)
+        E = scaled(G, root, be=be)
+        return not definite_factors((B + E.T @ E).tocsr(), self._condensed).singular
 
     def _pattern(self, B, G):
         for pattern in self._patterns:
@@ -187,6 +200,15 @@ def _positive_diagonal(B):
         return None
     d = B.data
     return d if d.min() > 1e-10 * d.max() else None
+
+
+def _is_dominant(B):
+    """Tell whether the discs of Gershgorin show that B is positive definite."""
+    rows = np.diff(B.indptr) > 0
+    if not rows.all():
+        return False
+    radii = np.add.reduceat(abs(B.data), B.indptr[:-1])
+    return bool((2 * B.diagonal() > radii).all())
 
 
 def _has_thin_complement(diagonal, G):
