@@ -183,7 +183,7 @@ def _finished(program, standard, answer, watch, options, fit):
         callback_seconds=counts.seconds,
         ninner=watch.ninner,
         inner=watch.inner,
-        globalization_used=watch.globalization,
+        globalization_used=watch.globalization_used,
         eta=watch.eta,
         infeasibility_certificate=watch.ends.certificate,
         second_order=verdict.second_order,

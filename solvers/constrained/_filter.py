@@ -86,6 +86,7 @@ def solve_filter(problem, watch, options, start):
         trial, its = None, 0
         if restoration is None and tardy < _TARDY:
             trial, its = _newton(problem, barred, inner, shifts, options, point, lam)
+            watch.inner = inner.name
         if trial is None:
             restoration = restoration or _Restoration(problem, barred, inner, point)
             trial = restoration.step(point, lam)
@@ -204,7 +205,7 @@ class _Search:
         """
         xp, first, c = self._problem.xp, trial.alpha, self._point.c
         last = violation(trial.point, be=self._be)
-        if not self._theta > 0 or last < self._theta:
+        if not last > 0 or last < self._theta:
             return None
         for _ in range(_CORRECTIONS):
             if not math.isfinite(last):

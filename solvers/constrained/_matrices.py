@@ -80,8 +80,18 @@ def scaled(A, rows, *, be):
     if is_operator(A):
         return Operator(A.shape, lambda v: rows * (A @ v), lambda v: A.T @ (rows * v))
     if is_sparse(A):
-        return (be.sparse.diags(rows) @ A).tocsr() if getattr(rows, "ndim", 0) else A * rows
+        if not getattr(rows, "ndim", 0):
+            return A * rows
+        A = A.tocsr()
+        data = A.data * be.xp.repeat(rows, _lengths(A, be))
+        return type(A)((data, A.indices, A.indptr), shape=A.shape)
     return A * (rows[:, None] if getattr(rows, "ndim", 0) else rows)
+
+
+def _lengths(A, be):
+    """Return how many entries each row of a CSR matrix has, as NumPy and CuPy repeat takes it."""
+    lengths = A.indptr[1:] - A.indptr[:-1]
+    return lengths if be.name == "numpy" else be.host(lengths).tolist()
 
 
 def scale_both(A, s, *, be):

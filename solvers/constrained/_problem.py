@@ -76,10 +76,14 @@ class Point:
     def G(self):  # noqa: N802 (the field's name)
         return self.problem.jac(self.z)
 
+    @cached_property
+    def Gt(self):  # noqa: N802 (its transpose, whose making costs as much as a short product)
+        return self.G.T
+
     def gradient(self, lam):
         """Return the gradient of the Lagrangian, ``g + G^T lam``; the last one is kept."""
         if self._lam is not lam:
-            self._gradient = self.g + self.G.T @ lam if len(lam) else self.g
+            self._gradient = self.g + self.Gt @ lam if len(lam) else self.g
             self._lam = lam
         return self._gradient
 
@@ -125,6 +129,7 @@ class Standard:
         self.f_scale, self.c_scale = 1.0, xp.ones(self.m)
         if scaling is not None:
             self._scale()
+        self._unscaled = bool((self.c_scale == 1.0).all())
         self._shift = self.c_scale * xp.where(lb == ub, lb, 0.0)
         s = self.c_scale[self.slack]
         self.lo = xp.concatenate([program.lo[self.free], s * lb[self.slack]])
@@ -196,7 +201,8 @@ class Standard:
         G = self.program.jac(self.x(z))
         if not self._all_rows:
             G = columns(G.T, self.rows, be=be).T
-        G = scaled(G, self.c_scale, be=be)
+        if not self._unscaled:
+            G = scaled(G, self.c_scale, be=be)
         if not self._all_free:
             G = columns(G, self.free, be=be)
         if not len(self.slack):
