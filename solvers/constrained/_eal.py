@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from .._core.result import Status
 from ._convexify import Shifts, factored
 from ._filter import solve_filter
+from ._matrices import is_operator
 from ._merit import Weights, slope
 from ._search import LineSearch
 from .inner import forcing, open_inner
@@ -163,9 +164,9 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
         d, its = solved.d, its + solved.iterations
         dx, dl = d[:n], d[n:]
         product = curvature.product
-        if curvature.exact:
-            # What is left of the system tells the Hessian's product with dx.
-            Hdx = solved.residual[:n] - F[:n] - point.Gt @ dl - saddle.tau * dx
+        if curvature.exact and is_operator(curvature.B):
+            # Products are dear: what is left of the system tells that with dx.
+            Hdx = solved.residual[:n] - F[:n] - point.G.T @ dl - saddle.tau * dx
             product = lambda _, Hdx=Hdx: Hdx  # noqa: E731
         parts = slope(point, lam, dx, dl, product, be=be)
         residual = math.sqrt(be.host(solved.residual @ solved.residual) / (square or 1.0))
