@@ -17,6 +17,8 @@ _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
 _ETA1_MAX, _ETA2_MIN = 1e12, 1e-14
 # Multipliers of rows that depend on each other have no bound; beyond this they are fitted anew.
 _LAM_MAX = 1e10
+# The first weight may start at this part of `eta`.
+_LIGHTEST = 1e-3
 # What is left of a system that was solved as well as rounding lets it.
 _EXACT = 1e-10
 # Steps shorter than this, and so many of them, are trouble.
@@ -133,10 +135,15 @@ def _steps(problem, watch, options, start, *, impatient):
 
 
 def _first_weights(eta, r, curvature, be):
-    """Return the weights for a start; the second is not to fight the curvature of its square."""
+    """Return the weights for a start.
+
+    Violations weigh less where the gradient is small, or steps along curved constraints would
+    have to be short; the second weight is not to fight the curvature of its square.
+    """
     Hr = curvature.product(r)
-    rr, hh = be.host(r @ r, Hr @ Hr)
-    return Weights(eta[0], eta[1] / max(1.0, math.sqrt(hh / rr) if rr else 1.0))
+    rr, hh, steepest = be.host(r @ r, Hr @ Hr, abs(r).max())
+    lighter = min(1.0, max(steepest, _LIGHTEST))
+    return Weights(eta[0] * lighter, eta[1] / max(1.0, math.sqrt(hh / rr) if rr else 1.0))
 
 
 # ---------------------------------------------------------------- the direction
