@@ -159,9 +159,20 @@ class Standard:
         """Return x, multipliers of all rows and multipliers of bounds in the caller's unit."""
         xp, program = self.xp, self.program
         lam, bound = xp.zeros(program.m), xp.zeros(program.n)
-        lam[self.rows] = answer.lam * self.c_scale / self.f_scale
+        lam[self.rows] = self.multipliers(answer) * self.c_scale / self.f_scale
         bound[self.free] = answer.bound[: len(self.free)] / self.f_scale
         return self.x(answer.z), lam, bound
+
+    def multipliers(self, answer):
+        """Return multipliers of rows; a row with a slack has that of the slack's bounds.
+
+        Both agree at a solution; before it, only the latter has the right sign.
+        """
+        if not len(self.slack):
+            return answer.lam
+        lam = answer.lam.copy()
+        lam[self.slack] = answer.bound[len(self.free) :]
+        return lam
 
     # ------------------------------------------------------------ values and derivatives
     def point(self, z):
@@ -228,13 +239,9 @@ class Standard:
     def residual(self, point, answer):
         """Return the `Residual` of an answer, whose z is the point's."""
         be, xp, k = self.be, self.xp, len(self.free)
-        r = point.gradient(answer.lam) + answer.bound
+        r = point.gradient(self.multipliers(answer)) + answer.bound
         parts = [abs(r[:k]).max() if k else xp.zeros(())]
         parts.append((abs(point.c) / self.c_scale).max() if self.m else xp.zeros(()))
-        if len(self.slack):
-            # Of a slack: the row's multiplier is that of the slack's bound.
-            off = abs(r[k:] * self.c_scale[self.slack]).max()
-            parts[0] = xp.maximum(parts[0], off)
         if self.bounded:
             far = xp.where(answer.bound < 0, point.z - self.lo, self.up - point.z)
             parts.append(xp.where(answer.bound == 0, 0.0, abs(answer.bound) * far).max())
