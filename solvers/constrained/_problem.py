@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core.arrays import is_sparse
-from ._matrices import Operator, columns, is_operator, scaled, stacked, to_dense
+from ._matrices import LowRank, Operator, columns, is_operator, scaled, stacked, to_dense
 
 # Gradients longer than this are scaled down to it.
 _LONG, _SMALLEST = 100.0, 1e-8
@@ -124,6 +124,11 @@ class Standard:
         self.lo = xp.concatenate([program.lo[self.free], s * lb[self.slack]])
         self.up = xp.concatenate([program.up[self.free], s * ub[self.slack]])
         self.bounded = bool((xp.isfinite(self.lo) | xp.isfinite(self.up)).any())
+        self._model = None
+        if program.model not in (None, "differences"):
+            from ._models import open_model
+
+            self._model = open_model(program.model, len(self.free), be=self.be)
 
     def _scale(self):
         xp, program = self.xp, self.program
@@ -229,7 +234,10 @@ class Standard:
             H = columns(columns(H, self.free, be=be).T, self.free, be=be)
         if len(self.slack):
             H = _padded(H, self.n, be)
-        return Curvature(H, lambda v: H @ v)
+        B = H
+        if self._model is not None:
+            B = _padded(self._model.B, self.n, be) if len(self.slack) else self._model.B
+        return Curvature(B, lambda v: H @ v)
 
     # ------------------------------------------------------------ measures
     def answer(self, point, lam):
@@ -259,6 +267,10 @@ class Standard:
 
     def moved(self, point, lam, new, new_lam, step):
         """Take note of a step; for models and bound multipliers that follow the iterates."""
+        if self._model is not None:
+            k = len(self.free)
+            y = new.gradient(new_lam) - point.gradient(new_lam)
+            self._model.update((new.z - point.z)[:k], y[:k])
 
 
 def inside(x, lo, up, *, xp):
@@ -277,6 +289,8 @@ def _beside(A, B, be):
 def _padded(H, n, be):
     """Return a matrix with rows and columns of zeros added up to a size of n."""
     k = H.shape[0]
+    if isinstance(H, LowRank):
+        return H.padded(n, be=be)
     if is_operator(H):
 
         def dot(v):

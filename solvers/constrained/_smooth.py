@@ -1,7 +1,5 @@
 """A smooth function of the caller, with derivatives from wherever they come."""
 
-import numpy as np
-
 from .._core.validation import describe
 from ._autodiff import BACKENDS, autodiff
 from ._differences import SCHEMES, Differences, along, expected_error
@@ -103,9 +101,11 @@ class Smooth:
             if self._hessp is None and self._derived is not None:
                 self._use_derived(n)
             return
-        strategy = STRATEGIES.get(type(hess).__name__) if hasattr(hess, "update") else None
+        if hasattr(hess, "update") and hasattr(hess, "get_matrix"):
+            self.model = STRATEGIES.get(type(hess).__name__, hess)
+            return
         names = (*SCHEMES, *BACKENDS, *MODELS)
-        word = strategy or _word(hess, self._hess_name, names, "a callable, BFGS(), SR1()")
+        word = _word(hess, self._hess_name, names, "a callable, BFGS(), SR1()")
         if word in MODELS:
             self.model = word
         elif word in BACKENDS:
