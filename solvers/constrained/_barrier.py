@@ -13,6 +13,7 @@ from functools import cached_property
 
 from ._matrices import add_diagonal
 from ._problem import Answer, Curvature, Point, inside
+from ._sides import FiniteSides
 
 # A barrier problem is solved when its error is at most this many mu.
 _ENOUGH = 10.0
@@ -30,6 +31,8 @@ class BarrierPoint(Point):
     `plain` is the same point of the problem with bounds.
     """
 
+    plain = None
+
     def __init__(self, problem, plain):
         super().__init__(problem, plain.z)
         self.plain, self.mu = plain, problem.mu
@@ -37,7 +40,7 @@ class BarrierPoint(Point):
     @cached_property
     def d(self):
         """Distances from the sides."""
-        return self.problem.distances(self.z)
+        return self.problem.sides.distances(self.z)
 
     @cached_property
     def w(self):
@@ -51,7 +54,7 @@ class BarrierPoint(Point):
 
     @cached_property
     def g(self):
-        return self.plain.g + self.problem.gathered(self.mu / self.d)
+        return self.plain.g + self.problem.sides.gathered(self.mu / self.d)
 
     @property
     def c(self):
@@ -83,12 +86,8 @@ class Barrier:
     def __init__(self, standard, tol):
         self.standard, self.be, self.xp = standard, standard.be, standard.xp
         self.n, self.m = standard.n, standard.m
-        self.lo, self.up, xp = standard.lo, standard.up, self.xp
-        low, high = xp.flatnonzero(xp.isfinite(self.lo)), xp.flatnonzero(xp.isfinite(self.up))
-        # A distance is sign * z - side: lower sides first, then upper ones.
-        self._at = xp.concatenate([low, high])
-        self._sign = xp.concatenate([xp.ones(len(low)), -xp.ones(len(high))])
-        self._side = xp.concatenate([self.lo[low], -self.up[high]])
+        self.lo, self.up = standard.lo, standard.up
+        self.sides = FiniteSides(self.lo, self.up, xp=self.xp)
         self._least = 0.1 * tol * standard.f_scale
         self.mu = max(_FIRST, self._least)
         self.last = None
@@ -98,14 +97,9 @@ class Barrier:
         z, lam = self.standard.start(lam)
         return inside(z, self.lo, self.up, xp=self.xp), lam
 
-    # ------------------------------------------------------------ sides
-    def distances(self, z):
-        """Return the distances of z from the sides (k,)."""
-        return self._sign * z[self._at] - self._side
-
-    def gathered(self, w):
-        """Return the gradient of ``-w @ d``: multipliers of bounds (n,) from those of sides."""
-        return -self.xp.bincount(self._at, self._sign * w, self.n)
+    def theirs(self, answer):
+        """Return x and multipliers of rows and bounds in the caller's unit."""
+        return self.standard.theirs(answer)
 
     # ------------------------------------------------------------ what solvers ask
     def point(self, z):
@@ -126,14 +120,14 @@ class Barrier:
         derivative of mu / d.
         """
         B, product = self.standard.curvature(point.plain, lam)
-        bend = self.xp.bincount(self._at, self.mu / point.d**2, self.n)
-        sigma = self.xp.bincount(self._at, point.w / point.d, self.n)
+        bend = self.sides.summed(self.mu / point.d**2)
+        sigma = self.sides.summed(point.w / point.d)
         return Curvature(add_diagonal(B, sigma, be=self.be), lambda v: product(v) + bend * v)
 
     def longest(self, z, dz):
         """Return the longest step that leaves a part of each distance."""
         self._direction = dz
-        away = (-self._sign * dz[self._at] / self.distances(z)).max()
+        away = (-self.sides.changes(dz) / self.sides.distances(z)).max()
         return self._within(self.be.host(away))
 
     def _within(self, rate):
@@ -162,13 +156,13 @@ class Barrier:
         """
         dz = self._direction
         if (point.z + step * dz == new.z).all():
-            return self._sign * dz[self._at]
+            return self.sides.changes(dz)
         return (new.d - point.d) / step
 
     def answer(self, point, lam):
         """Return an `Answer` with the multipliers of bounds."""
         self.last = point, lam
-        return Answer(point.z, lam, self.gathered(point.w))
+        return Answer(point.z, lam, self.sides.gathered(point.w))
 
     def residual(self, point, answer):
         """Return the `Residual` in the caller's unit."""

@@ -103,15 +103,13 @@ def solve(
         standard = Standard(program, x, scaling)
         check_start(program, standard.x(standard.start(None)[0]))
         watch = Watch(standard, run, tol)
-        problem = Barrier(standard, tol) if standard.bounded else standard
+        problem = _without_bounds(standard, options)
         start = _start(problem, program.lam0)
-        if standard.bounded:
-            answer = solve_barrier(engine(options), problem, watch, options, start)
-        else:
-            answer = engine(options)(standard, watch, options, start)
+        run_engine = solve_barrier if problem.bounded else _run
+        answer = run_engine(engine(options), problem, watch, options, start)
         if run.status not in (None, Status.CONVERGED) and watch.best is not None:
             answer = watch.ends.least if run.status is Status.INFEASIBLE else watch.best
-        return _finished(program, standard, answer, watch, options)
+        return _finished(program, problem, answer, watch, options)
 
 
 def _check_theta(theta):
@@ -126,6 +124,21 @@ def _check_pair(values, name):
     return tuple(check_positive(value, name) for value in values)
 
 
+def _without_bounds(standard, options):
+    """Return a problem of equalities only."""
+    if not standard.bounded:
+        return standard
+    if options.inequalities == "squared-slack":
+        from ._squared import Squared
+
+        return Squared(standard)
+    return Barrier(standard, options.tol)
+
+
+def _run(solver, problem, watch, options, start):
+    return solver(problem, watch, options, start)
+
+
 def _start(problem, lam0):
     """Return the start, with least-squares multipliers where the caller has none."""
     xp = problem.xp
@@ -138,9 +151,9 @@ def _start(problem, lam0):
     return problem.answer(point, lam)
 
 
-def _finished(program, standard, answer, watch, options):
+def _finished(program, problem, answer, watch, options):
     io, counts = program.io, program.counts
-    x, lam, bound = standard.theirs(answer)
+    x, lam, bound = problem.theirs(answer)
     seen = {k: v for k, v in vars(counts).items() if k != "seconds"}
     verdict = judge(
         program, x, lam, bound, tol=options.tol, second_order=program.n <= _CURVATURE_LOOKED_AT

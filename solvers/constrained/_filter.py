@@ -100,7 +100,7 @@ def solve_filter(problem, watch, options, start):
                 restoration = _Restoration(problem, barred, inner, point)
             trial = restoration.step(point, lam)
             if trial is None:
-                if not watch.ends.infeasible(point):
+                if not watch.ends.infeasible(point.plain):
                     watch.run.end(Status.STALLED, "Feasibility could not be restored.")
                 break
             if restoration.done:

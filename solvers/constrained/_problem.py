@@ -54,6 +54,11 @@ class Point:
         self.problem, self.z = problem, z
         self._lam = None
 
+    @property
+    def plain(self):
+        """The same point of the problem that still has its bounds."""
+        return self
+
     @cached_property
     def f(self):
         return self.problem.fun(self.z)

@@ -59,7 +59,7 @@ class Watch:
         over = self.run.record(
             kkt,
             judge=False,
-            state=lambda: self._shown(answer),
+            state=lambda: self._shown(problem, answer),
             fun=point.f,
             violation=self.residual.violation,
             alpha=alpha,
@@ -69,7 +69,7 @@ class Watch:
         if kkt <= self.tol and not over:
             self.run.end(Status.CONVERGED)
         elif not over:
-            over = self.ends.reached(point, self.residual.violation)
+            over = self.ends.reached(point.plain, self.residual.violation)
         return over or kkt <= self.tol or problem.solved(point, answer)
 
     def begin(self, problem, point, answer):
@@ -82,13 +82,13 @@ class Watch:
     def _look(self, problem, point, answer):
         self.residual = problem.residual(point, answer)
         kkt = self.residual.kkt
-        self.ends.see(point, answer, self.residual.violation)
+        self.ends.see(point.plain, answer, self.residual.violation)
         if kkt < self._best_kkt or self.best is None:
             self._best_kkt = kkt
             self.best = Answer(*(v.copy() for v in answer))
         return kkt
 
-    def _shown(self, answer):
-        x, lam, _ = self.standard.theirs(answer)
+    def _shown(self, problem, answer):
+        x, lam, _ = problem.theirs(answer)
         out = self.standard.program.io.out
         return {"x": out(x.copy()), "lam": out(lam)}
