@@ -27,6 +27,7 @@ from ._program import check_shape, check_start
 from ._result import ConstrainedResult
 from ._watch import Watch
 from .inner import INNERS
+from .inner._projection import multipliers
 from .sketches import SKETCHES
 
 _GLOBALIZATIONS = ("auto", "eal", "filter")
@@ -63,8 +64,8 @@ def solve(
     name, program, x, *, method="eal-newton", inner="auto", sketch=None,
     block_size=None, globalization="auto", accuracy="adaptive", theta="superlinear", tol=1e-8,
     maxiter=500, tol_inner=None, maxiter_inner=None, time_limit=None, eta=(10.0, 1e-5),
-    inequalities="barrier", least_squares=False, scaling="gradient", preconditioner=None, rng=None, callback=None, progress=False,
-    history=True, n_threads=None,
+    inequalities="barrier", least_squares=False, scaling="gradient", preconditioner=None,
+    rng=None, callback=None, progress=False, history=True, n_threads=None,
 ):  # fmt: skip
     """Check the options of a call, solve the program and return the result."""
     tol = check_positive(tol, "tol")
@@ -101,15 +102,19 @@ def solve(
     io = program.io
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         standard = Standard(program, x, scaling)
+        if fit := _overdetermined(standard):
+            # Scaled rows would be another least-squares problem.
+            standard = Standard(program, x, None)
         check_start(program, standard.x(standard.start(None)[0]))
         watch = Watch(standard, run, tol)
         problem = _without_bounds(standard, options)
         start = _start(problem, program.lam0)
+        solver = engine(options, standard)
         run_engine = solve_barrier if problem.bounded else _run
-        answer = run_engine(engine(options), problem, watch, options, start)
+        answer = run_engine(solver, problem, watch, options, start)
         if run.status not in (None, Status.CONVERGED) and watch.best is not None:
             answer = watch.ends.least if run.status is Status.INFEASIBLE else watch.best
-        return _finished(program, problem, answer, watch, options)
+        return _finished(program, problem, answer, watch, options, fit)
 
 
 def _check_theta(theta):
@@ -141,23 +146,30 @@ def _run(solver, problem, watch, options, start):
 
 def _start(problem, lam0):
     """Return the start, with least-squares multipliers where the caller has none."""
-    xp = problem.xp
     z, lam = problem.start(lam0)
     point = problem.point(z)
-    if lam is None:
-        lam = xp.linalg.lstsq(point.G.T, -point.g, rcond=None)[0] if problem.m else point.c
-        if problem.m and problem.be.host(abs(lam).max()) > 1e3:
-            lam = xp.zeros(problem.m)
-    return problem.answer(point, lam)
+    return problem.answer(point, multipliers(point, be=problem.be) if lam is None else lam)
 
 
-def _finished(program, problem, answer, watch, options):
+def _overdetermined(standard):
+    """Tell whether there are more equations than unknowns: to fit, not to solve."""
+    m, n = standard.m - len(standard.slack), len(standard.free)
+    if m > n and standard.bounded:
+        raise ValueError(
+            f"`constraints`: m={m} > n={n}: a least-squares fit of more equations than unknowns "
+            "takes no bounds and no inequalities"
+        )
+    return m > n
+
+
+def _finished(program, problem, answer, watch, options, fit):
     io, counts = program.io, program.counts
     x, lam, bound = problem.theirs(answer)
     seen = {k: v for k, v in vars(counts).items() if k != "seconds"}
     verdict = judge(
-        program, x, lam, bound, tol=options.tol, second_order=program.n <= _CURVATURE_LOOKED_AT
-    )
+        program, x, lam, bound, tol=options.tol, second_order=program.n <= _CURVATURE_LOOKED_AT,
+        least_squares=fit,
+    )  # fmt: skip
     certificate, (lam, bound) = verdict.certificate, map(program.xp.asarray, verdict[1:3])
     return watch.run.finish(
         ConstrainedResult,

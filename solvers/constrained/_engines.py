@@ -20,11 +20,28 @@ ENGINES = {
 _PAPER = _later("._paper", "solve_paper")
 
 
-def engine(options):
-    """Return the solver for the caller's options."""
+_EQUATIONS = _later("._equations", "solve_equations")
+_LEAST_SQUARES = _later("._equations", "solve_least_squares")
+
+
+def engine(options, problem):
+    """Return the solver for the caller's options and for the problem that it shall solve."""
     name = options.method
+    if problem.m > problem.n and not problem.bounded:
+        return _LEAST_SQUARES
     if name == "eal-newton" and options.accuracy == "paper":
         return _PAPER
     if name == "eal-newton" and options.globalization == "filter":
         name = "sqp-direct"
+    if name == "eal-newton" and _square(problem) and _at_liberty(options):
+        return _EQUATIONS
     return ENGINES[name]
+
+
+def _square(problem):
+    return problem.m == problem.n and not problem.bounded
+
+
+def _at_liberty(options):
+    """Tell whether the caller asks for no particular way to solve equations."""
+    return options.globalization == "auto" and options.inner in ("auto", "direct")

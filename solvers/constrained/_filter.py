@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from .._core.result import Status
 from ._convexify import Shifts, factored
-from ._levenberg import Levenberg, diagonal
-from .inner import Saddle, open_inner
+from ._levenberg import Levenberg
+from .inner import open_inner
+from .inner._projection import multipliers
 
 _MARGIN, _ARMIJO = 1e-5, 1e-4
 _POWER_F, _POWER_THETA = 2.3, 1.1
@@ -109,7 +110,7 @@ def solve_filter(problem, watch, options, start):
             tardy = tardy + 1 if trial.alpha < _SHORT else 0
             if saddle.delta:
                 # Rows that depend on each other leave multipliers without a bound.
-                trial = trial._replace(lam=multipliers(problem, trial.point, inner))
+                trial = trial._replace(lam=multipliers(trial.point, be=be))
         problem.moved(point, lam, trial.point, trial.lam, trial.alpha)
         point, lam = trial.point, trial.lam
         answer = problem.answer(point, lam)
@@ -221,7 +222,7 @@ class _Restoration:
     """
 
     def __init__(self, problem, barred, inner, point):
-        self._problem, self._barred, self._inner = problem, barred, inner
+        self._problem, self._barred = problem, barred
         theta = violation(point, be=problem.be)
         barred.add(theta, point.f)
         self._goal, self.done = 0.5 * theta, False
@@ -235,17 +236,5 @@ class _Restoration:
         theta = violation(new, be=self._problem.be)
         self.done = theta <= self._goal and self._barred.accepts(theta, new.f)
         if self.done:
-            lam = multipliers(self._problem, new, self._inner)
+            lam = multipliers(new, be=self._problem.be)
         return _Trial(new, lam, math.nan)
-
-
-def multipliers(problem, point, inner):
-    """Return the multipliers that make the gradient of the Lagrangian shortest."""
-    be, xp, n = problem.be, problem.xp, problem.n
-    saddle = Saddle(diagonal(xp.ones(n), point.G, be=be), point.G, be=be)
-    inner.factor(saddle)
-    solved = inner.solve(xp.concatenate([-point.g, xp.zeros(problem.m)]), tol=1e-8)
-    lam = solved.d[n:]
-    if not be.host(abs(lam).max()) <= 1e3:
-        lam = xp.zeros(problem.m)
-    return lam

@@ -12,6 +12,8 @@ from .inner import Saddle
 
 _FIRST, _LEAST, _MOST = 1e-3, 1e-12, 1e16
 _GOOD, _POOR, _ACCEPTED = 0.75, 0.25, 1e-4
+# A relative gain in the squared violation that is lost in rounding.
+_ROUNDING = 1e-14
 
 
 class Levenberg:
@@ -46,8 +48,9 @@ class Levenberg:
                 self.damping *= 4
             if ratio > _ACCEPTED and won > 0:
                 return new
-            if promised <= 1e-16 * before**2:
-                return None
+            if promised <= _ROUNDING * before**2:
+                # The violation cannot judge any more; its gradient can.
+                return new if _steep(new, be) <= 0.5 * _steep(point, be) else None
         return None
 
     def _direction(self, point, mu):
@@ -59,6 +62,10 @@ class Levenberg:
         solved = self.inner.solve(xp.concatenate([xp.zeros(n), -point.c]), tol=1e-6)
         self.iterations += solved.iterations
         return solved.d[:n]
+
+
+def _steep(point, be):
+    return be.host(abs(point.G.T @ point.c).max())
 
 
 def violation(point, *, be):

@@ -9,6 +9,21 @@ from .._matrices import is_operator, scaled
 # Rows are brought to length 1 first. Below _DEPENDENT a row may depend on the others; singular
 # values below _RANK count as 0.
 _DEPENDENT, _RANK, _QUASIDEFINITE = 1e-8, 1e-10, 1e-10
+# Multipliers larger than this, of a point that solves nothing, mislead.
+_LARGEST = 1e3
+
+
+def multipliers(point, *, be):
+    """Return the multipliers that make the gradient of the Lagrangian shortest, or zeros.
+
+    Zeros stand where there are more rows than unknowns, or nothing but large multipliers.
+    """
+    none = be.xp.zeros(len(point.c))
+    if not 0 < len(none) <= len(point.z):
+        return none
+    lam = open_projection(point.G, be=be).rows(-point.g)
+    # A comparison with NaN is False.
+    return lam if be.host(abs(lam).max()) <= _LARGEST else none
 
 
 def open_projection(A, *, be):
