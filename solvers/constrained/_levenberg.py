@@ -1,8 +1,9 @@
 r"""Levenberg-Marquardt steps on the violation, :math:`\|c\|^2 / 2`.
 
-With the Jacobian :math:`G` a step solves :math:`(G^\top G + \mu D^{-2}) p = -G^\top c`, written as
-a saddle-point system so that the inner solvers serve every kind of matrix. `D` is 1 for unknowns
-without bounds; near a bound it is the distance, so that steps bend away from it.
+With the Jacobian :math:`G` a step solves :math:`(G^\top G + \mu I) p = -G^\top c`, written as a
+saddle-point system so that the inner solvers serve every kind of matrix. Within bounds a
+logarithmic barrier that fades is added: steps that only shy away from bounds end up next to them,
+where the next ones are short.
 """
 
 import math
@@ -12,6 +13,8 @@ from .inner import Saddle
 
 _FIRST, _LEAST, _MOST = 1e-3, 1e-12, 1e16
 _GOOD, _POOR, _ACCEPTED = 0.75, 0.25, 1e-4
+# Weight of the barrier: its share of the squared violation, and what is left after a step.
+_SHARE, _FADING = 0.1, 0.3
 # A relative gain in the squared violation that is lost in rounding.
 _ROUNDING = 1e-14
 
@@ -27,19 +30,19 @@ class Levenberg:
 
     def __init__(self, problem, inner):
         self.problem, self.inner, self.damping = problem, inner, _FIRST
-        self.iterations = 0
+        self.iterations, self._weight = 0, math.inf
 
     def step(self, point):
         """Return the next point, of lower violation; None if no damping leads to one."""
         problem, be = self.problem, self.problem.be
-        c, before = point.c, violation(point, be=be)
+        c, before, pull = point.c, violation(point, be=be), self._pull(point)
         while self.damping <= _MOST:
-            p = self._direction(point, self.damping * before)
+            p = self._direction(point, self.damping * before, pull)
             p = problem.longest(point.z, p) * p
             left = c + point.G @ p
-            promised = 0.5 * be.host((c - left) @ (c + left))
+            promised = 0.5 * be.host((c - left) @ (c + left)) + pull.promised(p)
             new = problem.point(point.z + p)
-            won = 0.5 * be.host((c - new.c) @ (c + new.c))
+            won = 0.5 * be.host((c - new.c) @ (c + new.c)) + pull.won(new)
             # A comparison with NaN is False, which makes it a failed trial.
             ratio = won / promised if promised > 0 else -1.0
             if ratio > _GOOD:
@@ -53,15 +56,60 @@ class Levenberg:
                 return new if _steep(new, be) <= 0.5 * _steep(point, be) else None
         return None
 
-    def _direction(self, point, mu):
+    def _pull(self, point):
+        """Return what keeps steps away from bounds, less and less of it."""
+        if not self.problem.bounded:
+            return _NoPull()
+        share = _SHARE * self.problem.be.host(point.c @ point.c) / len(self.problem.sides)
+        self._weight = min(_FADING * self._weight, share)
+        return _Pull(point, self.problem.sides, self._weight)
+
+    def _direction(self, point, mu, pull):
         problem, be, xp = self.problem, self.problem.be, self.problem.xp
         n = problem.n
-        d = mu / _reach(problem, point.z) ** 2
-        saddle = Saddle(diagonal(d, point.G, be=be), point.G, 1.0, be=be)
+        saddle = Saddle(diagonal(mu + pull.bend(n, xp), point.G, be=be), point.G, 1.0, be=be)
         self.inner.factor(saddle)
-        solved = self.inner.solve(xp.concatenate([xp.zeros(n), -point.c]), tol=1e-6)
+        solved = self.inner.solve(xp.concatenate([pull.force(n, xp), -point.c]), tol=1e-6)
         self.iterations += solved.iterations
         return solved.d[:n]
+
+
+class _NoPull:
+    """The pull of no bounds."""
+
+    def bend(self, n, xp):
+        return xp.zeros(n)
+
+    force = bend
+
+    def promised(self, p):
+        return 0.0
+
+    won = promised
+
+
+class _Pull:
+    """A logarithmic barrier, ``-weight log d`` summed over the sides of bounds."""
+
+    def __init__(self, point, sides, weight):
+        self._be, self._d, self._sides, self._weight = point.problem.be, point.d, sides, weight
+
+    def bend(self, n, xp):
+        """Return its second derivatives."""
+        return self._sides.summed(self._weight / self._d**2)
+
+    def force(self, n, xp):
+        """Return its negative gradient."""
+        return -self._sides.gathered(self._weight / self._d)
+
+    def promised(self, p):
+        """Return what its quadratic model falls by along a step."""
+        rate = self._sides.changes(p) / self._d
+        return self._weight * self._be.host((rate - 0.5 * rate**2).sum())
+
+    def won(self, new):
+        """Return what it falls by."""
+        return self._weight * self._be.host(self._be.xp.log(new.d / self._d).sum())
 
 
 def _steep(point, be):
@@ -71,14 +119,6 @@ def _steep(point, be):
 def violation(point, *, be):
     """Return the Euclidean length of c."""
     return math.sqrt(be.host(point.c @ point.c))
-
-
-def _reach(problem, z):
-    """Return the distance to the nearer bound, at most 1."""
-    xp = problem.xp
-    if not problem.bounded:
-        return xp.ones(problem.n)
-    return xp.minimum(1.0, xp.minimum(z - problem.lo, problem.up - z))
 
 
 def diagonal(d, like, *, be):
