@@ -10,6 +10,8 @@ from ._matrices import LowRank, Operator, columns, is_operator, scaled, stacked,
 
 # Gradients longer than this are scaled down to it.
 _LONG, _SMALLEST = 100.0, 1e-8
+# Sides closer to each other than this, relatively, are one.
+_ROUNDING = 1e-14
 
 
 class Answer(NamedTuple):
@@ -114,17 +116,18 @@ class Standard:
         xp = self.xp
         bounded = bool((xp.isfinite(program.lo) | xp.isfinite(program.up)).any())
         self._x = inside(x, program.lo, program.up, xp=xp) if bounded else x
-        self.free = xp.flatnonzero(program.lo != program.up)
+        self.free = xp.flatnonzero(~_equal(program.lo, program.up, xp=xp))
         kept = xp.isfinite(program.lb) | xp.isfinite(program.ub)
         self.rows = xp.flatnonzero(kept)
         lb, ub = program.lb[self.rows], program.ub[self.rows]
-        self.slack = xp.flatnonzero(lb != ub)
+        equal = _equal(lb, ub, xp=xp)
+        self.slack = xp.flatnonzero(~equal)
         self._all_free, self._all_rows = len(self.free) == program.n, len(self.rows) == program.m
         self.n, self.m = len(self.free) + len(self.slack), len(self.rows)
         self.f_scale, self.c_scale = 1.0, xp.ones(self.m)
         if scaling is not None:
             self._scale()
-        self._shift = self.c_scale * xp.where(lb == ub, lb, 0.0)
+        self._shift = self.c_scale * xp.where(equal, lb, 0.0)
         s = self.c_scale[self.slack]
         self.lo = xp.concatenate([program.lo[self.free], s * lb[self.slack]])
         self.up = xp.concatenate([program.up[self.free], s * ub[self.slack]])
@@ -256,8 +259,9 @@ class Standard:
         parts = [abs(r[:k]).max() if k else xp.zeros(())]
         parts.append((abs(point.c) / self.c_scale).max() if self.m else xp.zeros(()))
         if self.bounded:
-            far = xp.where(answer.bound < 0, point.z - self.lo, self.up - point.z)
-            parts.append(xp.where(answer.bound == 0, 0.0, abs(answer.bound) * far).max())
+            w, z = answer.bound, point.z
+            far = xp.where(w < 0, z - self.lo, xp.where(w > 0, self.up - z, 0.0))
+            parts.append(abs(w * far).max())
         stationarity, violation, *more = be.host(*parts)
         complementarity = more[0] / self.f_scale if more else 0.0
         return Residual(stationarity / self.f_scale, violation, complementarity)
@@ -280,11 +284,15 @@ class Standard:
 
 def inside(x, lo, up, *, xp):
     """Return x moved inside its bounds, by 1 % of their size or of their distance."""
+    low, high = (0.01 * xp.maximum(1.0, xp.where(xp.isfinite(s), abs(s), 0.0)) for s in (lo, up))
     gap = 0.01 * (up - lo)
-    low = lo + xp.minimum(gap, 0.01 * xp.maximum(1.0, abs(lo)))
-    high = up - xp.minimum(gap, 0.01 * xp.maximum(1.0, abs(up)))
-    x = xp.where(xp.isfinite(lo), xp.maximum(x, low), x)
-    return xp.where(xp.isfinite(up), xp.minimum(x, high), x)
+    return xp.clip(x, lo + xp.minimum(gap, low), up - xp.minimum(gap, high))
+
+
+def _equal(lo, up, *, xp):
+    """Tell which pairs of sides are one but for rounding."""
+    apart = up - lo
+    return (apart <= _ROUNDING * xp.maximum(1.0, abs(lo))) & xp.isfinite(apart)
 
 
 def _beside(A, B, be):
