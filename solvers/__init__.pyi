@@ -2,7 +2,9 @@ from . import bcd as bcd
 from . import completion as completion
 from . import constrained as constrained
 from . import datasets as datasets
+from . import linalg as linalg
 from . import losses as losses
+from . import newton as newton
 from . import ot as ot
 from . import penalties as penalties
 from ._core.certificate import Certificate as Certificate

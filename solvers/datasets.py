@@ -4,11 +4,9 @@ Every transport problem is a `TransportProblem`: weights that sum to one and a c
 the points behind the cost where there are any. Costs are scaled to a maximum of 1 unless a
 function says otherwise, so that `reg` has the same meaning in all of them.
 
-Designs come as a `LinearProblem`, with targets and planted coefficients, graphs with a few labels
-as a `GraphProblem`.
-
-Matrices with holes come in the forms that `solvers.completion` takes: a sparse matrix whose stored
-entries are the known ones, triples, or an array with NaN.
+Designs come as a `LinearProblem`, graphs with a few labels as a `GraphProblem`, functions under
+constraints as a `ConstrainedProblem`, matrices with holes as a sparse matrix whose stored entries
+are the known ones, as triples, or as an array with NaN.
 """
 
 from pathlib import Path
@@ -29,9 +27,19 @@ from ._core.designs import (
     one_hot_interactions,
     text_like,
 )
+from ._core.programs import (
+    ConstrainedProblem,
+    chained_rosenbrock,
+    constrained_logistic,
+    planted_program,
+    poisson_control,
+    stiefel_procrustes,
+    thomson,
+)
 from ._core.random import check_rng
 
 __all__ = [
+    "ConstrainedProblem",
     "GraphProblem",
     "LinearProblem",
     "TransportProblem",
@@ -39,7 +47,9 @@ __all__ = [
     "autoregressive",
     "block_correlated",
     "breast_cancer_interactions",
+    "chained_rosenbrock",
     "color_transport",
+    "constrained_logistic",
     "damaged_photograph",
     "digits_transport",
     "gaussian_mixture_transport",
@@ -49,12 +59,16 @@ __all__ = [
     "moons_graph",
     "one_hot_interactions",
     "planted_matrix",
+    "planted_program",
+    "poisson_control",
     "random_field_transport",
     "random_transport",
     "ratings_like",
     "read_movielens",
     "sample_photographs",
+    "stiefel_procrustes",
     "text_like",
+    "thomson",
 ]
 
 # Topics of `listening_counts`, and how users divide their time: three favourites, then anything.

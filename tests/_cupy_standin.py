@@ -46,7 +46,7 @@ METHODS = """
 """
 ATTRIBUTES = "dtype itemsize nbytes ndim shape size strides"
 SPARSE = "csr_matrix vstack"
-SPARSE_ATTRIBUTES = "T col data dtype indices indptr nnz row shape"
+SPARSE_ATTRIBUTES = "T col data dtype has_canonical_format indices indptr nnz row shape"
 OPERATORS = """
     abs add and eq floordiv ge gt iadd iand imul invert ior ipow isub itruediv le lshift lt
     matmul mod mul ne neg or pos pow radd rand rmatmul rmod rmul ror rpow rsub rtruediv sub

@@ -58,6 +58,20 @@ def to_numpy(x):
     return np.asarray(x) if kind == "jax" else np.from_dlpack(x)
 
 
+def framework(name):
+    """Import and return "torch" or "jax", for what differentiates the caller's functions.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"{name!r} needs a package: run `pip install {name}`") from error
+
+
 class Ingest:
     """The array arguments of one call, as arrays of one back end and one precision.
 

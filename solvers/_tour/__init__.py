@@ -8,6 +8,7 @@ guide's; it loads a stop's module only when it goes there.
 # Name of the stop, which is that of its family, and what is solved there.
 STOPS = {
     "ot": "colour transfer between two photographs",
+    "constrained": "digits told apart by weights that shifts and turns leave alone",
     "completion": "a photograph with 70 % of its pixels missing",
     "bcd": "a sparse classifier of tumours, along its path",
 }

@@ -21,6 +21,7 @@ def adasketch_newton(
     time_limit=None,
     lam0=None,
     eta=(1.0, 0.1),
+    lagrangian_hess=None,
     rng=None,
     callback=None,
     progress=False,
@@ -50,7 +51,7 @@ def adasketch_newton(
     jac, hess : callable, optional
         Gradient (n,) and Hessian (n, n) of `fun`; as in `minimize`.
     constraints : object or list
-        Equalities, as in `minimize`.
+        As in `minimize`, but equalities only.
     inner : str, default "kaczmarz"
         What solves the Newton systems: a kind of `sketch_project`, such as "gaussian", or any
         other inner solver of `minimize`.
@@ -72,6 +73,8 @@ def adasketch_newton(
         Multipliers to start from; those of least squares by default.
     eta : (float, float), default (1.0, 0.1)
         Weights :math:`\eta_1, \eta_2` to start from.
+    lagrangian_hess : callable, optional
+        With ``hess="lagrangian"``, as in `minimize`.
     rng : int or Generator, optional
         Where the randomness comes from.
     callback : callable, optional
@@ -114,12 +117,14 @@ def adasketch_newton(
     >>> res.x.round(3)
     array([1., 1.])
     """
-    program, x = pose(fun, x0, args, jac=jac, hess=hess, constraints=constraints)
+    program, x = pose(
+        fun, x0, args, jac=jac, hess=hess, constraints=constraints, lam0=lam0,
+        lagrangian_hess=lagrangian_hess,
+    )  # fmt: skip
     return solve(
         "adasketch_newton",
         program,
         x,
-        lam0=lam0,
         inner=inner,
         block_size=block_size,
         globalization="eal",
@@ -130,6 +135,7 @@ def adasketch_newton(
         maxiter_inner=maxiter_inner,
         time_limit=time_limit,
         eta=eta,
+        inequalities="error",
         scaling=None,
         rng=rng,
         callback=callback,

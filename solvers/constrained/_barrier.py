@@ -85,7 +85,7 @@ class Barrier:
 
     def __init__(self, standard, tol):
         self.standard, self.be, self.xp = standard, standard.be, standard.xp
-        self.n, self.m = standard.n, standard.m
+        self.n, self.m, self.f_scale = standard.n, standard.m, standard.f_scale
         self.lo, self.up = standard.lo, standard.up
         self.sides = FiniteSides(self.lo, self.up, xp=self.xp)
         self._least = 0.1 * tol * standard.f_scale
@@ -119,7 +119,7 @@ class Barrier:
         The multipliers' ratio to the distances makes good steps, but the merit function has the
         derivative of mu / d.
         """
-        B, product = self.standard.curvature(point.plain, lam)
+        B, product = self.standard.curvature(point.plain, lam)[:2]
         bend = self.sides.summed(self.mu / point.d**2)
         sigma = self.sides.summed(point.w / point.d)
         return Curvature(add_diagonal(B, sigma, be=self.be), lambda v: product(v) + bend * v)

@@ -16,8 +16,6 @@ from ._second_order import smallest_curvature
 
 KIND = "KKT residual"
 KIND_LEAST_SQUARES = "gradient of half the squared violation"
-# Rounding errors of a sum, in units of rounding; and what differenced derivatives are good for.
-_ROUNDING, _DIFFERENCES = 100, 1e-7
 # Curvature that still counts as rounding, relative to 1 plus the size of the Hessian.
 _FLAT = 1e-8
 
@@ -82,26 +80,25 @@ def certify(
     """
     tol = check_positive(tol, "tol")
     check_flag(least_squares, "least_squares")
-    program, x = pose(fun, x, jac=jac, hess=hess, constraints=constraints, bounds=bounds)
-    if lam is not None:
-        lam = check_multipliers(lam, program)
+    program, x = pose(
+        fun,
+        x,
+        jac=jac,
+        hess=hess,
+        constraints=constraints,
+        bounds=bounds,
+        lam0=lam,
+        start=False,
+    )
     return judge(
         program,
         x,
-        lam,
+        program.lam0,
         tol=tol,
         strict=lam is not None,
         second_order=hess is not None,
         least_squares=least_squares,
     ).certificate
-
-
-def check_multipliers(lam, program, name="lam"):
-    """Return multipliers of all rows as an array of float64."""
-    lam = program.xp.asarray(lam, dtype=np.float64)
-    if lam.shape != (program.m,):
-        raise ValueError(f"`{name}` has shape {lam.shape}; expected ({program.m},)")
-    return lam
 
 
 class Verdict(NamedTuple):
@@ -137,8 +134,8 @@ def judge(
     least_squares : bool
         Whether the violation was minimised.
     """
-    evidence = Evidence(program, x)
-    with np.errstate(invalid="ignore", over="ignore"):
+    with program.io.device, np.errstate(all="ignore"):
+        evidence = Evidence(program, x)
         if least_squares:
             return evidence.least_violation(tol)
         found = None if lam is None else evidence.measured(lam, bound)
@@ -242,35 +239,25 @@ class Evidence:
         off = self.rows.off
         slope = _largest(self.G.T @ off)
         violation = max(self.rows.violation, self.bounds.violation)
+        errors = self.program.errors
         # The rows' own rounding enters through their values.
-        blur = abs(off) + _sizes(self.G, abs(self.x))
-        floor = _ROUNDING * self._eps * _largest(_sizes(self.G.T, blur))
-        floor = max(floor, self._slope_error * _largest(_sizes(self.G.T, abs(off))))
+        blur = errors.jac * abs(off) + errors.values * _sizes(self.G, abs(self.x))
+        floor = _largest(_sizes(self.G.T, blur))
         details = {"stationarity": slope, "violation": violation, "complementarity": 0.0}
         details.update(tol=tol, kkt_floor=floor)
         certificate = Certificate(KIND_LEAST_SQUARES, slope, max(tol, floor), details)
         return Verdict(certificate, np.zeros(len(off)), np.zeros(len(self.x)), None)
 
     # ------------------------------------------------------------ floors
-    @property
-    def _eps(self):
-        return float(np.finfo(self.program.io.dtype).eps)
-
-    @property
-    def _slope_error(self):
-        differenced = getattr(self.program, "differenced", False)
-        return max(_ROUNDING * self._eps, _DIFFERENCES if differenced else 0.0)
-
     def _floors(self, mild):
         """Return what rounding leaves of each part, with multipliers that are not inflated."""
-        reach, lam = abs(self.x), abs(mild.lam)
-        rows = _sizes(self.G, reach)
-        pull = _sizes(self.G.T, lam)
-        rounding = _ROUNDING * self._eps
+        errors, reach, lam = self.program.errors, abs(self.x), abs(mild.lam)
+        rows, pull = _sizes(self.G, reach), _sizes(self.G.T, lam)
+        products = self.rows.spread(lam * rows), self.bounds.spread(mild.bound * reach)
         return Parts(
-            self._slope_error * (_largest(self.g) + _largest(pull)),
-            rounding * max(_largest(rows), _largest(reach[self.bounds.finite])),
-            rounding * max(self.rows.spread(lam * rows), self.bounds.spread(mild.bound * reach)),
+            errors.grad * _largest(self.g) + errors.jac * _largest(pull),
+            errors.values * max(_largest(rows), _largest(reach[self.bounds.finite])),
+            errors.values * max(products),
         )
 
     # ------------------------------------------------------------ directions
@@ -343,6 +330,8 @@ class _Box:
 
 def _allowed(residual, floors, tol):
     """Return the tolerance, raised where each part is within its own floor or the tolerance."""
+    if not math.isfinite(residual.kkt):
+        return tol
     limits = [max(tol, floor) for floor in floors]
     if not all(part <= limit for part, limit in zip(residual, limits, strict=True)):
         return tol

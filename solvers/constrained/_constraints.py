@@ -17,6 +17,7 @@ class LinearRows:
 
     model = scheme = None
     exact, noise, curved = True, 0.0, False
+    nfev = njev = nhev = 0
 
     def __init__(self, name, A, x, caller, eps):
         if is_sparse(A):
@@ -38,7 +39,7 @@ class LinearRows:
 
     def hessian(self, x, v):
         """Return None for zero."""
-        return None
+        return
 
 
 def read_constraints(constraints, x, caller, *, room, eps):

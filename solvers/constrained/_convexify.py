@@ -21,10 +21,12 @@ class Shifts:
         The last one that was needed; 0 before any was.
     d : array (n + m,) or None
         The solution that the test of curvature left, a start for the solve that follows.
+    iterations : int
+        Steps of the inner solver that the tests of curvature took for the last matrix.
     """
 
     def __init__(self):
-        self.last, self.d = 0.0, None
+        self.last, self.d, self.iterations = 0.0, None, 0
 
     def ladder(self):
         """Yield 0, then shifts that grow from near the last one."""
@@ -60,6 +62,7 @@ def factored(B, G, inner, shifts, *, be, r=None, tol=0.0):
         What was factored; None if no shift helped.
     """
     saddle, delta = Saddle(B, G, be=be), 0.0
+    shifts.iterations = 0
     for tau in shifts.ladder():
         shifted = saddle.shifted(tau, delta) if tau or delta else saddle
         convex = inner.factor(shifted)
@@ -82,6 +85,7 @@ def _curves(saddle, inner, shifts, r, tol):
     This is the test of Chiang and Zavala (2016), which needs no inertia.
     """
     solved = inner.solve(r, tol=tol)
+    shifts.iterations += solved.iterations
     if solved.flag == "breakdown":
         return False
     shifts.d = solved.d

@@ -60,7 +60,7 @@ class Differences(NamedTuple):
         free = self.xp.flatnonzero(self.lo != self.up).tolist()
         columns = dict(zip(free, columns(fresh, base, x, free), strict=True))
         if not columns:
-            return self.xp.zeros((*np.shape(base()), len(x)))
+            return self.xp.zeros((*getattr(base(), "shape", ()), len(x)))
         zero = 0.0 * next(iter(columns.values()))
         full = [columns.get(i, zero) for i in range(len(x))]
         return self.xp.asarray(full) if isinstance(zero, float) else self.xp.stack(full, axis=-1)

@@ -35,6 +35,8 @@ _ACCURACIES = ("adaptive", "paper")
 _SCALINGS = ("gradient", None)
 # Unknowns up to which the curvature at the answer costs little.
 _CURVATURE_LOOKED_AT = 200
+# Multipliers of the scaled problem beyond which zeros are the better start.
+_INFLATED = 1e3
 _INEQUALITIES = ("barrier", "squared-slack", "error")
 
 
@@ -163,20 +165,28 @@ def _overdetermined(standard):
 
 
 def _finished(program, problem, answer, watch, options, fit):
-    io, counts = program.io, program.counts
+    io = program.io
     x, lam, bound = problem.theirs(answer)
-    seen = {k: v for k, v in vars(counts).items() if k != "seconds"}
+    # The point that is returned is the one that is judged, also in single precision.
+    x = x.astype(io.dtype).astype(np.float64)
     verdict = judge(
-        program, x, lam, bound, tol=options.tol, second_order=program.n <= _CURVATURE_LOOKED_AT,
+        program,
+        x,
+        lam,
+        bound,
+        tol=options.tol,
+        second_order=program.model is None and program.n <= _CURVATURE_LOOKED_AT,
         least_squares=fit,
-    )  # fmt: skip
+    )
     certificate, (lam, bound) = verdict.certificate, map(program.xp.asarray, verdict[1:3])
+    fun, jac, counts = program.fun(x), program.grad(x), program.counts
+    seen = {k: v for k, v in vars(counts).items() if k != "seconds"}
     return watch.run.finish(
         ConstrainedResult,
         certificate,
         x=io.out(x),
-        fun=program.fun(x),
-        jac=io.out(program.grad(x)),
+        fun=fun,
+        jac=io.out(jac),
         lam=io.out(lam),
         v=[io.out(lam[part]) for part in program.parts],
         bound_lam=io.out(bound),

@@ -8,7 +8,7 @@ from ._convexify import Shifts, factored
 from ._filter import solve_filter
 from ._merit import Weights, slope
 from ._search import LineSearch
-from .inner import open_inner
+from .inner import forcing, open_inner
 
 # Rounds of a tighter solve, then of heavier weights, in search of a direction of descent.
 _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
@@ -16,7 +16,9 @@ _ETA1_MAX, _ETA2_MIN = 1e12, 1e-14
 # What is left of a system that was solved as well as rounding lets it.
 _EXACT = 1e-10
 # Steps shorter than this, and so many of them, or iterations without progress, are trouble.
-_SHORT, _SHORT_STEPS, _PATIENCE = 1e-3, 3, 25
+_SHORT, _SHORT_STEPS, _PATIENCE, _FALL = 1e-3, 3, 25, 0.9
+# Unless the residual fell to this part of the first one, the filter had better start afresh.
+_ASTRAY = 1e-3
 
 
 class Step(NamedTuple):
@@ -54,13 +56,13 @@ def solve_eal(problem, watch, options, start):
         return solve_filter(problem, watch, options, start)
     watch.globalization = "eal"
     answer, trouble = _steps(problem, watch, options, start)
-    if trouble is None:
+    if trouble is None or watch.certified(answer):
         return answer
     if options.globalization == "eal":
         watch.run.end(Status.STALLED, trouble)
         return answer
-    worse = not watch.residual.kkt <= watch.first_kkt
-    return solve_filter(problem, watch, options, start if worse else answer)
+    astray = not watch.residual.kkt <= _ASTRAY * watch.first_kkt
+    return solve_filter(problem, watch, options, start if astray else answer)
 
 
 def _steps(problem, watch, options, start):
@@ -82,8 +84,11 @@ def _steps(problem, watch, options, start):
         if taken is None:
             return problem.answer(point, lam), trouble or "The line search found no descent."
         problem.moved(taken.point, taken.lam, taken.new, taken.new_lam, taken.alpha)
+        if hasattr(inner, "took"):
+            inner.took(taken.alpha / problem.longest(point.z, taken.step.dx))
         point, lam, step = taken.new, taken.new_lam, taken.step
-        weights = watch.eta = step.weights
+        weights, watch.inner = step.weights, inner.name
+        watch.eta = weights
         answer = problem.answer(point, lam)
         if watch.record(
             problem,
@@ -96,6 +101,8 @@ def _steps(problem, watch, options, start):
             eta2=weights.eta2,
             delta=step.delta,
         ):
+            return answer, None
+        if taken.rounded and watch.certified(answer):
             return answer, None
         if options.globalization == "auto" and (trouble := progress.trouble(taken.alpha)):
             return answer, trouble
@@ -117,16 +124,23 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
     violations weigh more and the gradient's square less.
     """
     n, square = len(point.z), be.host(F @ F)
-    delta, its, tighter = _accuracy(options, math.sqrt(square)), 0, _TIGHTER
-    if factored(curvature.B, point.G, inner, shifts, be=be, r=-F, tol=delta) is None:
+    delta = forcing(options, math.sqrt(square), point.problem.f_scale)
+    tighter = _TIGHTER
+    saddle = factored(curvature.B, point.G, inner, shifts, be=be, r=-F, tol=delta)
+    if saddle is None:
         return None, "No shift makes the Hessian convex."
-    d = shifts.d
+    d, its = shifts.d, shifts.iterations
     while True:
         solved = inner.solve(-F, d0=d, tol=delta)
         d, its = solved.d, its + solved.iterations
         dx, dl = d[:n], d[n:]
-        parts = slope(point, lam, dx, dl, curvature.product, be=be)
-        residual = math.sqrt(be.host(solved.residual @ solved.residual) / square)
+        product = curvature.product
+        if curvature.exact:
+            # What is left of the system tells the Hessian's product with dx.
+            Hdx = solved.residual[:n] - F[:n] - point.G.T @ dl - saddle.tau * dx
+            product = lambda _, Hdx=Hdx: Hdx  # noqa: E731
+        parts = slope(point, lam, dx, dl, product, be=be)
+        residual = math.sqrt(be.host(solved.residual @ solved.residual) / (square or 1.0))
         if -0.5 * weights.eta2 * square >= parts.at(weights):
             break
         if tighter == 0 or residual <= _EXACT:
@@ -136,15 +150,6 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
             break
         tighter, delta = tighter - 1, delta / _NU**2
     return Step(dx, dl, parts.at(weights), weights, its, residual, delta), None
-
-
-def _accuracy(options, size):
-    """Return the relative residual to ask of the inner solver (a forcing term)."""
-    if options.tol_inner is not None:
-        return options.tol_inner
-    if options.theta == "superlinear":
-        return min(0.1, math.sqrt(size))
-    return 0.1 * options.theta
 
 
 def _heavier(parts, weights, square):
@@ -171,7 +176,7 @@ class _Progress:
         """Return a sentence if steps became too short or the residual does not fall."""
         self._short = self._short + 1 if alpha < _SHORT else 0
         self._since += 1
-        if (kkt := self._watch.residual.kkt) < self._best:
+        if (kkt := self._watch.residual.kkt) < _FALL * self._best:
             self._best, self._since = kkt, 0
         if self._short >= _SHORT_STEPS:
             return "The steps became too short."

@@ -15,6 +15,9 @@ def _later(module, name):
 ENGINES = {
     "eal-newton": _later("._eal", "solve_eal"),
     "sqp-direct": _later("._filter", "solve_filter"),
+    "gmres-l1": _later("._l1", "solve_l1"),
+    "gmres-l1-tests": _later("._l1", "solve_l1"),
+    "auglag": _later("._auglag", "solve_auglag"),
 }
 
 _PAPER = _later("._paper", "solve_paper")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from .._core.result import Status
 from ._convexify import Shifts, factored
 from ._levenberg import Levenberg
-from .inner import open_inner
+from .inner import forcing, open_inner
 from .inner._projection import multipliers
 
 _MARGIN, _ARMIJO = 1e-5, 1e-4
@@ -25,8 +25,8 @@ _THETA_MAX, _THETA_MIN = 1e4, 1e-4
 _SHORTEST, _CORRECTIONS, _CORRECTED = 1e-8, 4, 0.99
 # After so many steps in a row that are shorter than this, feasibility comes first.
 _SHORT, _TARDY = 0.05, 3
-# What rounding may add to an objective or a violation.
-_ROUNDING = 1e-15
+# What rounding may add to an objective, relative to it.
+_ROUNDING = 1e-14
 
 
 class Filter:
@@ -76,41 +76,26 @@ def solve_filter(problem, watch, options, start):
     -------
     Answer
     """
-    be, xp = problem.be, problem.xp
     inner, shifts = open_inner(options.inner, options), Shifts()
     watch.inner, watch.globalization = inner.name, "filter"
     point, lam = problem.point(start.z), start.lam
     if watch.begin(problem, point, start):
         return start
-    barred, restoration, tardy = Filter(violation(point, be=be)), None, 0
+    barred, restoration, tardy = Filter(violation(point, be=problem.be)), None, 0
     for _ in watch.run:
         trial, its = None, 0
         if restoration is None and tardy < _TARDY:
-            F = xp.concatenate([point.gradient(lam), point.c])
-            tol = min(0.1, math.sqrt(be.host(xp.linalg.norm(F))))
-            curvature = problem.curvature(point, lam)
-            saddle = factored(curvature.B, point.G, inner, shifts, be=be)
-            if saddle is None:
-                shifts = Shifts()
-            else:
-                solved = inner.solve(-F, tol=tol)
-                its = solved.iterations
-                trial = _searched(problem, barred, inner, point, lam, solved.d, F, tol)
+            trial, its = _newton(problem, barred, inner, shifts, options, point, lam)
         if trial is None:
-            if restoration is None:
-                restoration = _Restoration(problem, barred, inner, point)
+            restoration = restoration or _Restoration(problem, barred, inner, point)
             trial = restoration.step(point, lam)
-            if trial is None:
-                if not watch.ends.infeasible(point.plain):
-                    watch.run.end(Status.STALLED, "Feasibility could not be restored.")
-                break
-            if restoration.done:
-                restoration, tardy = None, 0
-        else:
-            tardy = tardy + 1 if trial.alpha < _SHORT else 0
-            if saddle.delta:
-                # Rows that depend on each other leave multipliers without a bound.
-                trial = trial._replace(lam=multipliers(trial.point, be=be))
+        if trial is None:
+            if not watch.ends.infeasible(point.plain):
+                watch.run.end(Status.STALLED, "The filter takes no step.")
+            break
+        tardy = tardy + 1 if trial.alpha < _SHORT else 0
+        if restoration is not None and restoration.done:
+            restoration = None
         problem.moved(point, lam, trial.point, trial.lam, trial.alpha)
         point, lam = trial.point, trial.lam
         answer = problem.answer(point, lam)
@@ -124,94 +109,121 @@ def violation(point, *, be):
     return be.host(abs(point.c).sum()) if len(point.c) else 0.0
 
 
-# ---------------------------------------------------------------- the line search
-def _searched(problem, barred, inner, point, lam, d, F, tol):
-    """Return the first `_Trial` along `d` that the filter takes, or None; may augment it."""
-    be, n = problem.be, problem.n
-    dx, dl = d[:n], d[n:]
-    theta, f, slope = violation(point, be=be), point.f, be.host(point.g @ dx)
-    longest = alpha = problem.longest(point.z, dx)
-    while alpha >= _SHORTEST:
-        new = problem.point(point.z + alpha * dx)
-        downhill = _switches(barred, theta, slope, alpha)
-        if _takes(barred, theta, f, slope, alpha, downhill, new, be):
-            return _taken(barred, theta, f, slope, alpha, new, lam + alpha * dl)
-        if alpha == longest:
-            if _at_rounding(point, lam, new, lam + alpha * dl, be):
-                return _Trial(new, lam + alpha * dl, alpha)
-            if theta > 0 and not violation(new, be=be) < theta:
-                trial = _corrected(
-                    problem, barred, inner, point, lam, F, tol, slope, new, alpha, downhill
-                )
-                if trial is not None:
+# ---------------------------------------------------------------- Newton steps
+def _newton(problem, barred, inner, shifts, options, point, lam):
+    """Return the `_Trial` that a Newton step leads to, or None, and the inner solver's steps."""
+    be, xp = problem.be, problem.xp
+    F = xp.concatenate([point.gradient(lam), point.c])
+    tol = forcing(options, be.host(xp.linalg.norm(F)), problem.f_scale)
+    B = problem.curvature(point, lam).B
+    saddle = factored(B, point.G, inner, shifts, be=be, r=-F, tol=tol)
+    if saddle is None:
+        return None, 0
+    solved = inner.solve(-F, d0=shifts.d, tol=tol)
+    trial = _Search(problem, barred, inner, point, lam, solved.d).run(F, tol)
+    if trial is not None and saddle.delta:
+        # Rows that depend on each other leave multipliers without a bound.
+        trial = trial._replace(lam=multipliers(trial.point, be=be))
+    return trial, solved.iterations
+
+
+class _Search:
+    """Shorter and shorter steps along one direction, until the filter takes one."""
+
+    def __init__(self, problem, barred, inner, point, lam, d):
+        self._problem, self._barred, self._inner = problem, barred, inner
+        self._be, self._n, self._point, self._lam = problem.be, problem.n, point, lam
+        self._d, self._theta = d, violation(point, be=self._be)
+        self._slope = self._be.host(point.g @ d[: self._n])
+
+    def run(self, F, tol):
+        """Return the `_Trial` that is taken, or None; may add to the filter.
+
+        F is the right-hand side that `d` belongs to, `tol` how accurately corrections are solved.
+        """
+        longest = alpha = self._problem.longest(self._point.z, self._d[: self._n])
+        while alpha >= _SHORTEST:
+            trial = self._trial(self._d, alpha)
+            if self._takes(trial, alpha):
+                return self._taken(trial, alpha)
+            if alpha == longest:
+                if self._at_rounding(trial):
                     return trial
-        alpha /= 2
-    return None
+                if (corrected := self._corrected(trial, F, tol)) is not None:
+                    return corrected
+            alpha /= 2
+        return None
 
+    def _trial(self, d, alpha):
+        dx, dl = d[: self._n], d[self._n :]
+        new = self._problem.point(self._point.z + alpha * dx)
+        return _Trial(new, self._lam + alpha * dl, alpha)
 
-def _switches(barred, theta, slope, alpha):
-    """Tell whether a step must lower the objective: it promises more there than in theta."""
-    promised = alpha * max(-slope, 0.0) ** _POWER_F
-    return slope < 0 and theta <= barred.small and promised > theta**_POWER_THETA
+    def _takes(self, trial, alpha):
+        """Tell whether a trial is acceptable to the filter and to the present iterate.
 
+        `alpha` is the step's length before any correction.
+        """
+        theta, f = violation(trial.point, be=self._be), trial.point.f
+        if not (math.isfinite(theta) and self._barred.accepts(theta, f)):
+            return False
+        if self._downhill(alpha):
+            return self._armijo(trial, alpha)
+        return theta <= (1 - _MARGIN) * self._theta or f <= self._point.f - _MARGIN * self._theta
 
-def _armijo(f, slope, alpha, new):
-    return new.f - f <= _ARMIJO * alpha * slope + 10 * _ROUNDING * abs(f)
+    def _taken(self, trial, alpha):
+        """Accept a trial; the filter remembers where steps that need not lower f began."""
+        if not (self._downhill(alpha) and self._armijo(trial, alpha)):
+            self._barred.add(self._theta, self._point.f)
+        return trial
 
+    def _downhill(self, alpha):
+        """Tell whether a step must lower the objective: it promises more there than in theta."""
+        promised = alpha * max(-self._slope, 0.0) ** _POWER_F
+        small = self._theta <= self._barred.small
+        return self._slope < 0 and small and promised > self._theta**_POWER_THETA
 
-def _takes(barred, theta, f, slope, alpha, downhill, new, be):
-    """Tell whether a trial is acceptable to the filter and to the present iterate."""
-    new_theta = violation(new, be=be)
-    if not (math.isfinite(new_theta) and barred.accepts(new_theta, new.f)):
-        return False
-    if downhill:
-        return _armijo(f, slope, alpha, new)
-    return new_theta <= (1 - _MARGIN) * theta or new.f <= f - _MARGIN * theta
+    def _armijo(self, trial, alpha):
+        f = self._point.f
+        return trial.point.f - f <= _ARMIJO * alpha * self._slope + _ROUNDING * abs(f)
 
+    def _at_rounding(self, trial):
+        """Tell whether f cannot judge any more and the optimality conditions improved."""
+        change, unit = abs(trial.point.f - self._point.f), 1 + abs(self._point.f)
+        if not change <= 1e-9 * unit:
+            return False
+        before = _error(self._point, self._lam, self._be)
+        after = _error(trial.point, trial.lam, self._be)
+        return after <= (1.0 if change <= 1e-13 * unit else 0.9) * before
 
-def _taken(barred, theta, f, slope, alpha, new, lam):
-    """Accept a trial; the filter remembers where steps that need not lower f began."""
-    if not (_switches(barred, theta, slope, alpha) and _armijo(f, slope, alpha, new)):
-        barred.add(theta, f)
-    return _Trial(new, lam, alpha)
+    def _corrected(self, trial, F, tol):
+        """Return a trial with second-order corrections of the violation, or None.
 
-
-def _at_rounding(point, lam, new, new_lam, be):
-    """Tell whether f cannot judge any more and the optimality conditions improved."""
-    change, unit = abs(new.f - point.f), 1 + abs(point.f)
-    if not change <= 1e-9 * unit:
-        return False
-    before, after = (_error(p, y, be) for p, y in ((point, lam), (new, new_lam)))
-    return after <= (1.0 if change <= 1e-13 * unit else 0.9) * before
+        Steps along which the constraints curve raise theta and f at once; the same matrix, solved
+        with the trial's violation added, bends them back.
+        """
+        xp, first, c = self._problem.xp, trial.alpha, self._point.c
+        last = violation(trial.point, be=self._be)
+        if not self._theta > 0 or last < self._theta:
+            return None
+        for _ in range(_CORRECTIONS):
+            if not math.isfinite(last):
+                return None
+            c = trial.alpha * c + trial.point.c
+            d = self._inner.solve(xp.concatenate([-F[: self._n], -c]), tol=tol).d
+            trial = self._trial(d, self._problem.longest(self._point.z, d[: self._n]))
+            if self._takes(trial, first):
+                return self._taken(trial, first)
+            before, last = last, violation(trial.point, be=self._be)
+            if not last <= _CORRECTED * before:
+                return None
+        return None
 
 
 def _error(point, lam, be):
-    parts = [abs(point.gradient(lam)).max()] + ([abs(point.c).max()] if len(point.c) else [])
-    return float(max(be.host(*parts))) if len(parts) > 1 else be.host(parts[0])
-
-
-def _corrected(problem, barred, inner, point, lam, F, tol, slope, new, alpha, downhill):
-    """Return a trial with second-order corrections of the violation, or None.
-
-    Steps along which the constraints curve raise theta and f at once; the same matrix, solved
-    with the trial's violation added, bends them back.
-    """
-    be, xp, n = problem.be, problem.xp, problem.n
-    theta, f, last = violation(point, be=be), point.f, violation(new, be=be)
-    c = point.c
-    for _ in range(_CORRECTIONS):
-        if not math.isfinite(last):
-            return None
-        c = alpha * c + new.c
-        d = inner.solve(xp.concatenate([-F[:n], -c]), tol=tol).d
-        alpha = problem.longest(point.z, d[:n])
-        new, new_lam = problem.point(point.z + alpha * d[:n]), lam + alpha * d[n:]
-        if _takes(barred, theta, f, slope, alpha, downhill, new, be):
-            return _taken(barred, theta, f, slope, alpha, new, new_lam)
-        before, last = last, violation(new, be=be)
-        if not last <= _CORRECTED * before:
-            return None
-    return None
+    """Return the largest entry of F."""
+    r = abs(point.gradient(lam)).max()
+    return max(be.host(r, abs(point.c).max())) if len(point.c) else be.host(r)
 
 
 # ---------------------------------------------------------------- restoration

@@ -36,7 +36,7 @@ class Levenberg:
         """Return the next point, of lower violation; None if no damping leads to one."""
         problem, be = self.problem, self.problem.be
         c, before, pull = point.c, violation(point, be=be), self._pull(point)
-        while self.damping <= _MOST:
+        while before > 0 and self.damping <= _MOST:
             p = self._direction(point, self.damping * before, pull)
             p = problem.longest(point.z, p) * p
             left = c + point.G @ p
@@ -53,7 +53,7 @@ class Levenberg:
                 return new
             if promised <= _ROUNDING * before**2:
                 # The violation cannot judge any more; its gradient can.
-                return new if _steep(new, be) <= 0.5 * _steep(point, be) else None
+                return new if _steep(new, be) < 0.5 * _steep(point, be) else None
         return None
 
     def _pull(self, point):

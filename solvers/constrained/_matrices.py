@@ -72,6 +72,8 @@ def is_dense(A):
 
 def add(A, B, *, be):
     """Return ``A + B`` in the more general of both forms; operators give an operator."""
+    if type(A) is type(B) is be.xp.ndarray:
+        return A + B
     if is_operator(A) or is_operator(B):
         return Operator(A.shape, lambda v: A @ v + B @ v, lambda v: A.T @ v + B.T @ v)
     if is_sparse(A) and is_sparse(B):
@@ -97,8 +99,8 @@ def scaled(A, rows, *, be):
     if is_operator(A):
         return Operator(A.shape, lambda v: rows * (A @ v), lambda v: A.T @ (rows * v))
     if is_sparse(A):
-        return (be.sparse.diags(rows) @ A).tocsr() if np.ndim(rows) else A * rows
-    return A * (rows[:, None] if np.ndim(rows) else rows)
+        return (be.sparse.diags(rows) @ A).tocsr() if getattr(rows, "ndim", 0) else A * rows
+    return A * (rows[:, None] if getattr(rows, "ndim", 0) else rows)
 
 
 def scale_both(A, s, *, be):

@@ -31,11 +31,11 @@ class Parts(NamedTuple):
 def slope(point, lam, dx, dl, product, *, be):
     """Return the derivative of M along (dx, dl) as `Parts`.
 
-    Multiplies the gradient of the Lagrangian by the TRUE Hessian, `product`: that of the
-    objective, or a model, would give a number that is not the derivative.
+    Multiplies dx by the TRUE Hessian of the Lagrangian, `product`: that of the objective, or a
+    model, would give a number that is not the derivative.
     """
     r, c = point.gradient(lam), point.c
-    bent = product(r) @ dx
+    bent = r @ product(dx)
     if not len(c):
         return Parts(be.host(r @ dx), 0.0, be.host(bent))
     G = point.G

@@ -1,5 +1,6 @@
 """The problem that solvers see: equalities and bounds only, scaled, each point evaluated once."""
 
+import math
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -35,18 +36,21 @@ class Residual(NamedTuple):
     @property
     def kkt(self):
         """The largest of the three; NaN if one is."""
-        return float(np.max(self))
+        total = sum(self)
+        # The builtin loses a NaN that does not come first.
+        return total if math.isnan(total) else max(self)
 
 
 class Curvature(NamedTuple):
     """Second derivatives at a point.
 
     `B` is the matrix for Newton systems, which may be a model; `product(v)` multiplies the true
-    Hessian of the Lagrangian by a vector.
+    Hessian of the Lagrangian by a vector. `exact` tells that B is that Hessian.
     """
 
     B: Any
     product: Any
+    exact: bool = False
 
 
 class Point:
@@ -245,7 +249,7 @@ class Standard:
         B = H
         if self._model is not None:
             B = _padded(self._model.B, self.n, be) if len(self.slack) else self._model.B
-        return Curvature(B, lambda v: H @ v)
+        return Curvature(B, lambda v: H @ v, exact=self._model is None)
 
     # ------------------------------------------------------------ measures
     def answer(self, point, lam):

@@ -9,7 +9,7 @@ from .._core.arrays import Ingest
 from .._core.validation import check_array, check_callable, describe
 from ._constraints import bind, read_bounds, read_constraints
 from ._differences import along
-from ._functions import Caller, OnDevice
+from ._functions import Caller, Counts, OnDevice
 from ._matrices import Operator, add, stacked
 from ._smooth import Objective
 
@@ -61,19 +61,31 @@ class Program:
     def __init__(self, caller, objective, rows, lo, up, lagrangian_hess=None):
         self.caller, self.io, self.be, self.xp = caller, caller.io, caller.be, caller.xp
         self.n, self._objective, self.rows = objective.n, objective, rows
-        self.lo, self.up, self.counts = lo, up, caller.counts
+        self.lo, self.up = lo, up
         none = self.xp.zeros(0)
         self.lb = self.xp.concatenate([none, *(r.lb for r in rows)])
         self.ub = self.xp.concatenate([none, *(r.ub for r in rows)])
         self.m = len(self.lb)
         ends = np.cumsum([0, *(r.m for r in rows)])
         self.parts = [slice(*pair) for pair in itertools.pairwise(ends.tolist())]
-        self._lagrangian_hess = lagrangian_hess
+        self._lagrangian_hess, self._nhev = lagrangian_hess, 0
         self.model = None if lagrangian_hess else _choose_model(objective, rows)
         self._noise = max([objective.noise, *(r.noise for r in rows)])
         rounding = 100 * objective.eps
-        self.errors = Errors(
-            rounding, objective.error, max([rounding, *(r.error for r in rows)])
+        self.errors = Errors(rounding, objective.error, max([rounding, *(r.error for r in rows)]))
+
+    @property
+    def counts(self):
+        """How often the caller's functions ran so far."""
+        f, rows = self._objective, self.rows
+        return Counts(
+            nfev=f.nfev,
+            njev=f.njev,
+            nhev=max([self._nhev, f.nhev, *(r.nhev for r in rows)]),
+            nhvp=self.caller.nhvp,
+            ncev=max([0, *(r.nfev for r in rows)]),
+            ncjev=max([0, *(r.njev for r in rows)]),
+            seconds=self.caller.seconds,
         )
 
     def fun(self, x):
@@ -100,7 +112,7 @@ class Program:
     def hess(self, x, lam, weight=1.0):
         """Return the Hessian of ``weight f + lam @ c``, (n, n)."""
         if self._lagrangian_hess is not None:
-            self.counts.nhev += 1
+            self._nhev += 1
             caller, shape = self.caller, (self.n, self.n)
             H = caller.ask(self._lagrangian_hess, x, caller.theirs(lam), weight)
             return caller.matrix(H, shape, "lagrangian_hess", hessian=True)
@@ -114,12 +126,13 @@ class Program:
 
     def _differenced(self, x, lam, weight):
         """Return the Hessian as an operator: a product is one difference of gradients."""
-
         curved = [(r, part) for r, part in zip(self.rows, self.parts, strict=True) if r.curved]
         slopes = [self._objective.slope(weight), *(r.slope(lam[part]) for r, part in curved)]
 
         def dot(v):
-            return along(lambda y: sum(slope(y) for slope in slopes), x, v, self._noise, be=self.be)
+            return along(
+                lambda y: sum(slope(y) for slope in slopes), x, v, self._noise, be=self.be
+            )
 
         return Operator((self.n, self.n), dot, dot)
 
@@ -141,35 +154,51 @@ def _choose_model(objective, rows):
 
 def pose(
     fun, x0, args=(), *, jac=None, hess=None, hessp=None, constraints=(), bounds=None, lam0=None,
-    lagrangian_hess=None,
+    lagrangian_hess=None, start=True,
 ):  # fmt: skip
-    """Check what a caller passed and return the `Program` and the start x (n,)."""
+    """Check what a caller passed and return the `Program` and the point x (n,).
+
+    Parameters
+    ----------
+    fun, x0, args, jac, hess, hessp, constraints, bounds, lam0, lagrangian_hess : object
+        As in `minimize`.
+    start : bool
+        Whether `x0` is a start, which moves to where bounds fix it; otherwise it is a point to
+        be judged as it is, and messages call it "x" and its multipliers "lam".
+    """
     if isinstance(x0, dict) and "x" in x0:
         x0, lam0 = x0["x"], (x0.get("lam") if lam0 is None else lam0)
-    io = Ingest(x0=x0, lam0=lam0)
-    x = check_array(io, "x0", ndim=1).astype(np.float64)
-    check_callable(hessp, "hessp")
-    check_callable(lagrangian_hess, "lagrangian_hess")
-    fun, jac, hess, hessp = (bind(f, args) for f in (fun, jac, hess, hessp))
-    lagrangian = isinstance(hess, str) and hess == "lagrangian"
-    if lagrangian != (lagrangian_hess is not None):
-        raise ValueError(
-            f"`lagrangian_hess` came as {describe(lagrangian_hess)} with hess="
-            f"{hess if isinstance(hess, str) else describe(hess)}; expected a callable together "
-            "with hess='lagrangian'"
-        )
+    point, multipliers = ("x0", "lam0") if start else ("x", "lam")
+    io = Ingest(**{point: x0, multipliers: lam0})
+    x = check_array(io, point, ndim=1).astype(np.float64)
+    fun, jac, hess, hessp, lagrangian_hess = (
+        bind(f, args) for f in (fun, jac, hess, hessp, lagrangian_hess)
+    )
+    hess = _check_lagrangian(hess, lagrangian_hess)
     with io.device, np.errstate(all="ignore"):
         caller = (Caller if io.be.name == "numpy" else OnDevice)(io)
         lo, up = read_bounds(bounds, len(x), caller)
-        x = io.xp.where(lo == up, lo, x)
+        x = io.xp.where(lo == up, lo, x) if start else x
         options = {"room": (lo, up), "eps": float(np.finfo(io.dtype).eps)}
-        hess = None if lagrangian else hess
+        hessp = check_callable(hessp, "hessp")
         objective = Objective(caller, "", fun, jac, hess, hessp, n=len(x), **options)
         rows = read_constraints(constraints, x, caller, **options)
         program = Program(caller, objective, rows, lo, up, lagrangian_hess)
-    lam0 = check_array(io, "lam0", shape=(program.m,), means="(rows of all constraints,)")
+    lam0 = check_array(io, multipliers, shape=(program.m,), means="(rows of all constraints,)")
     program.lam0 = None if lam0 is None else lam0.astype(np.float64)
     return program, x
+
+
+def _check_lagrangian(hess, lagrangian_hess):
+    """Return `hess`, or None where `lagrangian_hess` stands for it."""
+    check_callable(lagrangian_hess, "lagrangian_hess")
+    wanted = isinstance(hess, str) and hess == "lagrangian"
+    if wanted != (lagrangian_hess is not None):
+        expected = "a callable" if wanted else "None, or hess='lagrangian' to go with it"
+        raise ValueError(
+            f"`lagrangian_hess` came as {describe(lagrangian_hess)}; expected {expected}"
+        )
+    return None if wanted else hess
 
 
 def check_shape(program, options):

@@ -25,6 +25,19 @@ SKETCHING = """\
   archiveprefix = {arXiv}
 }"""
 
+FILTER = """\
+@article{waechter2006implementation,
+  title = {On the implementation of an interior-point filter line-search algorithm for large-scale
+           nonlinear programming},
+  author = {W{\\"a}chter, Andreas and Biegler, Lorenz T.},
+  journal = {Mathematical Programming},
+  volume = {106},
+  pages = {25--57},
+  year = {2006}
+}"""
+# By the words of `globalization_used`.
+_ORIGINS = {"eal": CITATION, "filter": FILTER}
+
 
 class ConstrainedResult(Result):
     """Outcome of a solver of `solvers.constrained`.
@@ -96,7 +109,16 @@ class ConstrainedResult(Result):
     infeasibility_certificate: float
     second_order: bool | None
 
-    _bibtex: ClassVar = {"adasketch_newton": CITATION, "eal-newton": CITATION}
+    def cite(self) -> str:
+        """Return BibTeX for the methods that ran, followed by the library's own entry.
+
+        Returns
+        -------
+        str
+            For a bibliography file.
+        """
+        used = [text for word, text in _ORIGINS.items() if word in self.globalization_used]
+        return "\n\n".join([*used, super().cite()])
 
 
 class LinearResult(Result):
@@ -113,3 +135,23 @@ class LinearResult(Result):
     x: Any
 
     _bibtex: ClassVar = {"sketch_project": SKETCHING}
+
+
+class SaddleResult(LinearResult):
+    """Outcome of `solve_kkt`.
+
+    Attributes
+    ----------
+    x : array, shape (n + m,)
+        The solution.
+    inner : str
+        The solver that ran.
+    work : int
+        Entries of matrices that its steps touched: those of K in each step of an iterative
+        solver, those of the sparse or dense K once for a factorisation.
+    """
+
+    inner: str
+    work: int
+
+    _bibtex: ClassVar = {"solve_kkt": CITATION}

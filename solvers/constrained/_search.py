@@ -6,8 +6,12 @@ from typing import Any, NamedTuple
 from ._merit import difference
 
 _ARMIJO, _HALVINGS = 1e-4, 40
+# Changes of M, relative to f, that rounding makes, and that it spoils.
+_ROUNDING, _NEARLY_ROUNDING = 1e-13, 1e-9
 # Steps that may pass before M must be lower than where the watchdog began.
 _WATCHED = 5
+# Full steps to where the optimality conditions are worse by more than this are not tried.
+_WORSE = 10.0
 
 
 class Trial(NamedTuple):
@@ -27,12 +31,21 @@ class Trial(NamedTuple):
         promised = self.alpha * _ARMIJO * self.step.slope
         return self.change <= promised or self._within_rounding()
 
+    @property
+    def hopeful(self):
+        """Whether the optimality conditions are not much worse; never so where one is NaN."""
+        return _error(self.new, self.new_lam) <= _WORSE * _error(self.point, self.lam)
+
+    @property
+    def rounded(self):
+        """Whether nothing but rounding is left of the change."""
+        return abs(self.change) <= _ROUNDING * (1 + abs(self.point.f))
+
     def _within_rounding(self):
-        change, unit = abs(self.change), 1 + abs(self.point.f)
-        if not change <= 1e-9 * unit:
+        if not abs(self.change) <= _NEARLY_ROUNDING * (1 + abs(self.point.f)):
             return False
         before, after = _error(self.point, self.lam), _error(self.new, self.new_lam)
-        return after <= (before if change <= 1e-13 * unit else 0.9 * before)
+        return after <= (before if self.rounded else 0.9 * before)
 
 
 class LineSearch:
@@ -59,7 +72,7 @@ class LineSearch:
         self._rest -= 1
         if trial.enough:
             return trial
-        if self._rest < 0 and math.isfinite(trial.change):
+        if self._rest < 0 and trial.hopeful:
             self._mark, self._left = trial, _WATCHED
             return trial
         return self._shortened(trial)

@@ -119,6 +119,8 @@ def sketch_project(
     maxiter = check_count(maxiter, "maxiter", allow_none=True)
     rng = check_rng(rng)
     start = x0.x if isinstance(x0, Result) else x0
+    if b is None:
+        raise TypeError("`b` came as NoneType; expected an array")
     io, A = _read_system(A, b=b, x0=start)
     count, n = A.shape
     with io.device:
@@ -184,7 +186,7 @@ def _read_system(A, **arrays):
             f"`A` came as {describe(A)} with dtype {A.dtype}; expected float32, float64, "
             "integers or booleans"
         )
-    if A.ndim != 2 or 0 in A.shape:
+    if len(A.shape) != 2 or 0 in A.shape:
         raise ValueError(f"`A` came with shape {A.shape}; expected entries in two dimensions")
     rows = A.tocsr()
     io = Ingest(A=rows.data, **arrays)

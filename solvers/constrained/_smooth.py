@@ -10,7 +10,6 @@ STRATEGIES = {"BFGS": "bfgs", "SR1": "sr1"}
 MODELS = ("bfgs", "sr1", "lbfgs")
 # Dense second derivatives by automatic differentiation up to here, products beyond.
 _DENSE = 1000
-_FIELDS = {"fun": "ncev", "jac": "ncjev", "hess": "nhev"}
 
 
 class Smooth:
@@ -42,6 +41,8 @@ class Smooth:
         How second derivatives are differenced, if they are.
     model : str or None
         The quasi-Newton model that the caller wants.
+    nfev, njev, nhev : int
+        How often the caller's functions ran.
     """
 
     curved = True
@@ -54,6 +55,7 @@ class Smooth:
         if not callable(fun):
             raise TypeError(f"`{self._fun_name}` came as {describe(fun)}; expected a callable")
         self.noise, self.error = eps, 100 * eps
+        self.nfev = self.njev = self.nhev = 0
         self._jac, self._hess, self._hessp = None, None, hessp
         self.scheme = self.model = None
         self.value = Remembered(self._value, caller.key)
@@ -139,16 +141,16 @@ class Smooth:
 
     # ------------------------------------------------------------ evaluations
     def _value(self, x):
-        self._count("fun")
+        self.nfev += 1
         return self._cast(self.caller.ask(self._fun, x))
 
     def _jacobian(self, x):
-        self._count("jac")
+        self.njev += 1
         return self._cast_jac(self.caller.ask(self._jac, x))
 
     def _pair(self, x):
-        self._count("fun")
-        self._count("jac")
+        self.nfev += 1
+        self.njev += 1
         both = self.caller.ask(self._fun, x)
         if not isinstance(both, tuple | list) or len(both) != 2:
             raise TypeError(
@@ -158,12 +160,12 @@ class Smooth:
         return both
 
     def _imaginary(self, z):
-        self._count("fun")
+        self.nfev += 1
         value = self.caller.imaginary(self.caller.ask(self._fun, z), self._fun_name)
         return self._cast(value)
 
     def _imaginary_jac(self, z):
-        self._count("jac")
+        self.njev += 1
         value = self.caller.imaginary(self.caller.ask(self._jac, z), self._jac_name)
         return self._cast_jac(value)
 
@@ -171,7 +173,7 @@ class Smooth:
     def hessian(self, x, v):
         """Return the Hessian of ``v @ value``, (n, n), as a matrix of any kind."""
         if self._hess is not None:
-            self._count("hess")
+            self.nhev += 1
             return self._ask_hess(x, v)
         if self._hessp is not None:
             dot = self._product(x, v)
@@ -197,15 +199,6 @@ class Smooth:
 class Objective(Smooth):
     """The objective; the `v` of its second derivatives is a number."""
 
-    def _count(self, which):
-        counts = self.caller.counts
-        if which == "fun":
-            counts.nfev += 1
-        elif which == "jac":
-            counts.njev += 1
-        else:
-            counts.nhev += 1
-
     def _cast(self, value):
         return self.caller.number(value, self._fun_name)
 
@@ -224,7 +217,7 @@ class Objective(Smooth):
         caller = self.caller
 
         def dot(p):
-            caller.counts.nhvp += 1
+            caller.nhvp += 1
             value = caller.ask(self._hessp, x, caller.theirs(p))
             return weight * caller.vector(value, self.n, "hessp")
 
@@ -241,16 +234,11 @@ class Rows(Smooth):
     """
 
     def __init__(self, caller, name, fun, jac, hess, x, **options):
-        self.name, self.m, self._ran = name, None, {"fun": 0, "jac": 0, "hess": 0}
+        self.name, self.m = name, None
         super().__init__(caller, f"{name}.", fun, jac, hess, None, n=len(x), **options)
         self.m = len(self.value(x))
         # A model of a single constraint's curvature is no better than differences.
         self.model = None
-
-    def _count(self, which):
-        self._ran[which] += 1
-        counts, field = self.caller.counts, _FIELDS[which]
-        setattr(counts, field, max(getattr(counts, field), self._ran[which]))
 
     def _cast(self, value):
         return self.caller.vector(value, self.m, self._fun_name)
@@ -269,7 +257,7 @@ class Rows(Smooth):
         caller = self.caller
 
         def dot(p):
-            caller.counts.nhvp += 1
+            caller.nhvp += 1
             value = caller.ask(self._hessp, x, caller.theirs(p), caller.theirs(v))
             return caller.vector(value, self.n, self._hess_name)
 

@@ -60,7 +60,7 @@ class Squared:
         self.standard, self.be, self.xp = standard, standard.be, standard.xp
         self.sides = FiniteSides(standard.lo, standard.up, xp=self.xp)
         k = len(self.sides)
-        self.n, self.m = standard.n + k, standard.m + k
+        self.n, self.m, self.f_scale = standard.n + k, standard.m + k, standard.f_scale
         units = self.xp.ones(standard.n)
         units[len(standard.free) :] = standard.c_scale[standard.slack]
         self._unit = units[self.sides.at]
@@ -109,7 +109,7 @@ class Squared:
     def curvature(self, point, lam):
         """Return the Hessian of the Lagrangian, that of a side being its multiplier."""
         be, xp, n, m = self.be, self.xp, self.standard.n, self.standard.m
-        B, product = self.standard.curvature(point.plain, lam[:m])
+        B, product = self.standard.curvature(point.plain, lam[:m])[:2]
         w = -lam[m:]
 
         def dot(v, first=product):

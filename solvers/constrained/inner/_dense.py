@@ -108,7 +108,7 @@ class DenseLU:
             # A zero pivot is no news: it is looked for below.
             warnings.simplefilter("ignore")
             self._lu = be.linalg.lu_factor(K, check_finite=False)
-        pivots = abs(xp.diagonal(self._lu[0]))
+        pivots = abs(self._lu[0].diagonal())
         self.singular = not be.host(pivots.min()) > 10 * len(s) * np.finfo(float).eps
         return not self.singular and (saddle.m == n or _is_convex(K, n, be))
 
@@ -148,7 +148,7 @@ def _is_convex(K, n, be):
     """Tell whether B is positive definite on the kernel of G, for an equilibrated matrix."""
     xp = be.xp
     B, G = K[:n, :n], K[n:, :n]
-    delta = xp.maximum(-xp.diagonal(K)[n:], _SMALLEST_DELTA)
+    delta = xp.maximum(-K.diagonal()[n:], _SMALLEST_DELTA)
     try:
         be.cholesky(B + (G.T / delta) @ G)
     except np.linalg.LinAlgError:

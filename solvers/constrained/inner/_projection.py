@@ -48,7 +48,7 @@ class _Dense:
         long = _nonzero(xp.sqrt((A * A).sum(axis=1)), xp)
         At = (A / long[:, None]).T
         self._Q, R = xp.linalg.qr(At)
-        diagonal = abs(xp.diagonal(R))
+        diagonal = abs(R.diagonal())
         if not len(diagonal) or be.host(diagonal.min()) > _DEPENDENT:
             T = be.linalg.solve_triangular(R, xp.eye(len(R)))
         else:

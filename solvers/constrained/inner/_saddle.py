@@ -6,7 +6,8 @@ An inner solver is an object with
 - ``factor(saddle)``: prepares for a matrix and tells whether B is positive definite on the kernel
   of G: True, False, or None where the solver cannot tell;
 - ``solve(r, *, d0=None, tol)``: returns an `InnerSolve` of ``K d = r`` with a residual of at most
-  ``tol ||r||``, from the start `d0`. Solves for the same matrix may continue each other.
+  ``tol ||r||``, from the start `d0`. Solves for the same matrix may continue each other;
+- ``took(part)``, if it wants to hear which part of the last step was taken.
 """
 
 from typing import Any, NamedTuple
@@ -24,11 +25,13 @@ class Saddle:
     G : matrix (m, n)
     delta : float, default 0
         Dual regularisation, for rows that depend on each other.
+    tau : float, default 0
+        Multiple of the identity that B contains, for books.
     be : Backend
     """
 
-    def __init__(self, B, G, delta=0.0, *, be):
-        self.B, self.G, self.delta, self.be = B, G, delta, be
+    def __init__(self, B, G, delta=0.0, tau=0.0, *, be):
+        self.B, self.G, self.delta, self.tau, self.be = B, G, delta, tau, be
         self.m, self.n = G.shape
 
     def __matmul__(self, d):
@@ -43,7 +46,7 @@ class Saddle:
         B = self.B
         if tau:
             B = add_diagonal(B, tau * self.be.xp.ones(self.n), be=self.be)
-        return Saddle(B, self.G, delta, be=self.be)
+        return Saddle(B, self.G, delta, tau, be=self.be)
 
 
 class InnerSolve(NamedTuple):
@@ -56,8 +59,9 @@ class InnerSolve(NamedTuple):
         ``K d - r``, of the matrix that was factored.
     iterations : int
         Steps, 0 or 1 for direct solvers.
-    flag : {"converged", "maxiter", "breakdown", "negative"}
-        "negative": a direction of curvature that is not positive was met, and `d` holds it.
+    flag : {"converged", "maxiter", "breakdown", "negative", "radius"}
+        "negative": the solve ended at a direction of curvature that is not positive; `d` is from
+        before, or that direction. "radius": the step was cut short.
     """
 
     d: Any

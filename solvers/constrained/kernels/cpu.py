@@ -81,6 +81,25 @@ def block_kaczmarz_csr(
 
 
 @kernel()
+def gram_csr(values, columns, starts, scale, blocks, width, gram):
+    """Set gram (k, q, q) to the products of the scaled rows of each block; columns < width."""
+    spread = np.zeros(width)
+    for number in range(blocks.shape[0]):
+        block, out = blocks[number], gram[number]
+        for k in range(block.size):
+            i = block[k]
+            own = slice(starts[i], starts[i + 1])
+            _scatter(scale[i], values[own], columns[own], spread)
+            for other in range(k + 1):
+                j = block[other]
+                part = slice(starts[j], starts[j + 1])
+                out[k, other] = scale[j] * _gather(values[part], columns[part], spread)
+                out[other, k] = out[k, other]
+            for p in range(starts[i], starts[i + 1]):
+                spread[columns[p]] = 0.0
+
+
+@kernel()
 def _solve(L, t):
     """Solve ``L L^T y = t`` in place."""
     for k in range(t.size):

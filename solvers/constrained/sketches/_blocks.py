@@ -87,7 +87,7 @@ class Accelerated(Stepper):
 
     def __init__(self, rows, size, rng):
         super().__init__(rows, size, rng)
-        self.sweep = round(rows.shape[0] / size) + 1
+        self.sweep = self.stride = round(rows.shape[0] / size) + 1
         self._deck = _Deck(rows.shape[0], size, rng)
         self._most = max(POOL // (8 * size * size), self.sweep)
         self._drawn = self._steps = 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..._core.sketch import Gaussian, SparseSign
 from .._matrices import is_operator
-from ._rows import Rows, Stepper
+from ._rows import SHORTEST, Rows, Stepper
 
 # Entries of sketched rows that are in memory at a time.
 _ROOM = 1 << 20
@@ -56,6 +56,10 @@ class BlockNormal(_Fresh):
 
 class Normal(BlockNormal):
     """Single combinations of all equations, with normal factors."""
+
+    def __init__(self, rows, size, rng):
+        super().__init__(rows, size, rng)
+        self.stride = max(self.sweep, SHORTEST)
 
     def _step(self, rows, b, count, x):
         rows.step(b, np.arange(count), x)

@@ -59,7 +59,7 @@ class Projection:
 
     def sweep(self, most):
         """Take a sweep of steps, at most so many, and look; return the number of steps."""
-        steps = min(self._stepper.sweep, most)
+        steps = min(self._stepper.stride, most)
         self._stepper.advance(self.x, steps)
         self._look()
         if not self._stepper.monotone and self.residual > 10 * self.best[0]:

@@ -7,6 +7,9 @@ import numpy as np
 from ..._core.arrays import is_sparse
 from .._matrices import is_operator
 
+# Fewest single steps between two looks at the residual.
+SHORTEST = 64
+
 
 class Rows:
     """The rows of a matrix, and the kernels that step over them.
@@ -33,9 +36,13 @@ class Rows:
             self.length = _frobenius(A, be)
             return
         if is_sparse(A):
+            if not A.has_canonical_format:
+                A = A.copy()
+                A.sum_duplicates()
             # One integer type each, or Numba compiles once more.
             self._data = A.data, A.indices.astype(np.int32), A.indptr.astype(np.int64)
-            self.squares = xp.asarray(A.multiply(A).sum(axis=1)).reshape(-1)
+            squared = be.sparse.csr_matrix((A.data**2, A.indices, A.indptr), shape=A.shape)
+            self.squares = squared @ xp.ones(A.shape[1])
         else:
             self._data = (A,)
             self.squares = xp.einsum("ij,ij->i", A, A)
@@ -56,7 +63,7 @@ class Rows:
         squares = xp.empty(len(order))
         suffix = "_csr" if len(self._data) > 1 else ""
         run = getattr(self._kernels, "block_kaczmarz" + suffix)
-        v = x if v is None else v  # not touched without momentum
+        v = xp.empty(0) if v is None else v  # not touched without momentum
         order = xp.asarray(order)
         run(*self._data, b, self._scale, blocks, factors, order, z, eta, v, x, squares)
         return squares
@@ -68,12 +75,9 @@ class Rows:
             W = self.A[blocks] * scale[blocks][:, :, None]
             gram = W @ W.transpose(0, 2, 1)
         else:
-            gram = xp.stack([self._sparse_gram(block) for block in blocks])
+            gram = xp.empty((*blocks.shape, blocks.shape[1]))
+            self._kernels.gram_csr(*self._data, scale, blocks, self.shape[1], gram)
         return _cholesky(gram, ridge, be=self.be)
-
-    def _sparse_gram(self, block):
-        W, scale = self.A[block], self._scale[block]
-        return (W @ W.T).toarray() * scale * scale[:, None]
 
 
 def _frobenius(A, be, probes=8):
@@ -109,6 +113,8 @@ class Stepper:
     ----------
     sweep : int
         Steps that touch about as many equations as there are.
+    stride : int
+        Steps between two looks at the residual: a sweep, or more where that is over too soon.
     monotone : bool
         Whether no step moves away from the solution.
     """
@@ -117,25 +123,34 @@ class Stepper:
 
     def __init__(self, rows, size, rng):
         self.rows, self.size, self.rng = rows, size, rng
-        self.sweep = -(-rows.shape[0] // size)
+        self.sweep = self.stride = -(-rows.shape[0] // size)
 
     def pose(self, b):
         """Take a right-hand side."""
         self.b = b
 
     def advance(self, x, steps):
-        """Take so many steps, at most `sweep`, in place."""
+        """Take so many steps, at most `stride`, in place."""
         raise NotImplementedError
 
 
-class Uniform(Stepper):
+class Single(Stepper):
+    """What takes single equations."""
+
+    def __init__(self, rows, size, rng):
+        super().__init__(rows, size, rng)
+        # A look costs as much as dozens of short steps.
+        self.stride = max(self.sweep, SHORTEST)
+
+
+class Uniform(Single):
     """Single equations, each with the same probability."""
 
     def advance(self, x, steps):
         self.rows.step(self.b, self.rng.integers(self.rows.shape[0], size=steps), x)
 
 
-class Weighted(Stepper):
+class Weighted(Single):
     """Single equations, with probabilities by their rows' squared lengths."""
 
     def __init__(self, rows, size, rng):
@@ -148,8 +163,9 @@ class Weighted(Stepper):
         self.rows.step(self.b, order, x)
 
 
-class Shuffled(Stepper):
+class Shuffled(Single):
     """Single equations, all of them once in each sweep."""
 
     def advance(self, x, steps):
-        self.rows.step(self.b, self.rng.permutation(self.rows.shape[0])[:steps], x)
+        turns = [self.rng.permutation(self.sweep) for _ in range(-(-steps // self.sweep))]
+        self.rows.step(self.b, np.concatenate(turns)[:steps], x)
