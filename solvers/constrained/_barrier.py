@@ -21,6 +21,9 @@ _ENOUGH = 10.0
 _FIRST, _FRACTION, _POWER = 0.1, 0.2, 1.5
 # Steps leave at least this part of each distance.
 _BACK = 0.01
+# What the smaller of multiplier and distance may be, in units of tol; for how many iterations to
+# try to have it so; the smallest mu.
+_VAGUE, _PATIENCE, _FINEST = 10.0, 6, 1e-15
 # Multipliers stay within this factor of mu / d.
 _APART = 1e10
 
@@ -44,8 +47,8 @@ class BarrierPoint(Point):
 
     @cached_property
     def w(self):
-        """Multipliers of the sides, in the centre where no step led here."""
-        return self.mu / self.d
+        """Multipliers of the sides: in the centre where no step led here, but not small."""
+        return self.problem.xp.maximum(1.0, self.mu / self.d)
 
     @cached_property
     def f(self):
@@ -88,9 +91,9 @@ class Barrier:
         self.n, self.m, self.f_scale = standard.n, standard.m, standard.f_scale
         self.lo, self.up = standard.lo, standard.up
         self.sides = FiniteSides(self.lo, self.up, xp=self.xp)
-        self._least = 0.1 * tol * standard.f_scale
+        self._tol, self._least = tol, 0.1 * tol * standard.f_scale
         self.mu = max(_FIRST, self._least)
-        self.last = None
+        self.last, self._patience = None, _PATIENCE
 
     def start(self, lam):
         """Return the caller's start, moved inside the bounds, and multipliers (or None)."""
@@ -165,9 +168,20 @@ class Barrier:
         return Answer(point.z, lam, self.sides.gathered(point.w))
 
     def residual(self, point, answer):
-        """Return the `Residual` in the caller's unit."""
-        self._residual = self.standard.residual(point.plain, answer)
-        return self._residual
+        """Return the `Residual` in the caller's unit.
+
+        Where neither a multiplier nor its distance is small the product says little: x may be as
+        far from the solution as its square root. Such sides count by the smaller of both, for
+        some iterations.
+        """
+        self._residual = found = self.standard.residual(point.plain, answer)
+        if found.kkt <= self._tol and self._patience:
+            vague = self.be.host(self.xp.minimum(point.w / self.f_scale, point.d).max())
+            if vague > _VAGUE * self._tol:
+                self._patience -= 1
+                self._least = self.f_scale * max(_VAGUE * self._tol**2, _FINEST)
+                return found._replace(complementarity=vague)
+        return found
 
     def solved(self, point, answer):
         """Tell whether the barrier problem is solved as well as the next one needs it."""

@@ -13,7 +13,7 @@ from .inner import Saddle
 
 _FIRST, _LEAST, _MOST = 1e-3, 1e-12, 1e16
 _GOOD, _POOR, _ACCEPTED = 0.75, 0.25, 1e-4
-# Weight of the barrier: its share of the squared violation, and what is left after a step.
+# Weight of the barrier: its share of the squared violation, and what is left after a good one.
 _SHARE, _FADING = 0.1, 0.3
 # A relative gain in the squared violation that is lost in rounding.
 _ROUNDING = 1e-14
@@ -38,7 +38,8 @@ class Levenberg:
         c, before, pull = point.c, violation(point, be=be), self._pull(point)
         while before > 0 and self.damping <= _MOST:
             p = self._direction(point, self.damping * before, pull)
-            p = problem.longest(point.z, p) * p
+            length = problem.longest(point.z, p)
+            p = length * p
             left = c + point.G @ p
             promised = 0.5 * be.host((c - left) @ (c + left)) + pull.promised(p)
             new = problem.point(point.z + p)
@@ -50,6 +51,8 @@ class Levenberg:
             elif not ratio > _POOR:
                 self.damping *= 4
             if ratio > _ACCEPTED and won > 0:
+                if ratio > _GOOD and length == 1.0:
+                    self._weight *= _FADING
                 return new
             if promised <= _ROUNDING * before**2:
                 # The violation cannot judge any more; its gradient can.
@@ -61,7 +64,7 @@ class Levenberg:
         if not self.problem.bounded:
             return _NoPull()
         share = _SHARE * self.problem.be.host(point.c @ point.c) / len(self.problem.sides)
-        self._weight = min(_FADING * self._weight, share)
+        self._weight = min(self._weight, share)
         return _Pull(point, self.problem.sides, self._weight)
 
     def _direction(self, point, mu, pull):
