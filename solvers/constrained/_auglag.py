@@ -81,7 +81,8 @@ def solve_auglag(problem, watch, options, start):
     for _ in watch.run:
         new, its = region.step(merit, point)
         if new is None and not moved:
-            watch.run.end(Status.STALLED, "No step lowers the augmented Lagrangian.")
+            if not watch.ends.infeasible(point):
+                watch.run.end(Status.STALLED, "No step lowers the augmented Lagrangian.")
             break
         moved = new is not None
         if moved and not _largest(new.c, be) <= _ASTRAY * max(1.0, first):

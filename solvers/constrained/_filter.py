@@ -86,6 +86,7 @@ def solve_filter(problem, watch, options, start):
         trial, its = None, 0
         if restoration is None and tardy < _TARDY:
             trial, its = _newton(problem, barred, inner, shifts, options, point, lam)
+            watch.inner = inner.name
         if trial is None:
             restoration = restoration or _Restoration(problem, barred, inner, point)
             trial = restoration.step(point, lam)

@@ -92,7 +92,7 @@ def solve_l1(problem, watch, options, start):
         problem.moved(point, lam, new, new_lam, alpha)
         point, lam = new, new_lam
         answer = problem.answer(point, lam)
-        its = step.iterations
+        its = shifts.iterations + step.iterations
         if watch.record(problem, point, answer, alpha=alpha, inner_its=its, eta1=weight):
             break
     return problem.answer(point, lam)

@@ -8,7 +8,7 @@ from scipy.optimize import NonlinearConstraint
 from solvers._core.backend import get_backend
 from solvers.constrained import minimize
 from solvers.constrained._convexify import Shifts, factored
-from solvers.constrained.inner import InnerSolve, Saddle, open_inner
+from solvers.constrained.inner import InnerSolve, open_inner
 
 be = get_backend("numpy")
 

@@ -13,9 +13,9 @@ from ._saddle import InnerSolve
 _WEIGHT = 1e6
 # Above so many entries of G^T G for each entry of B and G, long rows of G would fill the matrix.
 _FILL = 20
-# Relative residuals of the small system (a singular one carries rounding errors off if more is
-# asked for) and, by refinement, of the whole.
-_ROUGH, _SHARP, _ROUNDS = 1e-7, 1e-12, 4
+# What is added to the small system, which may be singular, and its relative residual; by
+# refinement, that of the whole.
+_RIDGE, _ROUGH, _SHARP, _ROUNDS = 1e-6, 1e-7, 1e-12, 4
 
 
 class Condensed:
@@ -97,7 +97,8 @@ class Condensed:
 
         def small(v):
             # In units of 1 / gamma, near which its eigenvalues lie.
-            return gamma * (share * (G @ self._inverse(G.T @ v)) + delta * v)
+            shift = gamma * delta + _RIDGE
+            return gamma * share * (G @ self._inverse(G.T @ v)) + shift * v
 
         right = gamma * (G @ self._inverse(top) - r[n:])
         found = pcg(small, right, be=saddle.be, tol=_ROUGH, maxiter=100)
