@@ -24,6 +24,9 @@ _BACK = 0.01
 # What the smaller of multiplier and distance may be, in units of tol; for how many iterations to
 # try to have it so; the smallest mu.
 _VAGUE, _PATIENCE, _FINEST = 10.0, 6, 1e-15
+# A little of every distance is added to its logarithm, which else falls for ever where the
+# objective does not rise.
+_TETHER = 1e-5
 # Multipliers stay within this factor of mu / d.
 _APART = 1e10
 
@@ -53,11 +56,12 @@ class BarrierPoint(Point):
     @cached_property
     def f(self):
         be, xp = self.problem.be, self.problem.xp
-        return self.plain.f - self.mu * be.host(xp.log(self.d).sum())
+        barrier = xp.log(self.d) - _TETHER * self.d
+        return self.plain.f - self.mu * be.host(barrier.sum())
 
     @cached_property
     def g(self):
-        return self.plain.g + self.problem.sides.gathered(self.mu / self.d)
+        return self.plain.g + self.problem.sides.gathered(self.mu / self.d - _TETHER * self.mu)
 
     @property
     def c(self):
