@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from scipy.optimize import BFGS, SR1, HessianUpdateStrategy, NonlinearConstraint
 
 from solvers import constrained
 from solvers._core.backend import get_backend
 from solvers.constrained._matrices import LowRank, add_diagonal, to_dense
 from solvers.constrained._models import open_model
+from solvers.constrained.inner import Saddle, open_inner
 
 BE = get_backend("numpy")
 
@@ -100,6 +102,21 @@ def test_a_diagonal_of_low_rank_multiplies_like_its_entries():
     np.testing.assert_allclose(to_dense(A.padded(7, be=BE), be=BE), padded)
 
 
+@pytest.mark.parametrize(("n", "sparse"), [(30, False), (300, False), (300, True)])
+def test_direct_solvers_take_a_diagonal_of_low_rank(n, sparse):
+    rng = np.random.default_rng(2)
+    U, G = rng.standard_normal((n, 4)), rng.standard_normal((7, n)) * (rng.random((7, n)) < 0.5)
+    A = LowRank(1 + rng.random(n), U, np.diag([1.0, -1e-3, 2.0, 0.0]))
+    K = np.block([[to_dense(A, be=BE), G.T], [G, np.zeros((7, 7))]])
+    saddle = Saddle(A, sp.csr_matrix(G) if sparse else G, be=BE)
+    for name in ("auto", "direct"):
+        inner, r = open_inner(name, None), rng.standard_normal(n + 7)
+        assert inner.factor(saddle)
+        solved = inner.solve(r, tol=1e-12)
+        np.testing.assert_allclose(solved.d, np.linalg.solve(K, r), rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(solved.residual, 0.0, atol=1e-9)
+
+
 # ---------------------------------------------------------------- within minimize
 def circle(**options):
     """Minimise the Rosenbrock function on a disc of radius 1.2, which holds it back."""
@@ -163,6 +180,7 @@ def test_many_unknowns_without_second_derivatives_take_limited_memory():
     assert res.success
     assert res.nhev == 0
     assert res.njev < n, "no Hessian by differences"
+    assert res.inner == "direct"
     # Stationary: d x + lam (1 + 0.2 x) = 0.
     lam = res.lam[0]
     np.testing.assert_allclose(res.x, -lam / (d + 0.2 * lam), atol=1e-5)

@@ -2,6 +2,7 @@
 
 from functools import cached_property
 
+from .._matrices import LowRank
 from ._dense import DenseLDL, DenseLU
 
 # Below this size, or with more than this share of entries, the dense factorisation is faster.
@@ -24,7 +25,9 @@ class Direct:
 
     def factor(self, saddle):
         """Factor; tell whether B is positive definite on the kernel of G."""
-        if is_thin(saddle.B, saddle.G):
+        if isinstance(saddle.B, LowRank) and saddle.n + saddle.m > _SMALL:
+            self._solver = self._low_rank
+        elif is_thin(saddle.B, saddle.G):
             self._solver = self.sparse
         else:
             self._solver = self._dense if saddle.be.name == "numpy" else self._on_device
@@ -43,6 +46,12 @@ class Direct:
     @cached_property
     def _on_device(self):
         return DenseLU()
+
+    @cached_property
+    def _low_rank(self):
+        from ._low_rank import LowRankDirect
+
+        return LowRankDirect(Direct())
 
     @cached_property
     def sparse(self):
