@@ -102,15 +102,18 @@ def test_a_diagonal_of_low_rank_multiplies_like_its_entries():
     np.testing.assert_allclose(to_dense(A.padded(7, be=BE), be=BE), padded)
 
 
-@pytest.mark.parametrize(("n", "sparse"), [(30, False), (300, False), (300, True)])
+@pytest.mark.parametrize(("n", "sparse"), [(30, False), (300, False), (300, True), (1300, True)])
 def test_direct_solvers_take_a_diagonal_of_low_rank(n, sparse):
+    m = 1010 if n > 1000 else 7
     rng = np.random.default_rng(2)
-    U, G = rng.standard_normal((n, 4)), rng.standard_normal((7, n)) * (rng.random((7, n)) < 0.5)
+    # One entry in each column next to a few: rows that are independent of each other.
+    G = np.eye(m, n) + rng.standard_normal((m, n)) * (rng.random((m, n)) < 1 / m)
+    U = rng.standard_normal((n, 4))
     A = LowRank(1 + rng.random(n), U, np.diag([1.0, -1e-3, 2.0, 0.0]))
-    K = np.block([[to_dense(A, be=BE), G.T], [G, np.zeros((7, 7))]])
+    K = np.block([[to_dense(A, be=BE), G.T], [G, np.zeros((m, m))]])
     saddle = Saddle(A, sp.csr_matrix(G) if sparse else G, be=BE)
     for name in ("auto", "direct"):
-        inner, r = open_inner(name, None), rng.standard_normal(n + 7)
+        inner, r = open_inner(name, None), rng.standard_normal(n + m)
         assert inner.factor(saddle)
         solved = inner.solve(r, tol=1e-12)
         np.testing.assert_allclose(solved.d, np.linalg.solve(K, r), rtol=1e-8, atol=1e-8)
