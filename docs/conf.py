@@ -62,7 +62,7 @@ numpydoc_show_class_members = False
 numpydoc_validation_checks = {"all", "SA01", "ES01", "EX01", "RT02"}
 numpydoc_validation_exclude = {
     # Their parameters are fields, which stand under Attributes, or the enum machinery's own.
-    r"\.(Transport|Linear|Graph)Problem$",
+    r"\.(Transport|Linear|Graph|Constrained)Problem$",
     r"\.Status$",
     # One sentence says all.
     r"\.penalties\.\w+\.canonical$",

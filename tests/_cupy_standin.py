@@ -307,7 +307,7 @@ def _unchecked(function):
 class csr_matrix:  # noqa: N801 (CuPy's name)
     """A sparse matrix of SciPy, in any format, that plays one in device memory."""
 
-    def __init__(self, x, shape=None):
+    def __init__(self, x, shape=None, dtype=None, copy=False):
         # How many entries a dense matrix has, CuPy must ask the device.
         device.syncs += isinstance(x, ndarray)
         if isinstance(x, csr_matrix):
@@ -317,6 +317,11 @@ class csr_matrix:  # noqa: N801 (CuPy's name)
             self._host = scipy.sparse.csr_matrix(_on_host(x), shape=shape)
         else:
             self._host = scipy.sparse.csr_matrix(x._host) if isinstance(x, ndarray) else x
+        if dtype is not None or copy:
+            self._host = scipy.sparse.csr_matrix(self._host, dtype=dtype, copy=copy)
+
+    def sum_duplicates(self):
+        self._host.sum_duplicates()
 
     def __getattr__(self, name):
         if name not in SPARSE_ATTRIBUTES.split():

@@ -14,6 +14,7 @@ import solvers
 from solvers._tour import STOPS, _guide
 from solvers._tour import bcd as tumours
 from solvers._tour import completion as photograph
+from solvers._tour import constrained as digits
 from solvers._tour import ot as color_transfer
 
 ROOT = Path(__file__).parents[1]
@@ -193,3 +194,43 @@ def test_scikit_learn_is_asked_for_the_same_minimum():
     assert peer.certificate.details["primal"] == pytest.approx(
         tumours._solve(X, y, 0.05).fun, rel=1e-3
     )
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_derivatives_of_the_softmax_fit_agree_with_differences(k, rng):
+    X, y, T = digits.digits((3, 5, 8)[:k])
+    problem = digits.pose(X, y, T, np)
+    x = digits.first_guess(T) + 0.1 * rng.normal(size=65 * k)
+    u, v, h = rng.normal(size=65 * k), rng.normal(size=5 * k + 1), 1e-6
+
+    def slope(function):
+        return (function(x + h * u) - function(x - h * u)) / (2 * h)
+
+    con = problem["constraints"]
+    assert problem["jac"](x) @ u == pytest.approx(slope(problem["fun"]), rel=1e-5)
+    np.testing.assert_allclose(problem["hess"](x) @ u, slope(problem["jac"]), atol=1e-4)
+    np.testing.assert_allclose(con.jac(x) @ u, slope(con.fun), atol=1e-6)
+    np.testing.assert_allclose(con.hess(x, v) @ u, slope(lambda x: v @ con.jac(x)), atol=1e-6)
+
+
+def test_small_turns_and_shifts_are_along_the_tangents():
+    i, j = np.mgrid[-3.5:4.5, -3.5:4.5]
+    ring = np.exp(-(((np.hypot(i, j)) - 2.0) ** 2))
+    down, right, turned, larger = digits.tangents(ring)
+    # A ring looks the same however it is turned, up to the grid; all tangents are orthogonal.
+    assert abs(turned @ larger) < 0.1
+    np.testing.assert_allclose(np.linalg.norm([down, right, larger], axis=1), 1.0)
+    np.testing.assert_allclose([down @ right, down @ larger, right @ larger], 0.0, atol=1e-12)
+
+
+def test_scipy_is_judged_by_the_same_certificate():
+    X, y, T = digits.digits((3, 8))
+    problem = digits.pose(X, y, T, np)
+    curve, peer = digits.scipy_run("trust-constr", problem, digits.first_guess(T))
+    ours = digits.solve(problem, digits.first_guess(T))
+    assert ours.success
+    assert peer.certificate.holds
+    assert curve.shape[0] == 2
+    assert curve[1, -1] == pytest.approx(peer.certificate.value, rel=1e-6)
+    assert abs(T[1] @ ours.x[65:129]).max() <= 1e-10
+    assert np.linalg.norm(ours.x[:64]) == pytest.approx(1.0, rel=1e-10)

@@ -1,7 +1,8 @@
-"""What the tour compares with, from scikit-learn."""
+"""What the tour compares with, and tells apart, from scikit-learn."""
 
 import inspect
 
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 
@@ -16,3 +17,8 @@ def sparse_logistic_regression(alpha, n, **options):
     return LogisticRegression(
         C=1.0 / (alpha * n), solver="saga", random_state=0, **words, **options
     )
+
+
+def handwritten_digits():
+    """Return 1797 images as rows of 64 pixels, and the digits that they show."""
+    return load_digits(return_X_y=True)

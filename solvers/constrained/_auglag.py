@@ -80,7 +80,7 @@ def solve_auglag(problem, watch, options, start):
     moved = True
     for _ in watch.run:
         new, its = region.step(merit, point)
-        if new is None and not moved:
+        if new is None and not moved and not merit.weight < _WEIGHT_MAX:
             if not watch.ends.infeasible(point):
                 watch.run.end(Status.STALLED, "No step lowers the augmented Lagrangian.")
             break
@@ -98,7 +98,8 @@ def solve_auglag(problem, watch, options, start):
                 break
         if not moved or be.host(abs(merit.gradient(point)).max()) <= tau:
             now = _largest(point.c, be)
-            weight = merit.weight * (1.0 if now <= _ENOUGH * last else _HEAVIER)
+            enough = now <= _ENOUGH * last and moved
+            weight = merit.weight * (1.0 if enough else _HEAVIER)
             lam = xp.clip(merit.multipliers(point), -_LAM_MAX, _LAM_MAX)
             merit = Lagrangian(problem, lam, min(weight, _WEIGHT_MAX))
             home, last, tau = point, now, max(_SHRINK * tau, least)

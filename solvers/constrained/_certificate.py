@@ -41,14 +41,16 @@ def certify(
     ----------
     x : array, shape (n,)
         The point.
-    fun, jac, hess : callable
-        The objective and its derivatives, as in `minimize`. With `hess`, curvature is judged too.
-    constraints, bounds : object
+    fun, jac : callable
+        The objective and its gradient, as in `minimize`.
+    constraints, bounds : object, optional
         As in `minimize`.
     lam : array, shape (m,), optional
         Multipliers of the rows of all constraints, in their order, with the Lagrangian
         :math:`f + \lambda^\top c`: at most 0 at a lower side, at least 0 at an upper one. Parts
         with the wrong sign count in full. Default: those that explain the gradient best.
+    hess : callable, optional
+        The objective's Hessian, as in `minimize`: judge the curvature, too.
     least_squares : bool, default False
         Judge the point as one that violates the constraints least, whatever the objective: by
         the gradient of :math:`\tfrac{1}{2} \|c\|^2`.

@@ -21,12 +21,18 @@ class LinearRows:
 
     def __init__(self, name, A, x, caller, eps):
         if is_sparse(A):
+            if A.dtype.kind not in "fiub":
+                raise TypeError(f"`{name}.A` came with dtype {A.dtype}; expected real numbers")
+            # SciPy's objects hold host matrices, wherever the other arrays are.
             A = caller.be.sparse.csr_matrix(A, dtype=np.float64, copy=True)
             A.sum_duplicates()
+            entries = A.data
         else:
-            A = caller.xp.array(A, dtype=np.float64, ndmin=2)
-        if A.ndim != 2 or A.shape[1] != len(x):
+            A = entries = caller.xp.array(A, dtype=np.float64, ndmin=2)
+        if len(A.shape) != 2 or A.shape[1] != len(x):
             raise ValueError(f"`{name}.A` came with shape {A.shape}; expected (any, {len(x)})")
+        if not caller.be.host(caller.xp.isfinite(entries).all()):
+            raise ValueError(f"`{name}.A` contains entries that are not finite numbers")
         self.name, self.m, self._A, self.error = name, A.shape[0], A, 100 * eps
 
     def value(self, x):
@@ -61,8 +67,11 @@ def _rows(name, con, x, caller, *, room, eps):
         rows = LinearRows(name, con.A, x, caller, eps)
     elif hasattr(con, "fun") and hasattr(con, "lb"):
         jac, hess = getattr(con, "jac", None), getattr(con, "hess", None)
-        step = getattr(con, "finite_diff_rel_step", None)
-        rows = Rows(caller, name, con.fun, jac, hess, x, room=room, eps=eps, rel_step=step)
+        options = {
+            "rel_step": _step(getattr(con, "finite_diff_rel_step", None), caller.xp),
+            "sparsity": getattr(con, "finite_diff_jac_sparsity", None),
+        }
+        rows = Rows(caller, name, con.fun, jac, hess, x, room=room, eps=eps, **options)
     else:
         raise TypeError(
             f"`{name}` came as {describe(con)}; expected a LinearConstraint, a "
@@ -74,6 +83,10 @@ def _rows(name, con, x, caller, *, room, eps):
     )
     _check_order(rows.lb, rows.ub, name, "row ", caller.be)
     return rows
+
+
+def _step(step, xp):
+    return step if step is None else xp.asarray(step, dtype=np.float64)
 
 
 def _from_dictionary(name, con):

@@ -35,8 +35,6 @@ _ACCURACIES = ("adaptive", "paper")
 _SCALINGS = ("gradient", None)
 # Unknowns up to which the curvature at the answer costs little.
 _CURVATURE_LOOKED_AT = 200
-# Multipliers of the scaled problem beyond which zeros are the better start.
-_INFLATED = 1e3
 _INEQUALITIES = ("barrier", "squared-slack", "error")
 
 
@@ -199,7 +197,7 @@ def _finished(program, problem, answer, watch, options, fit):
         callback_seconds=counts.seconds,
         ninner=watch.ninner,
         inner=watch.inner,
-        globalization_used=watch.globalization,
+        globalization_used=watch.globalization_used,
         eta=watch.eta,
         infeasibility_certificate=watch.ends.certificate,
         second_order=verdict.second_order,

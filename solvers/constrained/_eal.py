@@ -6,17 +6,21 @@ from typing import Any, NamedTuple
 from .._core.result import Status
 from ._convexify import Shifts, factored
 from ._filter import solve_filter
+from ._matrices import is_operator
 from ._merit import Weights, slope
 from ._search import LineSearch
 from .inner import forcing, open_inner
+from .inner._projection import multipliers
 
 # Rounds of a tighter solve, then of heavier weights, in search of a direction of descent.
 _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
 _ETA1_MAX, _ETA2_MIN = 1e12, 1e-14
 # What is left of a system that was solved as well as rounding lets it.
 _EXACT = 1e-10
-# Steps shorter than this, and so many of them, or iterations without progress, are trouble.
-_SHORT, _SHORT_STEPS, _PATIENCE, _FALL = 1e-3, 3, 25, 0.9
+# Steps shorter than this, and so many of them, are trouble.
+_SHORT, _SHORT_STEPS = 1e-3, 3
+# Iterations without progress after which the next solver has its turn.
+_PATIENCE, _PATIENCE_OF_FILTER = 25, 100
 # Unless the residual fell to this part of the first one, the filter had better start afresh.
 _ASTRAY = 1e-3
 
@@ -25,7 +29,7 @@ class Step(NamedTuple):
     """A direction in which M descends, and what it took to find it.
 
     `slope` is the derivative of M along it for `weights`, `delta` the accuracy that was asked of
-    the inner solver.
+    the inner solver, `dependent` tells whether rows depend on each other.
     """
 
     dx: Any
@@ -35,6 +39,7 @@ class Step(NamedTuple):
     iterations: int
     residual: float
     delta: float
+    dependent: bool = False
 
 
 def solve_eal(problem, watch, options, start):
@@ -55,25 +60,38 @@ def solve_eal(problem, watch, options, start):
         # An earlier problem of a sequence went over to it.
         return solve_filter(problem, watch, options, start)
     watch.globalization = "eal"
-    answer, trouble = _steps(problem, watch, options, start)
-    if trouble is None or watch.certified(answer):
+    auto = options.globalization == "auto"
+    watch.wait(_PATIENCE if auto else math.inf)
+    answer, trouble = _steps(problem, watch, options, start, impatient=auto)
+    if watch.run.status is not None or trouble is None or watch.certified(answer):
         return answer
-    if options.globalization == "eal":
+    if auto:
+        watch.wait(_PATIENCE_OF_FILTER)
+        astray = not watch.residual.kkt <= _ASTRAY * watch.first_kkt
+        answer = solve_filter(problem, watch, options, start if astray else answer)
+        if not watch.tired:
+            return answer
+        # Neither got anywhere: what is left of the run goes to the slower but steadier one.
+        watch.wait(math.inf)
+        watch.globalization = "eal"
+        answer, trouble = _steps(problem, watch, options, start, impatient=False)
+    if watch.run.status is None and trouble:
         watch.run.end(Status.STALLED, trouble)
-        return answer
-    astray = not watch.residual.kkt <= _ASTRAY * watch.first_kkt
-    return solve_filter(problem, watch, options, start if astray else answer)
+    return answer
 
 
-def _steps(problem, watch, options, start):
-    """Return where the steps ended, and in what trouble, or None."""
+def _steps(problem, watch, options, start, *, impatient):
+    """Return where the steps ended, and in what trouble, or None.
+
+    If impatient, steps that are very short are trouble.
+    """
     be, xp = problem.be, problem.xp
     inner, shifts = open_inner(options.inner, options), Shifts()
     watch.inner = inner.name
     point, lam = problem.point(start.z), start.lam
     if watch.begin(problem, point, start):
         return start, None
-    weights, progress, search = None, _Progress(watch), LineSearch(problem)
+    weights, short, search = None, 0, LineSearch(problem)
     for _ in watch.run:
         F = xp.concatenate([point.gradient(lam), point.c])
         curvature = problem.curvature(point, lam)
@@ -83,9 +101,12 @@ def _steps(problem, watch, options, start):
         taken = search.back() if step is None else search.take(point, lam, step)
         if taken is None:
             return problem.answer(point, lam), trouble or "The line search found no descent."
+        if taken.step.dependent:
+            # Their multipliers have no bound.
+            taken = taken._replace(new_lam=multipliers(taken.new, be=be))
         problem.moved(taken.point, taken.lam, taken.new, taken.new_lam, taken.alpha)
         if hasattr(inner, "took"):
-            inner.took(taken.alpha / problem.longest(point.z, taken.step.dx))
+            inner.took(taken.alpha / problem.longest(taken.point.z, taken.step.dx))
         point, lam, step = taken.new, taken.new_lam, taken.step
         weights, watch.inner = step.weights, inner.name
         watch.eta = weights
@@ -101,11 +122,12 @@ def _steps(problem, watch, options, start):
             eta2=weights.eta2,
             delta=step.delta,
         ):
-            return answer, None
+            return answer, "The residual does not fall any more." if watch.tired else None
         if taken.rounded and watch.certified(answer):
             return answer, None
-        if options.globalization == "auto" and (trouble := progress.trouble(taken.alpha)):
-            return answer, trouble
+        short = short + 1 if taken.alpha < _SHORT else 0
+        if impatient and short >= _SHORT_STEPS:
+            return answer, "The steps became too short."
     return problem.answer(point, lam), None
 
 
@@ -135,8 +157,8 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
         d, its = solved.d, its + solved.iterations
         dx, dl = d[:n], d[n:]
         product = curvature.product
-        if curvature.exact:
-            # What is left of the system tells the Hessian's product with dx.
+        if curvature.exact and is_operator(curvature.B):
+            # Products are dear: what is left of the system tells that with dx.
             Hdx = solved.residual[:n] - F[:n] - point.G.T @ dl - saddle.tau * dx
             product = lambda _, Hdx=Hdx: Hdx  # noqa: E731
         parts = slope(point, lam, dx, dl, product, be=be)
@@ -149,7 +171,7 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
                 return None, "No weights make the step descend."
             break
         tighter, delta = tighter - 1, delta / _NU**2
-    return Step(dx, dl, parts.at(weights), weights, its, residual, delta), None
+    return Step(dx, dl, parts.at(weights), weights, its, residual, delta, saddle.delta > 0), None
 
 
 def _heavier(parts, weights, square):
@@ -162,24 +184,3 @@ def _heavier(parts, weights, square):
         if -0.5 * eta2 * square >= parts.at(weights := Weights(eta1, eta2)):
             return weights
     return None
-
-
-# ---------------------------------------------------------------- trouble
-class _Progress:
-    """Tells when the merit function leads nowhere."""
-
-    def __init__(self, watch):
-        self._watch, self._short = watch, 0
-        self._best, self._since = watch.residual.kkt, 0
-
-    def trouble(self, alpha):
-        """Return a sentence if steps became too short or the residual does not fall."""
-        self._short = self._short + 1 if alpha < _SHORT else 0
-        self._since += 1
-        if (kkt := self._watch.residual.kkt) < _FALL * self._best:
-            self._best, self._since = kkt, 0
-        if self._short >= _SHORT_STEPS:
-            return "The steps became too short."
-        if self._since >= _PATIENCE:
-            return f"The residual has not fallen in {_PATIENCE} iterations."
-        return None

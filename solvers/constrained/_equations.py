@@ -1,15 +1,16 @@
 """As many equations as unknowns, by Newton steps; more of them, in the least-squares sense."""
 
 import math
+from functools import partial
 
 import numpy as np
 
 from .._core.arrays import is_sparse
 from .._core.result import Status
 from ._eal import solve_eal
-from ._levenberg import Levenberg
+from ._levenberg import Levenberg, steepness
 from ._levenberg import violation as length
-from ._matrices import is_dense
+from ._matrices import columns, is_dense
 from ._problem import Answer, Residual
 from .inner import open_inner
 from .inner._projection import multipliers, open_projection
@@ -17,13 +18,16 @@ from .inner._projection import multipliers, open_projection
 _ARMIJO = 1e-4
 # Newton's method gives way when a step is shorter than this, or so many make no progress.
 _SHORT, _PATIENCE, _PROGRESS = 1e-2, 25, 0.9
+# A fit's gradient that shrinks by less than this, in so many steps, calls for second derivatives.
+_SLOW, _PATIENT_STEPS = 0.3, 3
 
 
 def solve_equations(problem, watch, options, start):
     """Solve ``c(z) = 0`` for as many equations as unknowns; the objective cannot choose.
 
     Newton steps are damped by the length of c. Where the Jacobian is singular or they make no
-    progress, Levenberg-Marquardt steps follow, and where these end too, the general method.
+    progress, Levenberg-Marquardt steps follow, and where these end too, the general method; each
+    from the start, as the others tend to end where it is worse.
 
     Parameters
     ----------
@@ -37,12 +41,12 @@ def solve_equations(problem, watch, options, start):
     Answer
     """
     watch.inner = "direct"
-    point = problem.point(start.z)
-    if watch.begin(problem, point, start):
+    first = problem.point(start.z)
+    if watch.begin(problem, first, start):
         return start
     for steps in (_Newton(problem), _Damped(problem, options)):
         watch.globalization = steps.name
-        point, over = _steps(problem, watch, steps, point)
+        point, over = _steps(problem, watch, steps, first)
         if over:
             return problem.answer(point, steps.multipliers(point))
     watch.globalization = "eal"
@@ -111,9 +115,8 @@ class _Damped:
     name = "levenberg-marquardt"
 
     def __init__(self, problem, options):
-        inner = open_inner(options.inner, options)
-        self._problem, self.inner = problem, inner.name
-        self._levenberg = Levenberg(problem, inner)
+        self._problem = problem
+        self._levenberg = Levenberg(problem, open_inner(options.inner, options))
 
     def step(self, point):
         """Return the next point and a step without a length; None if there is none."""
@@ -180,15 +183,15 @@ class _Shortest:
 
 
 # ---------------------------------------------------------------- more equations than unknowns
-class Squares:
+class _Fit:
     """Minimise ``||c||^2 / 2``, with nothing to hold: what least squares are to a `Watch`."""
 
     def __init__(self, be):
-        self._host = be.host
+        self._be = be
 
     def residual(self, point, answer):
         """Return the gradient's largest entry, and no violation: there is nothing to satisfy."""
-        return Residual(self._host(abs(point.G.T @ point.c).max()), 0.0, 0.0)
+        return Residual(steepness(point, be=self._be), 0.0, 0.0)
 
     def solved(self, point, answer):
         """Tell that there is no other problem to go to."""
@@ -196,18 +199,34 @@ class Squares:
 
 
 def solve_least_squares(standard, watch, options, start):
-    """Minimise ``||c||^2 / 2`` by Levenberg-Marquardt steps; arguments as in `solve_equations`."""
-    problem, steps = Squares(standard.be), _Damped(standard, options)
-    watch.inner, watch.globalization = steps.inner, steps.name
-    point = standard.point(start.z)
-    if watch.begin(problem, point, start):
+    """Minimise ``||c||^2 / 2`` by Levenberg-Marquardt steps; arguments as in `solve_equations`.
+
+    Where c stays large these converge slowly; then the rows' second derivatives join in.
+    """
+    fit, inner = _Fit(standard.be), open_inner(options.inner, options)
+    levenberg = Levenberg(standard, inner)
+    watch.inner, watch.globalization = inner.name, _Damped.name
+    point, slow = standard.point(start.z), 0
+    if watch.begin(fit, point, start):
         return start
     for _ in watch.run:
-        found = steps.step(point)
-        if found is None:
+        new = levenberg.step(point)
+        if new is None:
             watch.run.end(Status.STALLED, "No step lowers the violation.")
             break
-        point = found[0]
-        if watch.record(problem, point, Answer(point.z, start.lam, start.bound)):
+        before, point, watch.inner = watch.residual.stationarity, new, inner.name
+        if watch.record(fit, point, Answer(point.z, start.lam, start.bound)):
             break
+        slow += watch.residual.stationarity > _SLOW * before
+        if slow == _PATIENT_STEPS:
+            levenberg.bend = partial(_bend, standard)
     return Answer(point.z, start.lam, start.bound)
+
+
+def _bend(standard, point):
+    """Return the Hessian of the rows, weighted by their values."""
+    be, program, free = standard.be, standard.program, standard.free
+    c = standard.xp.zeros(program.m)
+    c[standard.rows] = point.c
+    H = program.hess(standard.x(point.z), c, 0.0)
+    return columns(columns(H, free, be=be).T, free, be=be)

@@ -205,7 +205,7 @@ class _Search:
         """
         xp, first, c = self._problem.xp, trial.alpha, self._point.c
         last = violation(trial.point, be=self._be)
-        if not self._theta > 0 or last < self._theta:
+        if not last > 0 or last < self._theta:
             return None
         for _ in range(_CORRECTIONS):
             if not math.isfinite(last):

@@ -1,22 +1,26 @@
 r"""Levenberg-Marquardt steps on the violation, :math:`\|c\|^2 / 2`.
 
-With the Jacobian :math:`G` a step solves :math:`(G^\top G + \mu I) p = -G^\top c`, written as a
-saddle-point system so that the inner solvers serve every kind of matrix. Within bounds a
+With the Jacobian :math:`G` a step solves
+
+.. math:: (G^\top G + S + \mu I) p = -G^\top c
+
+written as a saddle-point system so that the inner solvers serve every kind of matrix. `S` is 0, or
+the second derivatives of the rows weighted by c, which make it Newton's method. Within bounds a
 logarithmic barrier that fades is added: steps that only shy away from bounds end up next to them,
 where the next ones are short.
 """
 
 import math
 
-from ._matrices import Operator, is_operator
+from ._matrices import Operator, add, is_operator
 from .inner import Saddle
 
 _FIRST, _LEAST, _MOST = 1e-3, 1e-12, 1e16
 _GOOD, _POOR, _ACCEPTED = 0.75, 0.25, 1e-4
 # Weight of the barrier: its share of the squared violation, and what is left after a good one.
 _SHARE, _FADING = 0.1, 0.3
-# A relative gain in the squared violation that is lost in rounding.
-_ROUNDING = 1e-14
+# A relative gain in the squared violation that is lost in rounding, and how accurately to solve.
+_ROUNDING, _ACCURACY = 1e-14, 1e-6
 
 
 class Levenberg:
@@ -26,22 +30,33 @@ class Levenberg:
     ----------
     problem : Standard or what wraps it
     inner : inner solver
+
+    Attributes
+    ----------
+    damping : float
+    bend : callable or None
+        Returns S at a point; None for 0.
     """
 
     def __init__(self, problem, inner):
-        self.problem, self.inner, self.damping = problem, inner, _FIRST
-        self.iterations, self._weight = 0, math.inf
+        self.problem, self.inner, self.damping, self.bend = problem, inner, _FIRST, None
+        self._weight = math.inf
 
     def step(self, point):
         """Return the next point, of lower violation; None if no damping leads to one."""
         problem, be = self.problem, self.problem.be
         c, before, pull = point.c, violation(point, be=be), self._pull(point)
+        S = self.bend(point) if self.bend else None
         while before > 0 and self.damping <= _MOST:
-            p = self._direction(point, self.damping * before, pull)
+            p = self._direction(point, S, self.damping * before, pull)
+            if p is None:
+                self.damping *= 10
+                continue
             length = problem.longest(point.z, p)
             p = length * p
             left = c + point.G @ p
-            promised = 0.5 * be.host((c - left) @ (c + left)) + pull.promised(p)
+            promised = 0.5 * be.host((c - left) @ (c + left) - (0 if S is None else p @ (S @ p)))
+            promised += pull.promised(p)
             new = problem.point(point.z + p)
             won = 0.5 * be.host((c - new.c) @ (c + new.c)) + pull.won(new)
             # A comparison with NaN is False, which makes it a failed trial.
@@ -54,9 +69,9 @@ class Levenberg:
                 if ratio > _GOOD and length == 1.0:
                     self._weight *= _FADING
                 return new
-            if promised <= _ROUNDING * before**2:
+            if abs(promised) <= _ROUNDING * before**2:
                 # The violation cannot judge any more; its gradient can.
-                return new if _steep(new, be) < 0.5 * _steep(point, be) else None
+                return new if steepness(new, be=be) < steepness(point, be=be) else None
         return None
 
     def _pull(self, point):
@@ -67,14 +82,16 @@ class Levenberg:
         self._weight = min(self._weight, share)
         return _Pull(point, self.problem.sides, self._weight)
 
-    def _direction(self, point, mu, pull):
+    def _direction(self, point, S, mu, pull):
+        """Solve for a step; None if the system is known not to be convex."""
         problem, be, xp = self.problem, self.problem.be, self.problem.xp
         n = problem.n
-        saddle = Saddle(diagonal(mu + pull.bend(n, xp), point.G, be=be), point.G, 1.0, be=be)
-        self.inner.factor(saddle)
-        solved = self.inner.solve(xp.concatenate([pull.force(n, xp), -point.c]), tol=1e-6)
-        self.iterations += solved.iterations
-        return solved.d[:n]
+        B = diagonal(mu + pull.bend(n, xp), point.G, be=be)
+        saddle = Saddle(B if S is None else add(B, S, be=be), point.G, 1.0, be=be)
+        if self.inner.factor(saddle) is False:
+            return None
+        r = xp.concatenate([pull.force(n, xp) - point.G.T @ point.c, xp.zeros(problem.m)])
+        return self.inner.solve(r, tol=_ACCURACY).d[:n]
 
 
 class _NoPull:
@@ -115,20 +132,18 @@ class _Pull:
         return self._weight * self._be.host(self._be.xp.log(new.d / self._d).sum())
 
 
-def _steep(point, be):
-    return be.host(abs(point.G.T @ point.c).max())
-
-
 def violation(point, *, be):
     """Return the Euclidean length of c."""
     return math.sqrt(be.host(point.c @ point.c))
 
 
+def steepness(point, *, be):
+    """Return the largest entry of the gradient of ``||c||^2 / 2``."""
+    return be.host(abs(point.G.T @ point.c).max())
+
+
 def diagonal(d, like, *, be):
     """Return a diagonal matrix of the same kind as another matrix."""
-    shape = (len(d), len(d))
     if is_operator(like):
-        return Operator(shape, lambda v: d * v, lambda v: d * v)
-    if hasattr(like, "tocsr"):
-        return be.sparse.diags(d).tocsr()
-    return be.xp.diag(d)
+        return Operator((len(d), len(d)), lambda v: d * v, lambda v: d * v)
+    return be.sparse.diags(d).tocsr() if hasattr(like, "tocsr") else be.xp.diag(d)

@@ -19,10 +19,18 @@ class Operator:
     shape : (int, int)
     dot, rdot : callable
         Products of the map and of its transpose with a vector.
+
+    Attributes
+    ----------
+    plain : Operator
+        The map without the diagonal that was added to it.
+    added : array (n,) or None
+        That diagonal.
     """
 
     def __init__(self, shape, dot, rdot):
         self.shape, self._dot, self._rdot = tuple(shape), dot, rdot
+        self.plain, self.added = self, None
 
     def __matmul__(self, v):
         return self._dot(v)
@@ -86,7 +94,10 @@ def add_diagonal(A, d, *, be):
     if isinstance(A, LowRank):
         return LowRank(A.d + d, A.U, A.C)
     if is_operator(A):
-        return Operator(A.shape, lambda v: A @ v + d * v, lambda v: A.T @ v + d * v)
+        plain, d = A.plain, d if A.added is None else A.added + d
+        out = Operator(A.shape, lambda v: plain @ v + d * v, lambda v: plain.T @ v + d * v)
+        out.plain, out.added = plain, d
+        return out
     if is_sparse(A):
         return (A + be.sparse.diags(d)).tocsr()
     out = A.copy()
@@ -99,8 +110,18 @@ def scaled(A, rows, *, be):
     if is_operator(A):
         return Operator(A.shape, lambda v: rows * (A @ v), lambda v: A.T @ (rows * v))
     if is_sparse(A):
-        return (be.sparse.diags(rows) @ A).tocsr() if getattr(rows, "ndim", 0) else A * rows
+        if not getattr(rows, "ndim", 0):
+            return A * rows
+        A = A.tocsr()
+        data = A.data * be.xp.repeat(rows, _lengths(A, be))
+        return type(A)((data, A.indices, A.indptr), shape=A.shape)
     return A * (rows[:, None] if getattr(rows, "ndim", 0) else rows)
+
+
+def _lengths(A, be):
+    """Return how many entries each row of a CSR matrix has, as NumPy and CuPy repeat takes it."""
+    lengths = A.indptr[1:] - A.indptr[:-1]
+    return lengths if be.name == "numpy" else be.host(lengths).tolist()
 
 
 def scale_both(A, s, *, be):

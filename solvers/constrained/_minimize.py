@@ -117,7 +117,12 @@ def minimize(
         Whether objective and rows with long gradients at the start are scaled down. Results are
         in the caller's unit all the same.
     preconditioner : callable, optional
-        Approximates the solution of Newton systems for iterative inner solvers.
+        For "pcg", "minres" and "gmres". ``preconditioner(B, G)`` is called for every matrix
+        ``K = [[B, G^T], [G, 0]]``, whose blocks, scaled and in NumPy or CuPy, are dense, sparse
+        or have ``@`` and ``T`` alone. It returns a callable that takes an array r of shape
+        (n + m,) and returns an approximation of ``K^-1 r``, of the same shape: a fixed linear
+        map, symmetric positive definite unless for "gmres". "pcg" passes zeros for the last m
+        entries and uses the first n of what it gets.
     rng : int or Generator, optional
         For sketches.
     callback : callable, optional

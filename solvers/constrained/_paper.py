@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 from .._core.result import Status
+from .._core.validation import check_memory
 from ._convexify import Shifts, factored
 from ._eal import Step
 from ._matrices import add_diagonal, to_dense
@@ -130,6 +131,7 @@ class _Bounds(NamedTuple):
 def _convex(H, G, be):
     """Return H, or ``H + t I`` with a large t where it bends down on the kernel of G; bounds."""
     xp, n = be.xp, G.shape[1]
+    check_memory(32 * n * n, "The paper's method", "Use accuracy='adaptive'", be=be)
     dense, J = to_dense(H, be=be), to_dense(G, be=be)
     _, s, V = xp.linalg.svd(J, full_matrices=True)
     s = be.host(s)

@@ -13,6 +13,8 @@ from ._matrices import LowRank, Operator, columns, is_operator, scaled, stacked,
 _LONG, _SMALLEST = 100.0, 1e-8
 # Sides closer to each other than this, relatively, are one.
 _ROUNDING = 1e-14
+# Products that tell how long the rows of an operator are.
+_PROBES = 8
 
 
 class Answer(NamedTuple):
@@ -81,10 +83,14 @@ class Point:
     def G(self):  # noqa: N802 (the field's name)
         return self.problem.jac(self.z)
 
+    @cached_property
+    def Gt(self):  # noqa: N802 (its transpose, whose making costs as much as a short product)
+        return self.G.T
+
     def gradient(self, lam):
         """Return the gradient of the Lagrangian, ``g + G^T lam``; the last one is kept."""
         if self._lam is not lam:
-            self._gradient = self.g + self.G.T @ lam if len(lam) else self.g
+            self._gradient = self.g + self.Gt @ lam if len(lam) else self.g
             self._lam = lam
         return self._gradient
 
@@ -131,6 +137,7 @@ class Standard:
         self.f_scale, self.c_scale = 1.0, xp.ones(self.m)
         if scaling is not None:
             self._scale()
+        self._unscaled = bool((self.c_scale == 1.0).all())
         self._shift = self.c_scale * xp.where(equal, lb, 0.0)
         s = self.c_scale[self.slack]
         self.lo = xp.concatenate([program.lo[self.free], s * lb[self.slack]])
@@ -147,10 +154,8 @@ class Standard:
         steepest = self.be.host(abs(program.grad(self._x)).max())
         self.f_scale = float(np.clip(_LONG / max(steepest, _LONG), _SMALLEST, 1.0))
         G = program.jac(self._x)
-        if self.m and not is_operator(G):
-            long = abs(G).max(axis=1)
-            long = long.toarray().reshape(-1) if is_sparse(long) else long
-            long = xp.maximum(long[self.rows], _LONG)
+        if self.m:
+            long = xp.maximum(_largest_entries(G, xp)[self.rows], _LONG)
             self.c_scale = xp.clip(_LONG / long, _SMALLEST, 1.0)
 
     # ------------------------------------------------------------ between both units
@@ -220,7 +225,8 @@ class Standard:
         G = self.program.jac(self.x(z))
         if not self._all_rows:
             G = columns(G.T, self.rows, be=be).T
-        G = scaled(G, self.c_scale, be=be)
+        if not self._unscaled:
+            G = scaled(G, self.c_scale, be=be)
         if not self._all_free:
             G = columns(G, self.free, be=be)
         if not len(self.slack):
@@ -297,6 +303,16 @@ def _equal(lo, up, *, xp):
     """Tell which pairs of sides are one but for rounding."""
     apart = up - lo
     return (apart <= _ROUNDING * xp.maximum(1.0, abs(lo))) & xp.isfinite(apart)
+
+
+def _largest_entries(G, xp):
+    """Return the largest entry of every row; of an operator an estimate from above."""
+    if is_operator(G):
+        # The mean square of products with random signs is the square of a row's length.
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (_PROBES, G.shape[1]))
+        return xp.sqrt(sum((G @ xp.asarray(v)) ** 2 for v in signs) / _PROBES)
+    long = abs(G).max(axis=1)
+    return long.toarray().reshape(-1) if is_sparse(long) else long
 
 
 def _beside(A, B, be):

@@ -1,7 +1,5 @@
 """`sketch_project`: consistent linear systems by random projections."""
 
-import math
-
 import numpy as np
 
 from .._core.arrays import Ingest, is_sparse
@@ -126,27 +124,32 @@ def sketch_project(
     with io.device:
         b = check_array(io, "b", shape=(count,), means="(A.shape[0],)").astype(np.float64)
         start = check_array(io, "x0", shape=(n,), means="(A.shape[1],)")
+    sweep = -(-count // kind.size(count, size))
     run = Monitor(
-        "sketch_project", "residual", tol=tol, maxiter=maxiter,
+        "sketch_project",
+        "residual",
+        tol=tol,
+        maxiter=1000 * sweep if maxiter is None else maxiter,
         callback=check_callable(callback, "callback"),
-    )  # fmt: skip
+    )
     with io.device, np.errstate(all="ignore"):
         x = io.xp.zeros(n) if start is None else start.astype(np.float64)
         projection = Projection(Rows(A, be=io.be), kind, size, rng)
-        _run(projection, b, x, run, tol, maxiter, io)
+        _run(projection, b, x, run, tol, io)
         return _finished(run, projection, A, b, tol, io)
 
 
-def _run(projection, b, x, run, tol, maxiter, io):
+def _run(projection, b, x, run, tol, io):
     projection.begin(b, x)
     unit = _unit(b, io.be)
-    if run.maxiter == math.inf:
-        run.maxiter = 1000 * projection.sweep_steps
     if projection.residual <= tol * unit:
         run.end(Status.CONVERGED)
+
+    def state():
+        return {"x": io.out(projection.x.copy())}
+
     for _ in run:
         steps = projection.sweep(run.maxiter - run.nit)
-        state = lambda: {"x": io.out(projection.x.copy())}  # noqa: E731
         over = run.record(projection.residual / unit, iterations=steps, state=state)
         if not over and projection.exhausted:
             run.end(Status.STALLED, "Rounding leaves this much.")

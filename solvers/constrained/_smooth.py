@@ -2,7 +2,7 @@
 
 from .._core.validation import describe
 from ._autodiff import BACKENDS, autodiff
-from ._differences import SCHEMES, Differences, along, expected_error
+from ._differences import SCHEMES, Differences, along, expected_error, read_pattern
 from ._functions import Remembered
 from ._matrices import Operator, scaled
 
@@ -57,7 +57,7 @@ class Smooth:
         self.noise, self.error = eps, 100 * eps
         self.nfev = self.njev = self.nhev = 0
         self._jac, self._hess, self._hessp = None, None, hessp
-        self.scheme = self.model = None
+        self.scheme = self.model = self._derived = self._differences = None
         self.value = Remembered(self._value, caller.key)
         self.jacobian = Remembered(self._read_jac(jac, eps, rel_step), caller.key)
         self._read_hess(hess, n)
@@ -93,6 +93,7 @@ class Smooth:
         differences = Differences(scheme, eps, *self._room, self.caller.xp, rel_step)
         self.noise, self.error = differences.error, expected_error(scheme, eps)
         fresh = self._imaginary if scheme == "cs" else self._value
+        self._differences = differences, fresh
         return lambda x: differences.jacobian(fresh, lambda: self.value(x), x)
 
     def _read_hess(self, hess, n):
@@ -125,8 +126,6 @@ class Smooth:
                 f"`{name}` came as 'cs'; expected NumPy or CuPy arrays and, for `hess`, a "
                 "callable `jac`: a complex step goes through the function that is differenced"
             )
-
-    _derived = None
 
     def _derive(self, backend):
         if self._derived is None:
@@ -233,12 +232,22 @@ class Rows(Smooth):
         How many rows there are.
     """
 
-    def __init__(self, caller, name, fun, jac, hess, x, **options):
+    def __init__(self, caller, name, fun, jac, hess, x, *, sparsity=None, **options):
         self.name, self.m = name, None
         super().__init__(caller, f"{name}.", fun, jac, hess, None, n=len(x), **options)
         self.m = len(self.value(x))
         # A model of a single constraint's curvature is no better than differences.
         self.model = None
+        if sparsity is not None and self._differences is not None:
+            self._use_pattern(sparsity)
+
+    def _use_pattern(self, sparsity):
+        be, (differences, fresh) = self.caller.be, self._differences
+        name = f"{self.name}.finite_diff_jac_sparsity"
+        pattern = read_pattern(sparsity, (self.m, self.n), name, be=be)
+        self.jacobian.fresh = lambda x: differences.sparse_jacobian(
+            fresh, lambda: self.value(x), x, pattern, be=be
+        )
 
     def _cast(self, value):
         return self.caller.vector(value, self.m, self._fun_name)

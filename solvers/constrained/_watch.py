@@ -8,6 +8,9 @@ from .._core.result import Status
 from ._certificate import judge
 from ._ends import Ends
 
+# A residual that fell to this part of its last mark made progress.
+_FALL = 0.9
+
 
 class Watch:
     """Records iterates of any solver of the family.
@@ -24,8 +27,8 @@ class Watch:
         The recorded iterate with the smallest residual.
     ninner : int
         Steps of inner solvers so far.
-    inner, globalization : str
-        What ran.
+    inner : str
+        The inner solver that ran.
     eta : (float, float)
     ends : Ends
         Knows whether the problem has no solution.
@@ -34,10 +37,27 @@ class Watch:
     def __init__(self, standard, run, tol):
         self.standard, self.run, self.tol = standard, run, tol
         self.best, self._best_kkt = None, math.inf
-        self.ninner, self.inner, self.globalization = 0, "", "eal"
+        self.ninner, self.inner, self._globalizations = 0, "", []
         self.eta = (math.nan, math.nan)
         self.first_kkt = math.inf
+        self.wait(math.inf)
         self.ends = Ends(standard, run, tol)
+
+    @property
+    def globalization(self):
+        """By what steps are judged; what it was is kept."""
+        return self._globalizations[-1][0] if self._globalizations else ""
+
+    @globalization.setter
+    def globalization(self, name):
+        if name != self.globalization:
+            self._globalizations.append((name, self.run.nit))
+
+    @property
+    def globalization_used(self):
+        """All of them, with the iterations at which they took over."""
+        first, *later = self._globalizations or [("", 0)]
+        return ", ".join([first[0], *(f"{name} from {nit}" for name, nit in later)])
 
     def record(self, problem, point, answer, *, alpha=np.nan, inner_its=0, **series):
         """Count an iteration at a point of `problem`; tell whether its solver must end.
@@ -55,6 +75,9 @@ class Watch:
             Further columns of the history: inner_residual, eta1, eta2, delta.
         """
         kkt = self._look(problem, point, answer)
+        self._idle += 1
+        if kkt < _FALL * self._mark:
+            self._mark, self._idle = kkt, 0
         self.ninner += inner_its
         over = self.run.record(
             kkt,
@@ -70,7 +93,16 @@ class Watch:
             self.run.end(Status.CONVERGED)
         elif not over:
             over = self.ends.reached(point.plain, self.residual.violation)
-        return over or kkt <= self.tol or problem.solved(point, answer)
+        return over or kkt <= self.tol or problem.solved(point, answer) or self.tired
+
+    def wait(self, iterations):
+        """From here on, let a solver end after so many iterations without progress."""
+        self._patience, self._idle, self._mark = iterations, 0, math.inf
+
+    @property
+    def tired(self):
+        """Whether the residual has not fallen by a tenth for as long as `wait` allows."""
+        return self._idle >= self._patience
 
     def begin(self, problem, point, answer):
         """Look at a start without counting it; tell whether it is good enough."""

@@ -56,7 +56,7 @@ def planted(seed, n=8, m=3, *, kind="dense", curl=0.2, spread=0.3, copies=()):
     return Posed(keywords, xs, lam)
 
 
-def equations(c, jac, x0, *, kind="dense"):
+def equations(c, jac, x0, hess=None, *, kind="dense"):
     """Return what `minimize` takes for ``c(x) = 0`` with nothing to minimise."""
     n = len(x0)
     con = NonlinearConstraint(
@@ -64,12 +64,23 @@ def equations(c, jac, x0, *, kind="dense"):
         0.0,
         0.0,
         jac=lambda x: KINDS[kind](jac(x)),
-        hess=lambda x, v: np.zeros((n, n)),
+        hess=lambda x, v: KINDS[kind](np.zeros((n, n)) if hess is None else hess(x, v)),
     )
     return {
         "fun": lambda x: 0.0,
         "x0": np.asarray(x0, float),
         "jac": np.zeros_like,
-        "hess": lambda x: np.zeros((n, n)),
+        "hess": lambda x: KINDS[kind](np.zeros((n, n))),
         "constraints": con,
     }
+
+
+def sphere(n=2, radius=1.0):
+    """Return the constraint ``x @ x = radius^2``."""
+    return NonlinearConstraint(
+        lambda x: np.array([x @ x - radius**2]),
+        0.0,
+        0.0,
+        jac=lambda x: 2 * x[None],
+        hess=lambda x, v: 2 * v[0] * np.eye(n),
+    )

@@ -3,6 +3,8 @@
 import cupy
 import numpy as np
 import pytest
+import scipy.sparse as sp
+from cupyx.scipy.sparse import csr_matrix
 from scipy.optimize import LinearConstraint, NonlinearConstraint
 
 from solvers import constrained
@@ -78,10 +80,33 @@ def test_points_are_compared_where_they_are(device):
     assert len(calls) == 3
 
 
+def test_sparse_matrices_are_taken_on_the_device_and_copied(device):
+    G = csr_matrix(cupy.asarray(A))
+    rows = NonlinearConstraint(lambda x: cupy.stack([x[0]]), 0, 0, jac=lambda x: G)
+    program, x = posed(constraints=[rows], hess=lambda x: csr_matrix(hess(x)))
+    found = program.jac(x)
+    assert type(found) is csr_matrix
+    G.data[:] = 0
+    np.testing.assert_array_equal(host(found.toarray()), A)
+    H = program.hess(x, cupy.zeros(1))
+    np.testing.assert_allclose(
+        host(H.toarray()) if hasattr(H, "toarray") else host(H), np.diag(6 * X0)
+    )
+
+
+def test_linear_constraints_move_to_the_device(device):
+    program, x = posed(constraints=LinearConstraint(sp.csr_array(A), 0, 0))
+    assert type(program.jac(x)) is csr_matrix
+    np.testing.assert_allclose(host(program.cons(x)), A @ X0)
+
+
 def test_host_and_device_do_not_mix(device):
     program, x = posed(jac=lambda x: np.ones(3))
     with pytest.raises(TypeError, match=r"^`jac` returned a numpy array .*mixed array namespaces"):
         program.grad(x)
+    program, x = posed(hess=lambda x: sp.csr_array(np.eye(3)))
+    with pytest.raises(TypeError, match=r"^`hess` returned .*mixed array namespaces"):
+        program.hess(x, cupy.zeros(2))
     program, _ = pose(lambda x: 1.0, X0, jac=lambda x: cupy.ones(3))
     with pytest.raises(TypeError, match=r"^`jac` .*cupy.*"):
         program.grad(X0)

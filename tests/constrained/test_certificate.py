@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from _cupy_standin import run_with_standin
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, NonlinearConstraint
@@ -380,6 +381,10 @@ def test_the_judge_uses_nothing_of_the_solvers():
             if isinstance(node, ast.ImportFrom) and node.level == 1:
                 seen.add(node.module)
     assert seen <= {"_matrices", "_multipliers", "_program", "_second_order"}
+
+
+def test_device_arrays_are_judged_alike():
+    run_with_standin(Path(__file__).parent / "certificate_on_device.py")
 
 
 # ---------------------------------------------------------------- bad input

@@ -167,6 +167,55 @@ def test_constraints_bring_their_own_step():
     assert 1e-4 < error < 1e-1
 
 
+def chain(x):
+    return x[1:] ** 2 - np.sin(x[:-1])
+
+
+def chain_jac(x):
+    k = np.arange(len(x) - 1)
+    J = np.zeros((len(k), len(x)))
+    J[k, k], J[k, k + 1] = -np.cos(x[:-1]), 2 * x[1:]
+    return J
+
+
+@pytest.mark.parametrize(("scheme", "calls"), [("2-point", 2), ("3-point", 4), ("cs", 2)])
+def test_jacobians_with_a_pattern_move_unknowns_in_groups(scheme, calls):
+    n = 200
+    x0 = np.linspace(0.1, 1.5, n)
+    bounds = [(0.1, None), (None, None), (x0[2], x0[2]), (None, x0[3])] + [(None, None)] * (n - 4)
+    given = NonlinearConstraint(
+        chain, 0, 0, jac=scheme, finite_diff_jac_sparsity=sp.csr_array(chain_jac(x0))
+    )
+    program, x = pose(np.sum, x0, jac=np.ones_like, constraints=given, bounds=bounds)
+    G = program.jac(x)
+    assert sp.issparse(G)
+    # Two groups of every other unknown, however many there are; one value for the row count.
+    assert program.counts.ncev == 1 + calls
+    exact = chain_jac(x)
+    exact[:, 2] = 0
+    np.testing.assert_allclose(G.toarray(), exact, atol=1e-6 if scheme == "2-point" else 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_pattern_gives_the_same_jacobian(seed):
+    rng = np.random.default_rng(seed)
+    M = rng.normal(size=(7, 9)) * (rng.random((7, 9)) < 0.3)
+    given = {"fun": lambda x: np.sin(M @ x), "lb": 0, "ub": 0, "jac": "3-point"}
+    x0 = rng.normal(size=9)
+    dense, sparse = (
+        pose(np.sum, x0, jac=np.ones_like, constraints=NonlinearConstraint(**given, **more))[0]
+        for more in ({}, {"finite_diff_jac_sparsity": M != 0})
+    )
+    np.testing.assert_allclose(sparse.jac(x0).toarray(), dense.jac(x0), atol=1e-10)
+    assert sparse.counts.ncev <= dense.counts.ncev
+
+
+def test_a_pattern_of_the_wrong_shape_is_refused_by_name():
+    given = NonlinearConstraint(rows, 0, 0, jac="2-point", finite_diff_jac_sparsity=np.eye(2))
+    with pytest.raises(ValueError, match=r"^`constraints\[0\]\.finite_diff_jac_sparsity` came"):
+        pose(fun, X, jac=jac, constraints=given)
+
+
 def test_single_precision_takes_longer_steps():
     seen = []
 

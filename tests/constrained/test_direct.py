@@ -1,9 +1,12 @@
 """Direct inner solvers against eigenvalues and dense solves."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.linalg
 import scipy.sparse as sp
+from _cupy_standin import run_with_standin
 
 from solvers._core.backend import get_backend
 from solvers.constrained import minimize, solve_kkt
@@ -285,3 +288,7 @@ def test_minimize_reports_the_solver_that_ran():
     assert res.success
     assert res.inner == "direct"
     np.testing.assert_allclose(res.x, np.array([6, 3, 2]) / 11, atol=1e-9)
+
+
+def test_direct_solvers_work_in_device_memory():
+    run_with_standin(Path(__file__).parent / "direct_on_device.py")

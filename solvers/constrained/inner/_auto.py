@@ -22,6 +22,8 @@ class Auto:
         if self._chosen is None:
             self._chosen = self._choice(saddle)
             self.name, self.factor = self._chosen.name, self._chosen.factor
+            if hasattr(self._chosen, "took"):
+                self.took = self._chosen.took
         return self._chosen.factor(saddle)
 
     def solve(self, r, *, d0=None, tol=0.0):

@@ -65,7 +65,7 @@ class Condensed:
 
         factors = definite_factors((B + self._gamma * (G.T @ G)).tocsr(), self._patterns)
         self._inverse = factors.solve
-        return factors.convex and not factors.singular
+        return bool(factors.convex) and not factors.singular
 
     def solve(self, r, *, d0=None, tol=0.0):
         """Solve and refine."""

@@ -131,7 +131,8 @@ def _assembled(saddle, zeros):
     K[:n, :n] = to_dense(saddle.B, be=be)
     K[n:, :n] = to_dense(saddle.G, be=be)
     if saddle.delta:
-        K[range(n, N), range(n, N)] = -saddle.delta
+        dual = be.xp.arange(n, N)
+        K[dual, dual] = -saddle.delta
     return K
 
 

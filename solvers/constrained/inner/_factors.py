@@ -13,7 +13,9 @@ _ZERO = 1e-14
 # Makes a saddle matrix quasi-definite, so that pivots may be taken from the diagonal in any order;
 # one step of refinement takes away what it changes.
 _QUASI = 1e-8
-_DEPENDENT = 1e-3
+# What shows a null vector: solutions this large, beside those of the largest diagonal entry or of
+# the regularisation alone.
+_NULL, _DEPENDENT = 1e13, 1e-3
 
 
 class BandedLU:
@@ -53,17 +55,10 @@ class BandedCholesky:
 
 
 class SymmetricLU:
-    """SuperLU with pivots from the diagonal, of a quasi-definite or definite matrix.
+    """SuperLU with pivots from the diagonal, for matrices that need no others."""
 
-    Parameters
-    ----------
-    A : CSC matrix
-    n : int
-        How many pivots are positive if the problem is convex.
-    """
-
-    def __init__(self, A, n):
-        self.singular = False
+    def __init__(self, A):
+        self.convex, self.singular = None, False
         try:
             self._lu = splu(
                 A,
@@ -72,20 +67,49 @@ class SymmetricLU:
                 options={"SymmetricMode": True, "Equil": False},
             )
         except RuntimeError:
-            self.convex, self.singular, self._lu = None, True, None
-            return
-        pivots, order = self._lu.U.diagonal(), self._lu.perm_c
-        if not np.array_equal(self._lu.perm_r, order):
-            # Pivots off the diagonal: their signs mean nothing.
-            self.convex = None
-            return
-        self.convex = bool(np.count_nonzero(pivots > 0) == n)
-        if self.convex and n == len(pivots):
-            self.singular = not (pivots[order] > _ZERO * A.diagonal()).all()
+            self.singular, self._lu = True, None
 
     def solve(self, r):
         """Return the solution."""
         return self._lu.solve(r) if self._lu else np.full_like(r, np.nan)
+
+    def _has_small_pivot(self, first, size):
+        """Tell whether the rows from `first` on have a null vector, within ``1 / size``."""
+        w = np.zeros(self._lu.shape[0])
+        # One step of inverse iteration; reading the pivots would cost more.
+        w[first:] = np.random.default_rng(0).standard_normal(len(w) - first)
+        return not abs(self.solve(w)[first:]).max(initial=0.0) < size
+
+
+class Definite(SymmetricLU):
+    """The same of a matrix that is positive definite or singular."""
+
+    def __init__(self, A):
+        super().__init__(A)
+        self.convex = True
+        if self._lu:
+            self.singular = self._has_small_pivot(0, _NULL / A.diagonal().max())
+
+
+class QuasiDefinite(SymmetricLU):
+    """The same of a saddle matrix with a dual regularisation.
+
+    Parameters
+    ----------
+    K : CSC matrix
+    n : int
+        How many pivots are positive if the problem is convex.
+    delta : float
+        The dual regularisation, if it is not the caller's: then rows may depend on each other.
+    """
+
+    def __init__(self, K, n, delta):
+        super().__init__(K)
+        # Off the diagonal, the signs of pivots mean nothing.
+        if self._lu and np.array_equal(self._lu.perm_r, self._lu.perm_c):
+            self.convex = bool(np.count_nonzero(self._lu.U.diagonal() > 0) == n)
+            if self.convex and delta:
+                self.singular = self._has_small_pivot(n, _DEPENDENT / delta)
 
 
 class PivotingLU:
@@ -101,28 +125,6 @@ class PivotingLU:
     def solve(self, r):
         """Return the solution."""
         return self._lu.solve(r) if self._lu else np.full_like(r, np.nan)
-
-
-class QuasiDefinite(SymmetricLU):
-    """The same of a saddle matrix, whose rows may depend on each other.
-
-    Parameters
-    ----------
-    K : CSC matrix
-        With its dual regularisation.
-    n : int
-    delta : float
-        The dual regularisation, if it is not the caller's.
-    """
-
-    def __init__(self, K, n, delta):
-        super().__init__(K, n)
-        m = K.shape[0] - n
-        if self.convex and delta and m:
-            # Rows that depend on each other show in a solution as large as 1 / delta.
-            w = np.zeros(n + m)
-            w[n:] = np.random.default_rng(0).standard_normal(m)
-            self.singular = not abs(self.solve(w)[n:]).max() < _DEPENDENT / delta
 
 
 def quasi_definite(G):

@@ -148,7 +148,9 @@ class SquarePattern(Pattern):
 
 
 def canonical(A):
-    """Return a CSR matrix without duplicates, its columns in order."""
+    """Return a matrix in CSR without duplicates, its columns in order."""
+    if not hasattr(A, "nnz"):  # no rows have no form
+        return sp.csr_array(A)
     if A.has_canonical_format:
         return A
     A = A.copy()

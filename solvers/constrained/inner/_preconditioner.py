@@ -10,11 +10,19 @@ _FLAT = 1e-8
 
 
 def diagonal(B, *, be):
-    """Return the sizes of the diagonal entries of B, none of them tiny; 1 for operators."""
+    """Return the sizes of the diagonal entries of B, none of them tiny.
+
+    Of an operator only what was added to its diagonal is known, as barriers do; the mean of the
+    rest is estimated. Where nothing was added there is nothing to balance: ones.
+    """
     xp = be.xp
     if is_operator(B):
-        return xp.ones(B.shape[0])
-    d = abs(B.diagonal())
+        if B.added is None:
+            return xp.ones(B.shape[0])
+        signs = xp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], B.shape[0]))
+        d = abs(signs @ (B.plain @ signs)) / len(signs) + abs(B.added)
+    else:
+        d = abs(B.diagonal())
     top = d.max()
     return xp.where(top > 0, xp.maximum(d, _FLAT * top), 1.0)
 

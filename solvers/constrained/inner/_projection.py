@@ -11,6 +11,8 @@ from .._matrices import is_operator, scaled
 _DEPENDENT, _RANK, _QUASIDEFINITE = 1e-8, 1e-10, 1e-10
 # Multipliers larger than this, of a point that solves nothing, mislead.
 _LARGEST = 1e3
+# How well, and in how many steps, sparse systems are solved for a start.
+_ROUGH, _STEPS = 1e-3, 20
 
 
 def multipliers(point, *, be):
@@ -21,7 +23,11 @@ def multipliers(point, *, be):
     none = be.xp.zeros(len(point.c))
     if not 0 < len(none) <= len(point.z):
         return none
-    lam = open_projection(point.G, be=be).rows(-point.g)
+    if is_sparse(point.G):
+        # A start need not be worth a factorisation.
+        lam = lsqr(point.Gt, -point.g, be=be, tol=_ROUGH, maxiter=_STEPS)
+    else:
+        lam = open_projection(point.G, be=be).rows(-point.g)
     # A comparison with NaN is False.
     return lam if be.host(abs(lam).max()) <= _LARGEST else none
 

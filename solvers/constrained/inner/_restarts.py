@@ -3,7 +3,7 @@
 import math
 
 from ._preconditioner import block_diagonal, of_caller
-from ._saddle import InnerSolve
+from ._saddle import InnerSolve, most_steps
 
 
 class Restarted:
@@ -33,7 +33,7 @@ class Restarted:
         """Run cycles until the true residual is small, or a cycle no longer helps."""
         K, be = self._saddle, self._saddle.be
         xp = be.xp
-        limit = self._options.maxiter_inner or 10 * (K.n + K.m)
+        limit = most_steps(self._options, K)
         d = xp.zeros_like(r) if d0 is None else d0.copy()
         rest = r.copy() if d0 is None else r - K @ d
         size, left = be.host(xp.linalg.norm(r), xp.linalg.norm(rest))

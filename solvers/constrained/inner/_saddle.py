@@ -10,6 +10,7 @@ An inner solver is an object with
 - ``took(part)``, if it wants to hear which part of the last step was taken.
 """
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from .._matrices import add_diagonal
@@ -39,7 +40,11 @@ class Saddle:
         bottom = self.G @ x
         if self.delta:
             bottom = bottom - self.delta * y
-        return self.be.xp.concatenate([self.B @ x + self.G.T @ y, bottom])
+        return self.be.xp.concatenate([self.B @ x + self._Gt @ y, bottom])
+
+    @cached_property
+    def _Gt(self):  # noqa: N802 (the transpose)
+        return self.G.T
 
     def shifted(self, tau, delta=0.0):
         """Return the matrix with ``B + tau I`` and another dual regularisation."""
@@ -68,3 +73,9 @@ class InnerSolve(NamedTuple):
     residual: Any
     iterations: int
     flag: str
+
+
+def most_steps(options, saddle):
+    """Return how many steps a Krylov solver may take for one system."""
+    asked = options.maxiter_inner
+    return 10 * (saddle.n + saddle.m) if asked is None else asked

@@ -15,9 +15,9 @@ import scipy.sparse as sp
 from ._factors import (
     BandedCholesky,
     BandedLU,
+    Definite,
     PivotingLU,
     QuasiDefinite,
-    SymmetricLU,
     quasi_definite,
 )
 from ._pattern import SaddlePattern, SquarePattern, canonical
@@ -49,14 +49,15 @@ class SparseDirect:
     name = "direct"
 
     def __init__(self, options=None):
-        self._patterns, self._complements = [], []
+        self._patterns, self._complements, self._last = [], [], None
 
     def factor(self, saddle):
         """Factor; tell whether B is positive definite on the kernel of G, or None."""
+        self._last = None
         B, G = canonical(saddle.B), canonical(saddle.G)
         self._saddle = Saddle(B, G, saddle.delta, be=saddle.be)
         diagonal = _positive_diagonal(B)
-        if diagonal is not None and _schur_entries(G) < _SCHUR_FILL * G.nnz:
+        if _has_thin_complement(diagonal, G):
             self._factors = Schur(diagonal, G, saddle.delta, self._complements)
         else:
             self._factors = self._whole(B, G, saddle.delta)
@@ -66,6 +67,8 @@ class SparseDirect:
     def is_affordable(self, B, G):
         """Tell whether the factors of a whole saddle matrix would be of reasonable size."""
         B, G = canonical(B), canonical(G)
+        if _has_thin_complement(_positive_diagonal(B), G):
+            return True
         return self._pattern(B, G).fill() <= _FILL * (B.nnz + 2 * G.nnz)
 
     def _whole(self, B, G, delta):
@@ -88,6 +91,8 @@ class SparseDirect:
 
     def solve(self, r, *, d0=None, tol=0.0):
         """Solve, with refinement where the residual asks for it; a good `d0` is the answer."""
+        if self._known(r, d0):
+            return self._last[1]
         size = math.sqrt(r @ r)
         goal = _SHARP * size
         d, residual, left = self._refined(r, d0, goal)
@@ -95,7 +100,13 @@ class SparseDirect:
             self._factors = self._pivoting()
             d, residual, left = self._refined(r, None, goal)
         flag = "converged" if math.isfinite(left) else "breakdown"
-        return InnerSolve(d, residual, 1, flag)
+        self._last = r, InnerSolve(d, residual, 1, flag)
+        return self._last[1]
+
+    def _known(self, r, d0):
+        """Tell whether `d0` is the answer to the last question, asked again."""
+        last = self._last
+        return last is not None and d0 is last[1].d and np.array_equal(r, last[0])
 
     def _pivoting(self):
         saddle = self._saddle
@@ -139,7 +150,7 @@ class Schur:
         S = (G @ sp.diags_array(1 / diagonal) @ G.T).tocsr()
         if delta:
             S = (S + delta * sp.eye_array(m)).tocsr()
-        self._factors = definite_factors(S, patterns)
+        self._factors = definite_factors(S, patterns, sure=True)
         self.singular = self._factors.singular
 
     def solve(self, r):
@@ -150,7 +161,7 @@ class Schur:
         return np.concatenate([(a - self._G.T @ y) / self._d, y])
 
 
-def definite_factors(A, patterns):
+def definite_factors(A, patterns, *, sure=False):
     """Return the Cholesky factors of a CSR matrix, in its band or by SuperLU.
 
     Parameters
@@ -158,13 +169,15 @@ def definite_factors(A, patterns):
     A : CSR matrix
     patterns : list
         Empty or the pattern seen last, which another one replaces.
+    sure : bool
+        Whether the matrix is known to have no negative eigenvalue.
     """
     A.sort_indices()
     if not patterns or not patterns[0].fits(A):
         patterns[:] = [SquarePattern(A)]
     if patterns[0].bandwidth <= _WIDE:
         return BandedCholesky(patterns[0], A.data)
-    return SymmetricLU(A.tocsc(), A.shape[0])
+    return Definite(A.tocsc()) if sure else QuasiDefinite(A.tocsc(), A.shape[0], 0.0)
 
 
 def _positive_diagonal(B):
@@ -176,7 +189,9 @@ def _positive_diagonal(B):
     return d if d.min() > 1e-10 * d.max() else None
 
 
-def _schur_entries(G):
-    """Return an upper bound of the entries of ``G G^T``."""
+def _has_thin_complement(diagonal, G):
+    """Tell whether B is a positive diagonal and ``G B^-1 G^T`` has few entries."""
+    if diagonal is None:
+        return False
     counts = np.bincount(G.indices, minlength=G.shape[1])
-    return int(counts @ counts)
+    return int(counts @ counts) < _SCHUR_FILL * G.nnz

@@ -4,6 +4,7 @@ A step moves x to the nearest point that solves ``S^T A x = S^T b`` for a random
 columns, so that the distance to the solution never grows.
 """
 
+import math
 from importlib import import_module
 from typing import NamedTuple
 
@@ -37,9 +38,12 @@ class Kind(NamedTuple):
         module = import_module(self.module, __package__)
         return getattr(module, self.stepper)(rows, size, rng)
 
-    def size(self, count):
-        """Return the block size for so many equations."""
-        return min(max(-int(-self.growth * count**0.5 // 1), 8), 256)
+    def size(self, count, wanted=None):
+        """Return how many of so many equations a step takes."""
+        if not self.blocks:
+            return 1
+        own = min(max(math.ceil(self.growth * math.sqrt(count)), 8), 256)
+        return min(wanted or own, count)
 
 
 SKETCHES = {

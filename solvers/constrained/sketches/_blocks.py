@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from ..._core.sketch import SRHT
+from ..._core.validation import check_memory
 from ._rows import Rows, Stepper
 
 # Bytes of factors that are kept.
@@ -34,7 +35,7 @@ class _Deck:
 
 
 class Blocks(Stepper):
-    """Blocks of random partitions; their factors serve as long as they cost to make."""
+    """Blocks of random partitions, a pool of which serves as long as it costs to make."""
 
     def __init__(self, rows, size, rng):
         super().__init__(rows, size, rng)
@@ -43,33 +44,35 @@ class Blocks(Stepper):
         self._partitions = min(_PARTITIONS, max(fit, 1))
         # A factor costs size/2 visits; but blocks that were seen often have little left to give.
         self._turns = min(max(size // 2, 1), 16)
-        self._left = []
+        self._pool, self._sweeps = [], 0
 
     def advance(self, x, steps):
-        if not self._left:
-            self._refill()
-        part = self._left.pop()
-        first = part * self.sweep
-        order = np.arange(first, first + steps)
-        self.rows.block_steps(self.b, self._blocks, self._factors, order, x)
+        blocks, factors = self._next()
+        self.rows.block_steps(self.b, blocks, factors, np.arange(steps), x)
 
-    def _refill(self):
-        xp = self.rows.be.xp
-        pool = [xp.asarray(self._deck.partition()) for _ in range(self._partitions)]
-        ridge = 1e-14 * self.size
-        self._factors = xp.concatenate([self.rows.factors(blocks, ridge) for blocks in pool])
-        self._blocks = xp.concatenate(pool)
-        turns = [self.rng.permutation(self._partitions) for _ in range(self._turns)]
-        self._left = np.concatenate(turns).tolist()
+    def _next(self):
+        """Return the blocks of a partition and their factors: all of the pool in each turn."""
+        turn, place = divmod(self._sweeps, self._partitions)
+        self._sweeps += 1
+        if turn % self._turns == 0:
+            if place == 0:
+                self._pool = []
+            blocks = self.rows.be.xp.asarray(self._deck.partition())
+            self._pool.append((blocks, self.rows.factors(blocks, 1e-14 * self.size)))
+            return self._pool[-1]
+        if place == 0:
+            self._order = self.rng.permutation(self._partitions)
+        return self._pool[self._order[place]]
 
 
 class Mixed(Blocks):
     """Blocks of rows that a randomised Hadamard transform has mixed."""
 
     def __init__(self, rows, size, rng):
-        count = rows.shape[0]
+        count, p = rows.shape
+        check_memory(16 * count * p, "The mixed matrix", "Use 'block-kaczmarz'", be=rows.be)
         self._mix = SRHT(1 << (count - 1).bit_length(), count, rng=rng)
-        dense = rows.A if len(rows._data) == 1 else rows.A.toarray()
+        dense = rows.A.toarray() if rows.sparse else rows.A
         super().__init__(Rows(self._mix.apply(dense), be=rows.be), size, rng)
 
     def pose(self, b):

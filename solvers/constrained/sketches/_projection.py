@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
+
 from ._blocks import POOL
 
 # Sweeps in which the residual must have halved, or blocks grow.
 _PATIENCE = 20
-_EPS = 2.220446049250313e-16
+_EPS = float(np.finfo(float).eps)
 
 
 class Projection:
@@ -33,9 +35,7 @@ class Projection:
     def __init__(self, rows, kind, block_size, rng):
         self._rows, self._kind, self._rng = rows, kind, rng
         self._free = block_size is None and kind.blocks
-        count = rows.shape[0]
-        size = kind.size(count) if block_size is None else block_size
-        self._open(min(size, count) if kind.blocks else 1)
+        self._open(kind.size(rows.shape[0], block_size))
 
     def begin(self, b, x):
         """Take a right-hand side, and a start that moves in place."""
@@ -45,11 +45,6 @@ class Projection:
         self._marks = []
         self._stepper.pose(b)
         self._look()
-
-    @property
-    def sweep_steps(self):
-        """Steps in a sweep."""
-        return self._stepper.sweep
 
     @property
     def exhausted(self):

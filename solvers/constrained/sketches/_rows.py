@@ -26,16 +26,18 @@ class Rows:
         Squared lengths.
     length : float
         The Frobenius norm, estimated for an operator.
+    sparse : bool
+        Whether rows are compressed.
     """
 
     def __init__(self, A, *, be):
-        self.A, self.be, self.shape = A, be, A.shape
+        self.A, self.be, self.shape, self.sparse = A, be, A.shape, is_sparse(A)
         self._kernels = be.kernels("solvers.constrained")
         xp = be.xp
         if is_operator(A):
             self.length = _frobenius(A, be)
             return
-        if is_sparse(A):
+        if self.sparse:
             if not A.has_canonical_format:
                 A = A.copy()
                 A.sum_duplicates()
@@ -53,7 +55,7 @@ class Rows:
 
     def step(self, b, order, x):
         """Project x onto single equations, in this order."""
-        suffix = "_csr" if len(self._data) > 1 else ""
+        suffix = "_csr" if self.sparse else ""
         run = getattr(self._kernels, "kaczmarz" + suffix)
         run(*self._data, b, self._inverse, self.be.xp.asarray(order), x)
 
@@ -61,7 +63,7 @@ class Rows:
         """Project x onto blocks of equations; return the squared residuals that were found."""
         xp = self.be.xp
         squares = xp.empty(len(order))
-        suffix = "_csr" if len(self._data) > 1 else ""
+        suffix = "_csr" if self.sparse else ""
         run = getattr(self._kernels, "block_kaczmarz" + suffix)
         v = xp.empty(0) if v is None else v  # not touched without momentum
         order = xp.asarray(order)
@@ -71,7 +73,7 @@ class Rows:
     def factors(self, blocks, ridge):
         """Return the Cholesky factors (k, q, q) of the Gram matrices of unit rows."""
         xp, scale = self.be.xp, self._scale
-        if len(self._data) == 1:
+        if not self.sparse:
             W = self.A[blocks] * scale[blocks][:, :, None]
             gram = W @ W.transpose(0, 2, 1)
         else:
