@@ -17,8 +17,9 @@ from .inner import Saddle
 
 _FIRST, _LEAST, _MOST = 1e-3, 1e-12, 1e16
 _GOOD, _POOR, _ACCEPTED = 0.75, 0.25, 1e-4
-# Weight of the barrier: its share of the squared violation, and what is left after a good one.
-_SHARE, _FADING = 0.1, 0.3
+# Weight of the barrier: its share of the squared violation, what is left after a good step,
+# and the least of the share.
+_SHARE, _FADING, _LEAST_SHARE = 0.1, 0.3, 1e-6
 # A relative gain in the squared violation that is lost in rounding, and how accurately to solve.
 _ROUNDING, _ACCURACY = 1e-14, 1e-6
 
@@ -79,7 +80,7 @@ class Levenberg:
         if not self.problem.bounded:
             return _NoPull()
         share = _SHARE * self.problem.be.host(point.c @ point.c) / len(self.problem.sides)
-        self._weight = min(self._weight, share)
+        self._weight = min(max(self._weight, _LEAST_SHARE * share), share)
         return _Pull(point, self.problem.sides, self._weight)
 
     def _direction(self, point, S, mu, pull):
