@@ -56,7 +56,8 @@ class _Dense:
         self._Q, R = xp.linalg.qr(At)
         diagonal = abs(R.diagonal())
         if not len(diagonal) or be.host(diagonal.min()) > _DEPENDENT:
-            T = be.linalg.solve_triangular(R, xp.eye(len(R)))
+            # A triangular solve wakes all threads of the BLAS, even for three rows.
+            T = xp.linalg.inv(R)
         else:
             U, s, Vt = xp.linalg.svd(At, full_matrices=False)
             kept = s > _RANK * s.max(initial=0.0)
