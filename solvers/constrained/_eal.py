@@ -141,7 +141,7 @@ def _first_weights(eta, r, curvature, be):
     """
     Hr = curvature.product(r)
     rr, hh, steepest = be.host(r @ r, Hr @ Hr, abs(r).max())
-    lighter = min(1.0, max(steepest, _LIGHTEST))
+    lighter = min(1.0, max(steepest**2, _LIGHTEST))
     return Weights(eta[0] * lighter, eta[1] / max(1.0, math.sqrt(hh / rr) if rr else 1.0))
 
 
