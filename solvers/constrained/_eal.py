@@ -17,7 +17,7 @@ _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
 _ETA1_MAX, _ETA2_MIN = 1e12, 1e-14
 # Multipliers of rows that depend on each other have no bound; beyond this they are fitted anew.
 _LAM_MAX = 1e10
-# The first weight may start at this part of `eta`.
+# The first weight starts at no less than this part of that of `eta`.
 _LIGHTEST = 1e-3
 # What is left of a system that was solved as well as rounding lets it.
 _EXACT = 1e-10
