@@ -104,7 +104,8 @@ def minimize(
     lam0 : array, shape (m,), optional
         Multipliers to start from; least-squares ones by default.
     eta : (float, float), default (10.0, 1e-5)
-        Weights of the exact augmented Lagrangian at the start.
+        Largest weights of the exact augmented Lagrangian at the start, for steep objectives with
+        little curvature; others get smaller ones.
     inequalities : {"barrier", "squared-slack", "error"}, default "barrier"
         How inequalities and bounds are dealt with; "error" refuses them.
     least_squares : bool, default False
