@@ -134,7 +134,9 @@ def _start(problem, lam0):
     """Return the start, with least-squares multipliers where the caller has none."""
     z, lam = problem.start(lam0)
     point = problem.point(z)
-    return problem.answer(point, multipliers(point, be=problem.be) if lam is None else lam)
+    if lam is None:
+        lam = multipliers(point, be=problem.be, rough=True)
+    return problem.answer(point, lam)
 
 
 def _overdetermined(standard):

@@ -106,7 +106,8 @@ class Smooth:
             return
         strategy = STRATEGIES.get(type(hess).__name__) if hasattr(hess, "update") else None
         names = (*SCHEMES, *BACKENDS, *MODELS)
-        word = strategy or _word(hess, self._hess_name, names, "a callable, BFGS(), SR1()")
+        more = "a callable, BFGS(), SR1(), 'lagrangian'"
+        word = strategy or _word(hess, self._hess_name, names, more)
         if word in MODELS:
             self.model = word
         elif word in BACKENDS:

@@ -8,7 +8,7 @@ from .._core.result import Status
 from ._certificate import judge
 from ._ends import Ends
 
-# A residual that fell to this part of its last mark made progress.
+# A residual that fell to this part made progress.
 _FALL = 0.9
 
 
@@ -30,6 +30,10 @@ class Watch:
     inner : str
         The inner solver that ran.
     eta : (float, float)
+    residual : Residual
+        That of the last point.
+    falling : bool
+        Whether the last iteration lowered it.
     ends : Ends
         Knows whether the problem has no solution.
     """
@@ -40,6 +44,7 @@ class Watch:
         self.ninner, self.inner, self._globalizations = 0, "", []
         self.eta = (math.nan, math.nan)
         self.first_kkt = math.inf
+        self.falling = True
         self.wait(math.inf)
         self.ends = Ends(standard, run, tol)
 
@@ -74,7 +79,9 @@ class Watch:
         **series : float
             Further columns of the history: inner_residual, eta1, eta2, delta.
         """
+        last = self.residual.kkt
         kkt = self._look(problem, point, answer)
+        self.falling = kkt <= _FALL * last
         self._idle += 1
         if kkt < _FALL * self._mark:
             self._mark, self._idle = kkt, 0
@@ -83,7 +90,7 @@ class Watch:
             kkt,
             judge=False,
             state=lambda: self._shown(answer),
-            fun=point.f,
+            fun=problem.objective(point),
             violation=self.residual.violation,
             alpha=alpha,
             inner_its=inner_its,
