@@ -67,7 +67,7 @@ def solve_eal(problem, watch, options, start):
     auto = options.globalization == "auto"
     watch.wait(_PATIENCE if auto else math.inf, hopeful=auto)
     answer, trouble = _steps(problem, watch, options, start, impatient=auto)
-    if watch.run.status is not None or trouble is None or watch.certified(answer):
+    if watch.run.status is not None or trouble is None or watch.certified(problem, answer):
         return answer
     if auto:
         watch.wait(_PATIENCE_OF_FILTER)
@@ -126,7 +126,7 @@ def _steps(problem, watch, options, start, *, impatient):
             delta=step.delta,
         ):
             return answer, "The residual does not fall any more." if watch.tired else None
-        if taken.rounded and not watch.falling and watch.certified(answer):
+        if taken.rounded and not watch.falling and watch.certified(problem, answer):
             return answer, None
         short = short + 1 if taken.alpha < _SHORT else 0
         if impatient and short >= _SHORT_STEPS:

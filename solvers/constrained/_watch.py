@@ -89,7 +89,7 @@ class Watch:
         over = self.run.record(
             kkt,
             judge=False,
-            state=lambda: self._shown(answer),
+            state=lambda: self._shown(problem, answer),
             fun=problem.objective(point),
             violation=self.residual.violation,
             alpha=alpha,
@@ -99,7 +99,7 @@ class Watch:
         if kkt <= self.tol and not over:
             self.run.end(Status.CONVERGED)
         elif not over:
-            over = self._leads_nowhere(point)
+            over = self._leads_nowhere(point.plain)
         return over or kkt <= self.tol or problem.solved(point, answer) or self.tired
 
     def _leads_nowhere(self, point):
@@ -132,13 +132,12 @@ class Watch:
             self.run.end(Status.CONVERGED)
         return kkt <= self.tol
 
-    def certified(self, answer):
+    def certified(self, problem, answer):
         """Tell whether the certificate holds although the residual is above the tolerance.
 
         So it is where rounding leaves more than that; end the run then.
         """
-        standard = self.standard
-        verdict = judge(standard.program, *standard.theirs(answer), tol=self.tol)
+        verdict = judge(self.standard.program, *problem.theirs(answer), tol=self.tol)
         if verdict.certificate.holds:
             self.run.end(Status.CONVERGED)
         return verdict.certificate.holds
@@ -146,13 +145,13 @@ class Watch:
     def _look(self, problem, point, answer):
         self.residual = problem.residual(point, answer)
         kkt = self.residual.kkt
-        self.ends.see(point, answer, self.residual.violation)
+        self.ends.see(point.plain, answer, self.residual.violation)
         if kkt < self._best_kkt or self.best is None:
             self._best_kkt = kkt
             self.best = answer
         return kkt
 
-    def _shown(self, answer):
-        x, lam, _ = self.standard.theirs(answer)
+    def _shown(self, problem, answer):
+        x, lam, _ = problem.theirs(answer)
         out = self.standard.program.io.out
         return {"x": out(x.copy()), "lam": out(lam)}
