@@ -75,7 +75,7 @@ def minimize(
     bounds : Bounds or list of pairs, optional
         Bounds of x. Unknowns with equal bounds are fixed.
     method : str, default "eal-newton"
-        "eal-newton", or a baseline: "sqp-direct", "gmres-l1", "auglag".
+        "eal-newton", or a baseline: "sqp-direct", "gmres-l1", "gmres-l1-tests", "auglag".
     inner : str, default "auto"
         How Newton systems are solved: "direct", "condensed", "pcg", "minres", "gmres", "sketch" or
         the name of a sketch.
