@@ -100,7 +100,11 @@ class Watch:
             self.run.end(Status.CONVERGED)
         elif not over:
             over = self.ends.reached(point, self.residual.violation)
-        return over or kkt <= self.tol or problem.solved(point, answer) or self.tired
+        if over or kkt <= self.tol or problem.solved(point, answer):
+            # Whatever is solved next is given all the time again.
+            self._idle = 0
+            return True
+        return self.tired
 
     def wait(self, iterations):
         """From here on, let a solver end after so many iterations without progress."""
