@@ -217,13 +217,11 @@ class Evidence:
 
     def verdict(self, found, tol, second_order):
         """Judge multipliers: by `tol`, or by the floors where these are above it."""
-        residual, floors, allowed = found.residual, None, tol
-        if residual.kkt > tol:
-            floors = self._floors(self.measured(self.fitted.mild))
-            allowed = _allowed(residual, floors, tol)
-        else:
-            # Within the tolerance floors are for information; these multipliers do for them.
-            floors = self._floors(found)
+        residual = found.residual
+        # Within the tolerance floors are for information, and these multipliers do for them.
+        needed = not residual.kkt <= tol
+        floors = self._floors(self.measured(self.fitted.mild) if needed else found)
+        allowed = _allowed(residual, floors, tol) if needed else tol
         curvature, flag = self._curvature(found) if second_order else (math.nan, None)
         details = {
             **residual._asdict(),
@@ -238,8 +236,7 @@ class Evidence:
 
     def least_violation(self, tol):
         """Judge the gradient of half the squared violation."""
-        off = self.rows.off
-        slope = _largest(self.G.T @ off)
+        off, slope = self.rows.off, _largest(self._violation_slope())
         violation = max(self.rows.violation, self.bounds.violation)
         errors = self.program.errors
         # The rows' own rounding enters through their values.
@@ -273,14 +270,15 @@ class Evidence:
 
     def _infeasibility(self):
         """Return the gradient's length of the norm of the violation, along the bounds."""
-        off, beyond = self.rows.off, self.bounds.off
-        slope = (self.G.T @ off if len(off) else 0.0) + beyond
+        size = math.hypot(np.linalg.norm(self.rows.off), np.linalg.norm(self.bounds.off))
+        return float(np.linalg.norm(self._violation_slope()) / size)
+
+    def _violation_slope(self):
+        """Return the gradient of half the squared violation, where bounds let it be followed."""
+        slope = self.bounds.off + (self.G.T @ self.rows.off if len(self.c) else 0.0)
         # At a bound the violation may well fall outwards.
         slope = np.where(self.bounds.below == 0, np.minimum(slope, 0.0), slope)
-        slope = np.where(self.bounds.above == 0, np.maximum(slope, 0.0), slope)
-        return float(
-            np.linalg.norm(slope) / math.hypot(np.linalg.norm(off), np.linalg.norm(beyond))
-        )
+        return np.where(self.bounds.above == 0, np.maximum(slope, 0.0), slope)
 
 
 class _Box:
@@ -325,6 +323,8 @@ class _Box:
 
     def active(self, y):
         """Tell which sides hold: the multiplier is at least the distance."""
+        if self.all_equal or not self.any:
+            return self.equal
         nearest = np.minimum(self.below, self.above)
         d = np.where(y > 0, self.above, np.where(y < 0, self.below, nearest))
         return abs(y) >= d

@@ -17,6 +17,8 @@ _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
 _ETA1_MAX, _ETA2_MIN = 1e12, 1e-14
 # Multipliers of rows that depend on each other have no bound; beyond this they are fitted anew.
 _LAM_MAX = 1e10
+# The first weight may start at this part of `eta`.
+_LIGHTEST = 1e-3
 # What is left of a system that was solved as well as rounding lets it.
 _EXACT = 1e-10
 # Steps shorter than this, and so many of them, are trouble.
@@ -63,9 +65,9 @@ def solve_eal(problem, watch, options, start):
         return solve_filter(problem, watch, options, start)
     watch.globalization = "eal"
     auto = options.globalization == "auto"
-    watch.wait(_PATIENCE if auto else math.inf)
+    watch.wait(_PATIENCE if auto else math.inf, hopeful=auto)
     answer, trouble = _steps(problem, watch, options, start, impatient=auto)
-    if watch.run.status is not None or trouble is None or watch.certified(answer):
+    if watch.run.status is not None or trouble is None or watch.certified(problem, answer):
         return answer
     if auto:
         watch.wait(_PATIENCE_OF_FILTER)
@@ -124,7 +126,7 @@ def _steps(problem, watch, options, start, *, impatient):
             delta=step.delta,
         ):
             return answer, "The residual does not fall any more." if watch.tired else None
-        if taken.rounded and not watch.falling and watch.certified(answer):
+        if taken.rounded and not watch.falling and watch.certified(problem, answer):
             return answer, None
         short = short + 1 if taken.alpha < _SHORT else 0
         if impatient and short >= _SHORT_STEPS:
@@ -133,10 +135,15 @@ def _steps(problem, watch, options, start, *, impatient):
 
 
 def _first_weights(eta, r, curvature, be):
-    """Return the weights for a start; the second is not to fight the curvature of its square."""
+    """Return the weights for a start.
+
+    Violations weigh less where the gradient is small, or steps along curved constraints would
+    have to be short; the second weight is not to fight the curvature of its square.
+    """
     Hr = curvature.product(r)
-    rr, hh = be.host(r @ r, Hr @ Hr)
-    return Weights(eta[0], eta[1] / max(1.0, math.sqrt(hh / rr) if rr else 1.0))
+    rr, hh, steepest = be.host(r @ r, Hr @ Hr, abs(r).max())
+    lighter = min(1.0, max(steepest, _LIGHTEST))
+    return Weights(eta[0] * lighter, eta[1] / max(1.0, math.sqrt(hh / rr) if rr else 1.0))
 
 
 # ---------------------------------------------------------------- the direction

@@ -27,7 +27,7 @@ def solve_paper(problem, watch, options, start):
     """Run AdaSketch-Newton; arguments as those of `solve_eal`."""
     be, xp = problem.be, problem.xp
     inner = open_inner(options.inner, options)
-    watch.inner = inner.name
+    watch.inner, watch.globalization = inner.name, "eal"
     point, lam = problem.point(start.z), start.lam
     weights, delta, tol = Weights(*options.eta), _DELTA, watch.tol
     if watch.begin(problem, point, start):

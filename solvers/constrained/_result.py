@@ -36,7 +36,7 @@ FILTER = """\
   year = {2006}
 }"""
 # By the words of `globalization_used`.
-_ORIGINS = {"eal": CITATION, "filter": FILTER}
+_ORIGINS = {"eal": CITATION, "l1": CITATION, "filter": FILTER}
 
 
 class ConstrainedResult(Result):
@@ -117,8 +117,27 @@ class ConstrainedResult(Result):
         str
             For a bibliography file.
         """
-        used = [text for word, text in _ORIGINS.items() if word in self.globalization_used]
+        used = {text: None for word, text in _ORIGINS.items() if word in self.globalization_used}
         return "\n\n".join([*used, super().cite()])
+
+    def summary(self) -> str:
+        """Return a few lines: why the run ended, what ran, how good the answer is.
+
+        Returns
+        -------
+        str
+            For printing.
+        """
+        inner, judge = self.inner or "none", self.globalization_used or "none"
+        return "\n".join(
+            [
+                super().summary(),
+                f"  systems by {inner}, steps judged by {judge}",
+                f"  evaluations: {self.nfev} fun, {self.njev} jac, {self.nhev} hess, "
+                f"{self.nhvp} products; of constraints {self.ncev} fun, {self.ncjev} jac; "
+                f"{self.callback_seconds:.3f} s",
+            ]
+        )
 
 
 class LinearResult(Result):

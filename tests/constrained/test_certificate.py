@@ -338,6 +338,8 @@ def test_least_squares_are_judged_by_their_own_gradient(rng):
     assert cert.holds
     assert "violation" in cert.kind
     assert cert.details["violation"] == pytest.approx(abs(A @ x - b).max())
+    bounds = [(None, None)] * 3 + [(x[3] + 1.0, None)]
+    assert certify(x, least_squares=True, bounds=bounds, **problem).value == pytest.approx(1.0)
     y = x + 0.1
     cert = certify(y, least_squares=True, **problem)
     assert cert.value == pytest.approx(abs(A.T @ (A @ y - b)).max())

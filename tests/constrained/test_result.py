@@ -41,6 +41,21 @@ def test_the_objective_and_its_gradient_are_those_at_the_answer(res):
     np.testing.assert_array_equal(res.jac, problem["jac"](res.x))
 
 
+@pytest.mark.parametrize("bounds", [None, [(0.0, 2.0)] * 3])
+def test_the_history_is_in_the_callers_unit(bounds):
+    x, problem = circle()
+    steep = {
+        **problem,
+        "fun": lambda x: 1e6 * problem["fun"](x),
+        "jac": lambda x: 1e6 * problem["jac"](x),
+        "hess": lambda x: 1e6 * problem["hess"](x),
+    }
+    res = constrained.minimize(x0=x + np.array([0.3, -0.2, 0.1]), bounds=bounds, **steep)
+    assert res.success
+    assert res.history["fun"][-1] == pytest.approx(res.fun, rel=1e-6)
+    assert res.history["kkt"][-1] <= res.certificate.tol
+
+
 def test_multipliers_come_in_one_array_and_for_each_constraint():
     x, lam, problem = quadratic(np.random.default_rng(0))
     A, b = problem["constraints"].A, problem["constraints"].lb
@@ -82,7 +97,9 @@ def test_copies_and_prints(res):
         np.testing.assert_array_equal(twin.x, res.x)
         assert str(twin.certificate) == str(res.certificate)
         assert twin.certificate.holds
-    assert "KKT residual" in res.summary()
+    told = res.summary()
+    for word in ("KKT residual", res.inner, "eal", f"{res.nfev} fun", f"{res.ncjev} jac"):
+        assert word in told
     assert "Exact Augmented" in res.cite()
     assert "certificate" in repr(res)
 
