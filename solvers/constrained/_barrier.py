@@ -160,10 +160,6 @@ class Barrier:
             lam[slack] = bound[self.n - len(slack) :]
         return Answer(point.z, lam, bound)
 
-    def objective(self, point):
-        """Return the objective in the caller's unit, without the barrier."""
-        return self.standard.objective(point.plain)
-
     def residual(self, point, answer):
         """Return the `Residual` in the caller's unit."""
         return self.standard.residual(point.plain, answer)

@@ -231,10 +231,6 @@ class Standard:
         return Curvature(H, lambda v: H @ v, exact=True)
 
     # ------------------------------------------------------------ measures
-    def objective(self, point):
-        """Return the objective in the caller's unit."""
-        return point.f / self.f_scale
-
     def answer(self, point, lam):
         """Return an `Answer`; what has bounds adds their multipliers."""
         return Answer(point.z, lam, self.xp.zeros(self.n))

@@ -83,7 +83,8 @@ class Watch:
             kkt,
             judge=False,
             state=lambda: self._shown(answer),
-            fun=problem.objective(point),
+            # In the caller's unit, and of a barrier problem's point without the barrier.
+            fun=(getattr(point, "plain", None) or point).f / self.standard.f_scale,
             violation=self.residual.violation,
             alpha=alpha,
             inner_its=inner_its,
