@@ -29,6 +29,8 @@ def kind_of(x):
     That is 'numpy' (also for lists, numbers and pandas), 'cupy', 'torch', 'jax', or the package
     of another array that follows the array API. No package is imported to find out.
     """
+    if type(x) is np.ndarray:
+        return "numpy"
     roots = [root for root, _ in _origins(x)]
     known = [_KINDS[root] for root in roots if root in _KINDS]
     if known:

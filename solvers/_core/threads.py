@@ -96,7 +96,8 @@ def limit(n_threads):
         ``OMP_NUM_THREADS`` or the container's CPU quota says so.
     """
     cap = _cap() if n_threads is None else 0
-    if cap >= os.cpu_count():
+    # The system is asked for its processors only where that may matter; it takes its time.
+    if math.isinf(cap) or cap >= os.cpu_count():
         yield
         return
     _layer()

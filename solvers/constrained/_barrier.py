@@ -8,10 +8,12 @@ where :math:`d_i` is the distance from the i-th side of a bound. Its multiplier 
 the iterates by Newton steps on :math:`w_i d_i = \mu`.
 """
 
+import math
 from functools import cached_property
 
 from ._matrices import add_diagonal
 from ._problem import Answer, Curvature, Point, inside
+from ._sides import FiniteSides
 
 # A barrier problem is solved when its error is at most this many mu.
 _ENOUGH = 10.0
@@ -19,30 +21,47 @@ _ENOUGH = 10.0
 _FIRST, _FRACTION, _POWER = 0.1, 0.2, 1.5
 # Steps leave at least this part of each distance.
 _BACK = 0.01
+# What the smaller of multiplier and distance may be, in units of tol; for how many iterations to
+# try to have it so; the smallest mu.
+_VAGUE, _PATIENCE, _FINEST = 10.0, 6, 1e-15
+# A little of every distance is added to its logarithm, which else falls for ever where the
+# objective does not rise.
+_TETHER = 1e-5
 # Multipliers stay within this factor of mu / d.
 _APART = 1e10
 
 
 class BarrierPoint(Point):
-    """A point of a barrier problem; `plain` is the same point of the problem with bounds."""
+    """A point of a barrier problem, with the multipliers `w` of the sides that belong to it.
+
+    `plain` is the same point of the problem with bounds.
+    """
+
+    plain = None
 
     def __init__(self, problem, plain):
         super().__init__(problem, plain.z)
-        self.plain = plain
+        self.plain, self.mu = plain, problem.mu
 
     @cached_property
     def d(self):
         """Distances from the sides."""
-        return self.problem.distances(self.z)
+        return self.problem.sides.distances(self.z)
+
+    @cached_property
+    def w(self):
+        """Multipliers of the sides: in the centre where no step led here, but not small."""
+        return self.problem.xp.maximum(1.0, self.mu / self.d)
 
     @cached_property
     def f(self):
-        problem = self.problem
-        return self.plain.f - problem.mu * problem.be.host(problem.xp.log(self.d).sum())
+        be, xp = self.problem.be, self.problem.xp
+        barrier = xp.log(self.d) - _TETHER * self.d
+        return self.plain.f - self.mu * be.host(barrier.sum())
 
     @cached_property
     def g(self):
-        return self.plain.g + self.problem.gathered(self.problem.mu / self.d)
+        return self.plain.g + self.problem.sides.gathered(self.mu / self.d - _TETHER * self.mu)
 
     @property
     def c(self):
@@ -54,7 +73,7 @@ class BarrierPoint(Point):
 
 
 class Barrier:
-    """A `Standard` problem whose bounds have become a barrier: equalities only.
+    """A `Standard` problem whose bounds have become a barrier.
 
     Parameters
     ----------
@@ -65,48 +84,41 @@ class Barrier:
     Attributes
     ----------
     mu : float
-    w : array (k,)
-        Multipliers of the finite sides of bounds, positive.
+    last : BarrierPoint and array (m,)
+        The point last answered, and its multipliers.
     """
+
+    bounded = True
 
     def __init__(self, standard, tol):
         self.standard, self.be, self.xp = standard, standard.be, standard.xp
         self.n, self.m, self.f_scale = standard.n, standard.m, standard.f_scale
-        self.lo, self.up, self.bounded = standard.lo, standard.up, True
-        xp = self.xp
-        low = xp.flatnonzero(xp.isfinite(standard.lo))
-        high = xp.flatnonzero(xp.isfinite(standard.up))
-        # A distance is sign * z - side: lower sides first, then upper ones.
-        self._at = xp.concatenate([low, high])
-        self._sign = xp.concatenate([xp.ones(len(low)), -xp.ones(len(high))])
-        self._side = xp.concatenate([standard.lo[low], -standard.up[high]])
-        self._least = 0.1 * tol * standard.f_scale
+        self.lo, self.up = standard.lo, standard.up
+        self.sides = FiniteSides(self.lo, self.up, xp=self.xp)
+        self._tol, self._least = tol, 0.1 * tol * standard.f_scale
         self.mu = max(_FIRST, self._least)
-        self.w, self._known = None, None
+        self.last, self._patience = None, _PATIENCE
 
     def start(self, lam):
-        """Return the caller's point, moved inside the bounds, and multipliers (or None)."""
+        """Return the caller's start, moved inside the bounds, and multipliers (or None)."""
         z, lam = self.standard.start(lam)
-        z = inside(z, self.standard.lo, self.standard.up, xp=self.xp)
-        self.w = self.mu / self.distances(z)
-        return z, lam
+        return inside(z, self.lo, self.up, xp=self.xp), lam
 
-    # ------------------------------------------------------------ sides
-    def distances(self, z):
-        """Return the distances of z from the sides (k,)."""
-        return self._sign * z[self._at] - self._side
-
-    def gathered(self, w):
-        """Return the gradient of ``-w @ d``: multipliers of bounds (n,) from those of sides."""
-        return -self.xp.bincount(self._at, self._sign * w, self.n)
+    def theirs(self, answer):
+        """Return x and multipliers of rows and bounds in the caller's unit."""
+        return self.standard.theirs(answer)
 
     # ------------------------------------------------------------ what solvers ask
     def point(self, z):
         """Return a `BarrierPoint`; the one last answered is not evaluated again."""
-        plain = self._known
-        if plain is None or plain.z is not z:
-            plain = self.standard.point(z)
-        return BarrierPoint(self, plain)
+        last = self.last
+        if last is None or last[0].z is not z:
+            return BarrierPoint(self, self.standard.point(z))
+        if last[0].mu == self.mu:
+            return last[0]
+        point = BarrierPoint(self, last[0].plain)
+        point.w = last[0].w
+        return point
 
     def curvature(self, point, lam):
         """Return the Hessian with primal-dual curvature in B and that of the barrier in product.
@@ -115,14 +127,14 @@ class Barrier:
         derivative of mu / d.
         """
         B, product = self.standard.curvature(point.plain, lam)[:2]
-        bend = self.xp.bincount(self._at, self.mu / point.d**2, self.n)
-        sigma = self.xp.bincount(self._at, self.w / point.d, self.n)
+        bend = self.sides.summed(self.mu / point.d**2)
+        sigma = self.sides.summed(point.w / point.d)
         return Curvature(add_diagonal(B, sigma, be=self.be), lambda v: product(v) + bend * v)
 
     def longest(self, z, dz):
         """Return the longest step that leaves a part of each distance."""
         self._direction = dz
-        away = (-self._sign * dz[self._at] / self.distances(z)).max()
+        away = (-self.sides.changes(dz) / self.sides.distances(z)).max()
         return self._within(self.be.host(away))
 
     def _within(self, rate):
@@ -131,14 +143,17 @@ class Barrier:
         return float(keep / rate) if rate > keep else 1.0
 
     def moved(self, point, lam, new, new_lam, step):
-        """Move the multipliers of sides by a step of their own."""
-        w, d, centre = self.w, point.d, self.mu / new.d
-        change = self._change(point, new, step)
-        dw = (self.mu - w * change) / d - w
-        # A step of no known length was no Newton step.
-        w = w + self._within(self.be.host((-dw / w).max())) * dw if step == step else centre
-        self.w = self.xp.clip(w, centre / _APART, centre * _APART)
+        """Move the multipliers of sides by a step of their own.
+
+        A step of no known length was no Newton step: the centre then stands for one.
+        """
         self.standard.moved(point.plain, lam, new.plain, new_lam, step)
+        if math.isnan(step):
+            return
+        w, d, centre = point.w, point.d, self.mu / new.d
+        dw = (self.mu - w * self._change(point, new, step)) / d - w
+        w = w + self._within(self.be.host((-dw / w).max())) * dw
+        new.w = self.xp.clip(w, centre / _APART, centre * _APART)
 
     def _change(self, point, new, step):
         """Return how fast the distances changed on the way to a new point.
@@ -148,30 +163,41 @@ class Barrier:
         """
         dz = self._direction
         if (point.z + step * dz == new.z).all():
-            return self._sign * dz[self._at]
+            return self.sides.changes(dz)
         return (new.d - point.d) / step
 
     def answer(self, point, lam):
-        """Return an `Answer`; a row with a slack has the multiplier of the slack's bounds."""
-        self._known, self._lam, bound = point.plain, lam, self.gathered(self.w)
-        slack = self.standard.slack
-        if len(slack):
-            lam = lam.copy()
-            lam[slack] = bound[self.n - len(slack) :]
-        return Answer(point.z, lam, bound)
+        """Return an `Answer` with the multipliers of bounds."""
+        self.last = point, lam
+        return Answer(point.z, lam, self.sides.gathered(point.w))
+
+    def objective(self, point):
+        """Return the objective in the caller's unit, without the barrier."""
+        return self.standard.objective(point.plain)
 
     def residual(self, point, answer):
-        """Return the `Residual` in the caller's unit."""
-        return self.standard.residual(point.plain, answer)
+        """Return the `Residual` in the caller's unit.
+
+        Where neither a multiplier nor its distance is small the product says little: x may be as
+        far from the solution as its square root. Such sides count by the smaller of both, for
+        some iterations.
+        """
+        self._residual = found = self.standard.residual(point.plain, answer)
+        if found.kkt <= self._tol and self._patience:
+            vague = self.be.host(self.xp.minimum(point.w / self.f_scale, point.d).max())
+            if vague > _VAGUE * self._tol:
+                self._patience -= 1
+                self._least = self.f_scale * max(_VAGUE * self._tol**2, _FINEST)
+                return found._replace(complementarity=vague)
+        return found
 
     def solved(self, point, answer):
         """Tell whether the barrier problem is solved as well as the next one needs it."""
-        xp = self.xp
-        parts = [abs(point.plain.gradient(answer.lam) + answer.bound).max()]
-        parts.append(abs(self.w * point.d - self.mu).max())
-        if self.m:
-            parts.append(abs(point.c).max())
-        return bool(self.be.host(xp.stack(parts).max()) <= _ENOUGH * self.mu)
+        most = _ENOUGH * self.mu
+        if not self._residual.stationarity * self.standard.f_scale <= most:
+            return False
+        off = abs(point.w * point.d - self.mu).max()
+        return max(self.be.host(off, abs(point.c).max() if self.m else 0.0 * off)) <= most
 
     def lower(self):
         """Go to the next mu; tell whether there is one."""
@@ -196,9 +222,7 @@ def solve_barrier(engine, barrier, watch, options, start):
     """
     answer = start
     while watch.run.status is None:
-        answer = engine(barrier, watch, options, answer._replace(lam=barrier._lam))
-        point = barrier.point(answer.z)
-        while barrier.solved(point, answer):
-            if not barrier.lower():
-                break
+        answer = engine(barrier, watch, options, answer)
+        while barrier.solved(barrier.last[0], answer) and barrier.lower():
+            pass
     return answer

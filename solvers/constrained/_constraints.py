@@ -8,7 +8,7 @@ from .._core.arrays import is_sparse, to_numpy
 from .._core.validation import describe
 from ._smooth import Rows
 
-_KEYS = {"type", "fun", "jac", "args"}
+_KEYS = ("type", "fun", "jac", "args")
 _UPPER = {"eq": 0.0, "ineq": np.inf}
 
 
@@ -90,8 +90,8 @@ def _step(step, xp):
 
 
 def _from_dictionary(name, con):
-    if strange := con.keys() - _KEYS:
-        raise ValueError(f"`{name}` has the keys {sorted(map(str, strange))}; expected {_KEYS}")
+    if strange := sorted(map(str, con.keys() - set(_KEYS))):
+        raise ValueError(f"`{name}` has the keys {strange}; expected {', '.join(_KEYS)}")
     kind = str(con.get("type", "")).lower()
     if kind not in _UPPER:
         raise ValueError(f"`{name}['type']` came as {con.get('type')!r}; expected 'eq' or 'ineq'")
@@ -144,7 +144,7 @@ def _side(side, length, name, xp):
         raise ValueError(f"`{name}` came with shape {side.shape}; expected ({length},)")
     if np.isnan(side).any():
         raise ValueError(f"`{name}` contains NaN; expected numbers or infinities")
-    return xp.array(np.broadcast_to(side, (length,)))
+    return xp.full(length, float(side.item())) if side.size == 1 else xp.array(side)
 
 
 def _check_order(lb, ub, name, where, be):

@@ -107,15 +107,14 @@ def solve(
             standard = Standard(program, x, None)
         check_start(program, standard.x(standard.start(None)[0]))
         watch = Watch(standard, run, tol)
-        problem = Barrier(standard, tol) if standard.bounded else standard
+        problem = _without_bounds(standard, options)
         start = _start(problem, program.lam0)
-        if standard.bounded:
-            answer = solve_barrier(engine(options, standard), problem, watch, options, start)
-        else:
-            answer = engine(options, standard)(standard, watch, options, start)
+        solver = engine(options, standard)
+        run_engine = solve_barrier if problem.bounded else _run
+        answer = run_engine(solver, problem, watch, options, start)
         if run.status not in (None, Status.CONVERGED) and watch.best is not None:
             answer = watch.ends.least if run.status is Status.INFEASIBLE else watch.best
-        return _finished(program, standard, answer, watch, options, fit)
+        return _finished(program, problem, answer, watch, options, fit)
 
 
 def _check_theta(theta):
@@ -130,11 +129,28 @@ def _check_pair(values, name):
     return tuple(check_positive(value, name) for value in values)
 
 
+def _without_bounds(standard, options):
+    """Return a problem of equalities only."""
+    if not standard.bounded:
+        return standard
+    if options.inequalities == "squared-slack":
+        from ._squared import Squared
+
+        return Squared(standard)
+    return Barrier(standard, options.tol)
+
+
+def _run(solver, problem, watch, options, start):
+    return solver(problem, watch, options, start)
+
+
 def _start(problem, lam0):
     """Return the start, with least-squares multipliers where the caller has none."""
     z, lam = problem.start(lam0)
     point = problem.point(z)
-    return problem.answer(point, multipliers(point, be=problem.be) if lam is None else lam)
+    if lam is None:
+        lam = multipliers(point, be=problem.be, rough=True)
+    return problem.answer(point, lam)
 
 
 def _overdetermined(standard):
@@ -148,9 +164,9 @@ def _overdetermined(standard):
     return m > n
 
 
-def _finished(program, standard, answer, watch, options, fit):
+def _finished(program, problem, answer, watch, options, fit):
     io = program.io
-    x, lam, bound = standard.theirs(answer)
+    x, lam, bound = problem.theirs(answer)
     # The point that is returned is the one that is judged, also in single precision.
     x = x.astype(io.dtype).astype(np.float64)
     verdict = judge(

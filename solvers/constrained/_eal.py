@@ -10,11 +10,15 @@ from ._matrices import is_operator
 from ._merit import Weights, slope
 from ._search import LineSearch
 from .inner import forcing, open_inner
-from .inner._projection import multipliers
+from .inner._projection import multipliers, open_projection
 
 # Rounds of a tighter solve, then of heavier weights, in search of a direction of descent.
 _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
 _ETA1_MAX, _ETA2_MIN = 1e12, 1e-14
+# Multipliers of rows that depend on each other have no bound; beyond this they are fitted anew.
+_LAM_MAX = 1e10
+# The first weight may start at this part of `eta`.
+_LIGHTEST = 1e-3
 # What is left of a system that was solved as well as rounding lets it.
 _EXACT = 1e-10
 # Steps shorter than this, and so many of them, are trouble.
@@ -61,9 +65,9 @@ def solve_eal(problem, watch, options, start):
         return solve_filter(problem, watch, options, start)
     watch.globalization = "eal"
     auto = options.globalization == "auto"
-    watch.wait(_PATIENCE if auto else math.inf)
+    watch.wait(_PATIENCE if auto else math.inf, hopeful=auto)
     answer, trouble = _steps(problem, watch, options, start, impatient=auto)
-    if watch.run.status is not None or trouble is None or watch.certified(answer):
+    if watch.run.status is not None or trouble is None or watch.certified(problem, answer):
         return answer
     if auto:
         watch.wait(_PATIENCE_OF_FILTER)
@@ -101,8 +105,7 @@ def _steps(problem, watch, options, start, *, impatient):
         taken = search.back() if step is None else search.take(point, lam, step)
         if taken is None:
             return problem.answer(point, lam), trouble or "The line search found no descent."
-        if taken.step.dependent:
-            # Their multipliers have no bound.
+        if taken.step.dependent and be.host(abs(taken.new_lam).max()) > _LAM_MAX:
             taken = taken._replace(new_lam=multipliers(taken.new, be=be))
         problem.moved(taken.point, taken.lam, taken.new, taken.new_lam, taken.alpha)
         if hasattr(inner, "took"):
@@ -123,7 +126,7 @@ def _steps(problem, watch, options, start, *, impatient):
             delta=step.delta,
         ):
             return answer, "The residual does not fall any more." if watch.tired else None
-        if taken.rounded and watch.certified(answer):
+        if taken.rounded and not watch.falling and watch.certified(problem, answer):
             return answer, None
         short = short + 1 if taken.alpha < _SHORT else 0
         if impatient and short >= _SHORT_STEPS:
@@ -132,10 +135,15 @@ def _steps(problem, watch, options, start, *, impatient):
 
 
 def _first_weights(eta, r, curvature, be):
-    """Return the weights for a start; the second is not to fight the curvature of its square."""
+    """Return the weights for a start.
+
+    Violations weigh less where the gradient is small, or steps along curved constraints would
+    have to be short; the second weight is not to fight the curvature of its square.
+    """
     Hr = curvature.product(r)
-    rr, hh = be.host(r @ r, Hr @ Hr)
-    return Weights(eta[0], eta[1] / max(1.0, math.sqrt(hh / rr) if rr else 1.0))
+    rr, hh, steepest = be.host(r @ r, Hr @ Hr, abs(r).max())
+    lighter = min(1.0, max(steepest, _LIGHTEST))
+    return Weights(eta[0] * lighter, eta[1] / max(1.0, math.sqrt(hh / rr) if rr else 1.0))
 
 
 # ---------------------------------------------------------------- the direction
@@ -156,6 +164,9 @@ def _direction(point, lam, F, curvature, inner, shifts, weights, options, be):
         solved = inner.solve(-F, d0=d, tol=delta)
         d, its = solved.d, its + solved.iterations
         dx, dl = d[:n], d[n:]
+        if saddle.delta:
+            # Without the part that changes nothing, which the regularisation leaves very long.
+            dl = open_projection(point.G, be=be).rows(point.G.T @ dl)
         product = curvature.product
         if curvature.exact and is_operator(curvature.B):
             # Products are dear: what is left of the system tells that with dx.

@@ -9,6 +9,8 @@ from ._matrices import is_operator
 
 # A violation that fell by less than this in a step is asked whether it can fall at all.
 _STUCK = 0.9
+# So often in a row: one long step may end where the rows are flat, and the next one come back.
+_TIMES = 4
 _STATIONARY, _FAR, _FEASIBLE = 1e-6, 1e20, 1e-6
 
 
@@ -34,6 +36,7 @@ class Ends:
         self.standard, self._run, self._tol = standard, run, tol
         self.least, self.certificate = None, math.nan
         self._lowest = self._last = math.inf
+        self._times, self._steep = 0, math.nan
         self._first = None
 
     def see(self, point, answer, violation):
@@ -43,15 +46,23 @@ class Ends:
         if violation < self._lowest or self.least is None:
             self._lowest, self.least = violation, answer
 
-    def reached(self, point, violation):
-        """End the run where an iterate shows that it leads nowhere; tell whether it did."""
+    def hopeless(self, point, violation):
+        """Tell whether several iterates in a row found no step that lowers the violation."""
         stuck, self._last = violation > _STUCK * self._last, violation
-        if violation > self._tol and stuck and self.infeasible(point):
-            return True
-        return self._unbounded(point, violation)
+        stuck = violation > self._tol and stuck and self._stationary(point)
+        self._times = self._times + 1 if stuck else 0
+        return self._times >= _TIMES
 
     def infeasible(self, point):
-        """End the run if the point is infeasible and no small step helps; tell whether it did.
+        """End the run if the point is infeasible and no small step helps; tell whether it did."""
+        if not self._stationary(point):
+            return False
+        self.certificate = self._steep
+        self._run.end(Status.INFEASIBLE, "It converged to a point of local infeasibility.")
+        return True
+
+    def _stationary(self, point):
+        """Tell whether the point is infeasible and no small step helps.
 
         A step as long as x, and within the bounds, gains at most `gain` of half of ``||v||^2``,
         for the violated parts v of the scaled rows.
@@ -72,8 +83,7 @@ class Ends:
             return False
         if be.host((abs(v) / standard.c_scale).max()) <= max(self._tol, self._floor(point)):
             return False
-        self.certificate = steep / math.sqrt(square)
-        self._run.end(Status.INFEASIBLE, "It converged to a point of local infeasibility.")
+        self._steep = steep / math.sqrt(square)
         return True
 
     def _violated(self, point):
@@ -93,7 +103,8 @@ class Ends:
         sums = abs(point.G) @ abs(point.z) if entries else abs(point.G @ point.z)
         return eps * standard.be.host((sums / standard.c_scale).max())
 
-    def _unbounded(self, point, violation):
+    def unbounded(self, point, violation):
+        """End the run if the objective or the unknowns have no end; tell whether it did."""
         f, c = self._first
         scale = self.standard.f_scale
         low = point.f < -_FAR * max(scale, abs(f)) and violation <= _FEASIBLE * max(1.0, c)

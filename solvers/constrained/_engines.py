@@ -34,7 +34,9 @@ def engine(options, problem):
         return _LEAST_SQUARES
     if name == "eal-newton" and options.accuracy == "paper":
         return _PAPER
-    if name == "eal-newton" and options.globalization == "filter":
+    # Next to bounds the merit function's squared gradient is all curvature of the barrier.
+    filters = ("filter", "auto") if problem.bounded else ("filter",)
+    if name == "eal-newton" and options.globalization in filters:
         name = "sqp-direct"
     if name == "eal-newton" and _square(problem) and _at_liberty(options):
         return _EQUATIONS

@@ -186,8 +186,8 @@ class _Shortest:
 class _Fit:
     """Minimise ``||c||^2 / 2``, with nothing to hold: what least squares are to a `Watch`."""
 
-    def __init__(self, be):
-        self._be = be
+    def __init__(self, standard):
+        self._be, self.theirs = standard.be, standard.theirs
 
     def residual(self, point, answer):
         """Return the gradient's largest entry, and no violation: there is nothing to satisfy."""
@@ -203,7 +203,7 @@ def solve_least_squares(standard, watch, options, start):
 
     Where c stays large these converge slowly; then the rows' second derivatives join in.
     """
-    fit, inner = _Fit(standard.be), open_inner(options.inner, options)
+    fit, inner = _Fit(standard), open_inner(options.inner, options)
     levenberg = Levenberg(standard, inner)
     watch.inner, watch.globalization = inner.name, _Damped.name
     point, slow = standard.point(start.z), 0

@@ -91,7 +91,7 @@ def solve_filter(problem, watch, options, start):
             restoration = restoration or _Restoration(problem, barred, inner, point)
             trial = restoration.step(point, lam)
         if trial is None:
-            if not watch.ends.infeasible(point):
+            if not watch.ends.infeasible(point.plain):
                 watch.run.end(Status.STALLED, "The filter takes no step.")
             break
         tardy = tardy + 1 if trial.alpha < _SHORT else 0

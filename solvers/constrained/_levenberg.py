@@ -2,11 +2,12 @@ r"""Levenberg-Marquardt steps on the violation, :math:`\|c\|^2 / 2`.
 
 With the Jacobian :math:`G` a step solves
 
-.. math:: (G^\top G + S + \mu D^{-2}) p = -G^\top c
+.. math:: (G^\top G + S + \mu I) p = -G^\top c
 
-written as a saddle-point system so that the inner solvers serve every kind of matrix. `D` is 1
-for unknowns without bounds; near a bound it is the distance, so that steps bend away from it. `S`
-is 0, or the second derivatives of the rows weighted by c, which make it Newton's method.
+written as a saddle-point system so that the inner solvers serve every kind of matrix. `S` is 0, or
+the second derivatives of the rows weighted by c, which make it Newton's method. Within bounds a
+logarithmic barrier that fades is added: steps that only shy away from bounds end up next to them,
+where the next ones are short.
 """
 
 import math
@@ -16,6 +17,9 @@ from .inner import Saddle
 
 _FIRST, _LEAST, _MOST = 1e-3, 1e-12, 1e16
 _GOOD, _POOR, _ACCEPTED = 0.75, 0.25, 1e-4
+# Weight of the barrier: its share of the squared violation, what is left after a good step,
+# and the least of the share.
+_SHARE, _FADING, _LEAST_SHARE = 0.1, 0.3, 1e-6
 # A relative gain in the squared violation that is lost in rounding, and how accurately to solve.
 _ROUNDING, _ACCURACY = 1e-14, 1e-6
 
@@ -37,22 +41,25 @@ class Levenberg:
 
     def __init__(self, problem, inner):
         self.problem, self.inner, self.damping, self.bend = problem, inner, _FIRST, None
+        self._weight = math.inf
 
     def step(self, point):
         """Return the next point, of lower violation; None if no damping leads to one."""
         problem, be = self.problem, self.problem.be
-        c, before = point.c, violation(point, be=be)
+        c, before, pull = point.c, violation(point, be=be), self._pull(point)
         S = self.bend(point) if self.bend else None
         while before > 0 and self.damping <= _MOST:
-            p = self._direction(point, S, self.damping * before)
+            p = self._direction(point, S, self.damping * before, pull)
             if p is None:
                 self.damping *= 10
                 continue
-            p = problem.longest(point.z, p) * p
+            length = problem.longest(point.z, p)
+            p = length * p
             left = c + point.G @ p
             promised = 0.5 * be.host((c - left) @ (c + left) - (0 if S is None else p @ (S @ p)))
+            promised += pull.promised(p)
             new = problem.point(point.z + p)
-            won = 0.5 * be.host((c - new.c) @ (c + new.c))
+            won = 0.5 * be.host((c - new.c) @ (c + new.c)) + pull.won(new)
             # A comparison with NaN is False, which makes it a failed trial.
             ratio = won / promised if promised > 0 else -1.0
             if ratio > _GOOD:
@@ -60,21 +67,70 @@ class Levenberg:
             elif not ratio > _POOR:
                 self.damping *= 4
             if ratio > _ACCEPTED and won > 0:
+                if ratio > _GOOD and length == 1.0:
+                    self._weight *= _FADING
                 return new
             if abs(promised) <= _ROUNDING * before**2:
                 # The violation cannot judge any more; its gradient can.
                 return new if steepness(new, be=be) < steepness(point, be=be) else None
         return None
 
-    def _direction(self, point, S, mu):
+    def _pull(self, point):
+        """Return what keeps steps away from bounds, less and less of it."""
+        if not self.problem.bounded:
+            return _NoPull()
+        share = _SHARE * self.problem.be.host(point.c @ point.c) / len(self.problem.sides)
+        self._weight = min(max(self._weight, _LEAST_SHARE * share), share)
+        return _Pull(point, self.problem.sides, self._weight)
+
+    def _direction(self, point, S, mu, pull):
         """Solve for a step; None if the system is known not to be convex."""
         problem, be, xp = self.problem, self.problem.be, self.problem.xp
-        B = diagonal(mu / _reach(problem, point.z) ** 2, point.G, be=be)
+        n = problem.n
+        B = diagonal(mu + pull.bend(n, xp), point.G, be=be)
         saddle = Saddle(B if S is None else add(B, S, be=be), point.G, 1.0, be=be)
         if self.inner.factor(saddle) is False:
             return None
-        r = xp.concatenate([-(point.G.T @ point.c), xp.zeros(problem.m)])
-        return self.inner.solve(r, tol=_ACCURACY).d[: problem.n]
+        r = xp.concatenate([pull.force(n, xp) - point.G.T @ point.c, xp.zeros(problem.m)])
+        return self.inner.solve(r, tol=_ACCURACY).d[:n]
+
+
+class _NoPull:
+    """The pull of no bounds."""
+
+    def bend(self, n, xp):
+        return xp.zeros(n)
+
+    force = bend
+
+    def promised(self, p):
+        return 0.0
+
+    won = promised
+
+
+class _Pull:
+    """A logarithmic barrier, ``-weight log d`` summed over the sides of bounds."""
+
+    def __init__(self, point, sides, weight):
+        self._be, self._d, self._sides, self._weight = point.problem.be, point.d, sides, weight
+
+    def bend(self, n, xp):
+        """Return its second derivatives."""
+        return self._sides.summed(self._weight / self._d**2)
+
+    def force(self, n, xp):
+        """Return its negative gradient."""
+        return -self._sides.gathered(self._weight / self._d)
+
+    def promised(self, p):
+        """Return what its quadratic model falls by along a step."""
+        rate = self._sides.changes(p) / self._d
+        return self._weight * self._be.host((rate - 0.5 * rate**2).sum())
+
+    def won(self, new):
+        """Return what it falls by."""
+        return self._weight * self._be.host(self._be.xp.log(new.d / self._d).sum())
 
 
 def violation(point, *, be):
@@ -85,14 +141,6 @@ def violation(point, *, be):
 def steepness(point, *, be):
     """Return the largest entry of the gradient of ``||c||^2 / 2``."""
     return be.host(abs(point.G.T @ point.c).max())
-
-
-def _reach(problem, z):
-    """Return the distance to the nearer bound, at most 1."""
-    xp = problem.xp
-    if not problem.bounded:
-        return xp.ones(problem.n)
-    return xp.minimum(1.0, xp.minimum(z - problem.lo, problem.up - z))
 
 
 def diagonal(d, like, *, be):

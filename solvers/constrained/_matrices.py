@@ -40,6 +40,34 @@ class Operator:
         return Operator(self.shape[::-1], self._rdot, self._dot)
 
 
+class LowRank(Operator):
+    """A diagonal and a symmetric matrix of low rank, ``diag(d) + U C U^T``.
+
+    Parameters
+    ----------
+    d : array (n,)
+    U : array (n, k)
+    C : array (k, k)
+        Symmetric.
+    """
+
+    def __init__(self, d, U, C):
+        dot = lambda v: d * v + U @ (C @ (U.T @ v))  # noqa: E731
+        super().__init__((len(d), len(d)), dot, dot)
+        self.d, self.U, self.C = d, U, C
+
+    def dense(self, *, be):
+        """Return it as a dense array."""
+        return be.xp.diag(self.d) + self.U @ (self.C @ self.U.T)
+
+    def padded(self, n, *, be):
+        """Return it with rows and columns of zeros added up to a size of n."""
+        more = n - len(self.d)
+        xp, k = be.xp, len(self.C)
+        d = xp.concatenate([self.d, xp.zeros(more)])
+        return LowRank(d, xp.concatenate([self.U, xp.zeros((more, k))]), self.C)
+
+
 def is_operator(A):
     """Tell whether a matrix has no entries to look at."""
     return isinstance(A, Operator)
@@ -63,6 +91,8 @@ def add(A, B, *, be):
 
 def add_diagonal(A, d, *, be):
     """Return ``A + diag(d)`` for a vector d."""
+    if isinstance(A, LowRank):
+        return LowRank(A.d + d, A.U, A.C)
     if is_operator(A):
         plain, d = A.plain, d if A.added is None else A.added + d
         out = Operator(A.shape, lambda v: plain @ v + d * v, lambda v: plain.T @ v + d * v)
@@ -137,6 +167,8 @@ def stacked(parts, n, *, be):
 
 def to_dense(A, *, be):
     """Return a matrix as a dense array; operators are multiplied by the unit vectors."""
+    if isinstance(A, LowRank):
+        return A.dense(be=be)
     if is_operator(A):
         eye = be.xp.eye(A.shape[1])
         return be.xp.stack([A @ e for e in eye], axis=1)

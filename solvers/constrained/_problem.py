@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core.arrays import is_sparse
-from ._matrices import Operator, columns, is_operator, scaled, stacked, to_dense
+from ._matrices import LowRank, Operator, columns, is_operator, scaled, stacked, to_dense
 
 # Gradients longer than this are scaled down to it.
 _LONG, _SMALLEST = 100.0, 1e-8
+# Sides closer to each other than this, relatively, are one.
+_ROUNDING = 1e-14
 # Products that tell how long the rows of an operator are.
 _PROBES = 8
 
@@ -59,6 +61,11 @@ class Point:
     def __init__(self, problem, z):
         self.problem, self.z = problem, z
         self._lam = None
+
+    @property
+    def plain(self):
+        """The same point of the problem that still has its bounds."""
+        return self
 
     @cached_property
     def f(self):
@@ -119,22 +126,28 @@ class Standard:
         xp = self.xp
         bounded = bool((xp.isfinite(program.lo) | xp.isfinite(program.up)).any())
         self._x = inside(x, program.lo, program.up, xp=xp) if bounded else x
-        self.free = xp.flatnonzero(program.lo != program.up)
+        self.free = xp.flatnonzero(~_equal(program.lo, program.up, xp=xp))
         kept = xp.isfinite(program.lb) | xp.isfinite(program.ub)
         self.rows = xp.flatnonzero(kept)
         lb, ub = program.lb[self.rows], program.ub[self.rows]
-        self.slack = xp.flatnonzero(lb != ub)
+        equal = _equal(lb, ub, xp=xp)
+        self.slack = xp.flatnonzero(~equal)
         self._all_free, self._all_rows = len(self.free) == program.n, len(self.rows) == program.m
         self.n, self.m = len(self.free) + len(self.slack), len(self.rows)
         self.f_scale, self.c_scale = 1.0, xp.ones(self.m)
         if scaling is not None:
             self._scale()
         self._unscaled = bool((self.c_scale == 1.0).all())
-        self._shift = self.c_scale * xp.where(lb == ub, lb, 0.0)
+        self._shift = self.c_scale * xp.where(equal, lb, 0.0)
         s = self.c_scale[self.slack]
         self.lo = xp.concatenate([program.lo[self.free], s * lb[self.slack]])
         self.up = xp.concatenate([program.up[self.free], s * ub[self.slack]])
         self.bounded = bool((xp.isfinite(self.lo) | xp.isfinite(self.up)).any())
+        self._model = None
+        if program.model not in (None, "differences"):
+            from ._models import open_model
+
+            self._model = open_model(program.model, len(self.free), be=self.be)
 
     def _scale(self):
         xp, program = self.xp, self.program
@@ -168,9 +181,20 @@ class Standard:
         """Return x, multipliers of all rows and multipliers of bounds in the caller's unit."""
         xp, program = self.xp, self.program
         lam, bound = xp.zeros(program.m), xp.zeros(program.n)
-        lam[self.rows] = answer.lam * self.c_scale / self.f_scale
+        lam[self.rows] = self.multipliers(answer) * self.c_scale / self.f_scale
         bound[self.free] = answer.bound[: len(self.free)] / self.f_scale
         return self.x(answer.z), lam, bound
+
+    def multipliers(self, answer):
+        """Return multipliers of rows; a row with a slack has that of the slack's bounds.
+
+        Both agree at a solution; before it, only the latter has the right sign.
+        """
+        if not len(self.slack):
+            return answer.lam
+        lam = answer.lam.copy()
+        lam[self.slack] = answer.bound[len(self.free) :]
+        return lam
 
     # ------------------------------------------------------------ values and derivatives
     def point(self, z):
@@ -228,9 +252,16 @@ class Standard:
             H = columns(columns(H, self.free, be=be).T, self.free, be=be)
         if len(self.slack):
             H = _padded(H, self.n, be)
-        return Curvature(H, lambda v: H @ v, exact=True)
+        B = H
+        if self._model is not None:
+            B = _padded(self._model.B, self.n, be) if len(self.slack) else self._model.B
+        return Curvature(B, lambda v: H @ v, exact=self._model is None)
 
     # ------------------------------------------------------------ measures
+    def objective(self, point):
+        """Return the objective in the caller's unit."""
+        return point.f / self.f_scale
+
     def answer(self, point, lam):
         """Return an `Answer`; what has bounds adds their multipliers."""
         return Answer(point.z, lam, self.xp.zeros(self.n))
@@ -238,16 +269,13 @@ class Standard:
     def residual(self, point, answer):
         """Return the `Residual` of an answer, whose z is the point's."""
         be, xp, k = self.be, self.xp, len(self.free)
-        r = point.gradient(answer.lam) + answer.bound
+        r = point.gradient(self.multipliers(answer)) + answer.bound
         parts = [abs(r[:k]).max() if k else xp.zeros(())]
         parts.append((abs(point.c) / self.c_scale).max() if self.m else xp.zeros(()))
-        if len(self.slack):
-            # Of a slack: the row's multiplier is that of the slack's bound.
-            off = abs(r[k:] * self.c_scale[self.slack]).max()
-            parts[0] = xp.maximum(parts[0], off)
         if self.bounded:
-            far = xp.where(answer.bound < 0, point.z - self.lo, self.up - point.z)
-            parts.append(xp.where(answer.bound == 0, 0.0, abs(answer.bound) * far).max())
+            w, z = answer.bound, point.z
+            far = xp.where(w < 0, z - self.lo, xp.where(w > 0, self.up - z, 0.0))
+            parts.append(abs(w * far).max())
         stationarity, violation, *more = be.host(*parts)
         complementarity = more[0] / self.f_scale if more else 0.0
         return Residual(stationarity / self.f_scale, violation, complementarity)
@@ -262,15 +290,23 @@ class Standard:
 
     def moved(self, point, lam, new, new_lam, step):
         """Take note of a step; for models and bound multipliers that follow the iterates."""
+        if self._model is not None:
+            k = len(self.free)
+            y = new.gradient(new_lam) - point.gradient(new_lam)
+            self._model.update((new.z - point.z)[:k], y[:k])
 
 
 def inside(x, lo, up, *, xp):
     """Return x moved inside its bounds, by 1 % of their size or of their distance."""
+    low, high = (0.01 * xp.maximum(1.0, xp.where(xp.isfinite(s), abs(s), 0.0)) for s in (lo, up))
     gap = 0.01 * (up - lo)
-    low = lo + xp.minimum(gap, 0.01 * xp.maximum(1.0, abs(lo)))
-    high = up - xp.minimum(gap, 0.01 * xp.maximum(1.0, abs(up)))
-    x = xp.where(xp.isfinite(lo), xp.maximum(x, low), x)
-    return xp.where(xp.isfinite(up), xp.minimum(x, high), x)
+    return xp.clip(x, lo + xp.minimum(gap, low), up - xp.minimum(gap, high))
+
+
+def _equal(lo, up, *, xp):
+    """Tell which pairs of sides are one but for rounding."""
+    apart = up - lo
+    return (apart <= _ROUNDING * xp.maximum(1.0, abs(lo))) & xp.isfinite(apart)
 
 
 def _largest_entries(G, xp):
@@ -290,6 +326,8 @@ def _beside(A, B, be):
 def _padded(H, n, be):
     """Return a matrix with rows and columns of zeros added up to a size of n."""
     k = H.shape[0]
+    if isinstance(H, LowRank):
+        return H.padded(n, be=be)
     if is_operator(H):
 
         def dot(v):

@@ -169,6 +169,8 @@ def pose(
     if isinstance(x0, dict) and "x" in x0:
         x0, lam0 = x0["x"], (x0.get("lam") if lam0 is None else lam0)
     point, multipliers = ("x0", "lam0") if start else ("x", "lam")
+    if x0 is None:
+        raise TypeError(f"`{point}` came as None; expected an array of shape (n,)")
     io = Ingest(**{point: x0, multipliers: lam0})
     x = check_array(io, point, ndim=1).astype(np.float64)
     fun, jac, hess, hessp, lagrangian_hess = (

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ._merit import difference
 
-_ARMIJO, _HALVINGS = 1e-4, 40
+_ARMIJO, _SHORTEST = 1e-4, 1e-10
 # Changes of M, relative to f, that rounding makes, and that it spoils.
 _ROUNDING, _NEARLY_ROUNDING = 1e-13, 1e-9
 # Steps that may pass before M must be lower than where the watchdog began.
@@ -42,7 +42,9 @@ class Trial(NamedTuple):
         return abs(self.change) <= _ROUNDING * (1 + abs(self.point.f))
 
     def _within_rounding(self):
-        if not abs(self.change) <= _NEARLY_ROUNDING * (1 + abs(self.point.f)):
+        # Of a very short step any change is small; what counts is that of a full one.
+        largest = max(abs(self.change), abs(self.step.slope))
+        if not largest <= _NEARLY_ROUNDING * (1 + abs(self.point.f)):
             return False
         before, after = _error(self.point, self.lam), _error(self.new, self.new_lam)
         return after <= (before if self.rounded else 0.9 * before)
@@ -95,7 +97,7 @@ class LineSearch:
         return self.back()
 
     def _shortened(self, trial):
-        for _ in range(_HALVINGS):
+        while trial.alpha > _SHORTEST:
             shorter = trial.alpha * _fraction(trial.alpha * trial.step.slope, trial.change)
             trial = self._trial(trial.point, trial.lam, trial.step, shorter)
             if trial.enough:

@@ -153,6 +153,8 @@ def _run(projection, b, x, run, tol, io):
         over = run.record(projection.residual / unit, iterations=steps, state=state)
         if not over and projection.exhausted:
             run.end(Status.STALLED, "Rounding leaves this much.")
+        elif not over and projection.stuck:
+            run.end(Status.STALLED, "The system may have no solution.")
 
 
 def _finished(run, projection, A, b, tol, io):
@@ -183,7 +185,7 @@ def _read_system(A, **arrays):
         if "A" not in io:
             raise TypeError("`A` came as NoneType; expected a matrix")
         with io.device:
-            return io, check_array(io, "A", ndim=2).astype(np.float64)
+            return io, check_array(io, "A", ndim=2).astype(np.float64, copy=False)
     if A.dtype.kind not in "fiub":
         raise TypeError(
             f"`A` came as {describe(A)} with dtype {A.dtype}; expected float32, float64, "
@@ -194,5 +196,6 @@ def _read_system(A, **arrays):
     rows = A.tocsr()
     io = Ingest(A=rows.data, **arrays)
     with io.device:
-        check_array(io, "A", nonempty=False)
-        return io, rows.astype(np.float64)
+        data = check_array(io, "A", nonempty=False).astype(np.float64, copy=False)
+        csr = io.be.sparse.csr_matrix((data, rows.indices, rows.indptr), shape=rows.shape)
+        return io, csr

@@ -104,9 +104,12 @@ class Smooth:
             if self._hessp is None and self._derived is not None:
                 self._use_derived(n)
             return
-        strategy = STRATEGIES.get(type(hess).__name__) if hasattr(hess, "update") else None
+        if hasattr(hess, "update") and hasattr(hess, "get_matrix"):
+            self.model = STRATEGIES.get(type(hess).__name__, hess)
+            return
         names = (*SCHEMES, *BACKENDS, *MODELS)
-        word = strategy or _word(hess, self._hess_name, names, "a callable, BFGS(), SR1()")
+        more = "a callable, BFGS(), SR1(), 'lagrangian'"
+        word = _word(hess, self._hess_name, names, more)
         if word in MODELS:
             self.model = word
         elif word in BACKENDS:

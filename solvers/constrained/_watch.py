@@ -8,7 +8,7 @@ from .._core.result import Status
 from ._certificate import judge
 from ._ends import Ends
 
-# A residual that fell to this part of its last mark made progress.
+# A residual that fell to this part made progress.
 _FALL = 0.9
 
 
@@ -30,6 +30,10 @@ class Watch:
     inner : str
         The inner solver that ran.
     eta : (float, float)
+    residual : Residual
+        That of the last point.
+    falling : bool
+        Whether the last iteration lowered it.
     ends : Ends
         Knows whether the problem has no solution.
     """
@@ -40,6 +44,7 @@ class Watch:
         self.ninner, self.inner, self._globalizations = 0, "", []
         self.eta = (math.nan, math.nan)
         self.first_kkt = math.inf
+        self.falling = True
         self.wait(math.inf)
         self.ends = Ends(standard, run, tol)
 
@@ -74,7 +79,9 @@ class Watch:
         **series : float
             Further columns of the history: inner_residual, eta1, eta2, delta.
         """
+        last = self.residual.kkt
         kkt = self._look(problem, point, answer)
+        self.falling = kkt <= _FALL * last
         self._idle += 1
         if kkt < _FALL * self._mark:
             self._mark, self._idle = kkt, 0
@@ -82,9 +89,8 @@ class Watch:
         over = self.run.record(
             kkt,
             judge=False,
-            state=lambda: self._shown(answer),
-            # In the caller's unit, and of a barrier problem's point without the barrier.
-            fun=(getattr(point, "plain", None) or point).f / self.standard.f_scale,
+            state=lambda: self._shown(problem, answer),
+            fun=problem.objective(point),
             violation=self.residual.violation,
             alpha=alpha,
             inner_its=inner_its,
@@ -93,12 +99,26 @@ class Watch:
         if kkt <= self.tol and not over:
             self.run.end(Status.CONVERGED)
         elif not over:
-            over = self.ends.reached(point, self.residual.violation)
+            over = self._leads_nowhere(point.plain)
         return over or kkt <= self.tol or problem.solved(point, answer) or self.tired
 
-    def wait(self, iterations):
-        """From here on, let a solver end after so many iterations without progress."""
+    def _leads_nowhere(self, point):
+        """End the run where the problem has no solution; tell whether it did."""
+        violation = self.residual.violation
+        if self.ends.hopeless(point, violation):
+            if not self._hopeful:
+                return self.ends.infeasible(point)
+            self._idle = self._patience
+        return self.ends.unbounded(point, violation)
+
+    def wait(self, iterations, *, hopeful=False):
+        """From here on, let a solver end after so many iterations without progress.
+
+        If hopeful, it ends where the problem looks infeasible, but the run does not: the next
+        solver may find what this one did not.
+        """
         self._patience, self._idle, self._mark = iterations, 0, math.inf
+        self._hopeful = hopeful
 
     @property
     def tired(self):
@@ -112,13 +132,12 @@ class Watch:
             self.run.end(Status.CONVERGED)
         return kkt <= self.tol
 
-    def certified(self, answer):
+    def certified(self, problem, answer):
         """Tell whether the certificate holds although the residual is above the tolerance.
 
         So it is where rounding leaves more than that; end the run then.
         """
-        standard = self.standard
-        verdict = judge(standard.program, *standard.theirs(answer), tol=self.tol)
+        verdict = judge(self.standard.program, *problem.theirs(answer), tol=self.tol)
         if verdict.certificate.holds:
             self.run.end(Status.CONVERGED)
         return verdict.certificate.holds
@@ -126,13 +145,13 @@ class Watch:
     def _look(self, problem, point, answer):
         self.residual = problem.residual(point, answer)
         kkt = self.residual.kkt
-        self.ends.see(point, answer, self.residual.violation)
+        self.ends.see(point.plain, answer, self.residual.violation)
         if kkt < self._best_kkt or self.best is None:
             self._best_kkt = kkt
             self.best = answer
         return kkt
 
-    def _shown(self, answer):
-        x, lam, _ = self.standard.theirs(answer)
+    def _shown(self, problem, answer):
+        x, lam, _ = problem.theirs(answer)
         out = self.standard.program.io.out
         return {"x": out(x.copy()), "lam": out(lam)}

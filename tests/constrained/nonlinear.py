@@ -230,6 +230,21 @@ def parallel():
     )
 
 
+def two_spheres():
+    """Return BYRDSPHR: the spheres' gradients are nearly parallel at its start."""
+    centres = np.array([[0.0, 0, 0], [1, 0, 0]])
+    return Given(
+        np.array([5.0, 1e-4, -1e-4]),
+        lambda x: -x.sum(),
+        lambda x: -np.ones(3),
+        lambda x: np.zeros((3, 3)),
+        lambda x: ((x - centres) ** 2).sum(axis=1) - 9,
+        lambda x: 2 * (x - centres),
+        lambda x, v: 2 * v.sum() * np.eye(3),
+        -4.68330013,
+    )
+
+
 def valley():
     """Return HS6: a curved valley, through which the start lies on the wrong side."""
     return Given(

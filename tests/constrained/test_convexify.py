@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.sparse as sp
-from scipy.optimize import NonlinearConstraint
+from scipy.optimize import LinearConstraint, NonlinearConstraint
 
 from solvers._core.backend import get_backend
 from solvers.constrained import minimize
@@ -162,3 +163,24 @@ def test_rows_that_are_parallel_at_the_start_are_no_obstacle():
     assert res.success
     # The value that Hock and Schittkowski print.
     assert res.fun == pytest.approx(-143.646142, abs=1e-6)
+
+
+def test_a_large_sparse_problem_with_dependent_rows_converges():
+    n = 300
+    rng = np.random.default_rng(0)
+    G = sp.diags_array([rng.uniform(1, 2, n - 10)] * 3, offsets=[0, 1, 2], shape=(n - 10, n))
+    G = sp.vstack([G, G.tocsr()[:4]]).tocsr()
+    t = rng.standard_normal(n)
+    res = minimize(
+        lambda x: np.cosh(x - t).sum(),
+        np.zeros(n),
+        jac=lambda x: np.sinh(x - t),
+        hess=lambda x: sp.diags_array(np.cosh(x - t)),
+        constraints=LinearConstraint(G, 0, 0),
+    )
+    assert res.success
+    assert res.inner == "direct"
+    # Optimal: the gradient has no part in the kernel of G.
+    Z = scipy.linalg.null_space(G.toarray())
+    assert abs(G @ res.x).max() <= 1e-8
+    assert abs(Z.T @ np.sinh(res.x - t)).max() <= 1e-7

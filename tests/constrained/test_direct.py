@@ -168,6 +168,57 @@ def test_structure_picks_the_factorisation(case, factors):
     assert np.linalg.norm(saddle @ solved.d - r) <= 1e-11 * np.linalg.norm(r)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_narrow_bands_tell_the_inertia_too(seed):
+    B, G = chain(60, seed)
+    told = set()
+    for shift in (0.0, -3.0, -5.0, -9.0):
+        H = (B + shift * sp.eye_array(60)).tocsr()
+        w, _ = reduced(H, G)
+        inner = SparseDirect()
+        assert inner.factor(Saddle(H, G, be=be)) is bool((w > 0).all())
+        assert isinstance(inner._factors, BandedLU)
+        told.add(inner._factors.convex)
+    assert told == {True, False}
+
+
+def test_small_blocks_of_any_order_make_a_schur_complement():
+    rng = np.random.default_rng(0)
+    k = 12
+    _, G = control(k)
+    n = G.shape[1]
+    # Each control is tied to its state; some pairs to another pair.
+    B = sp.diags_array(rng.uniform(2, 3, n)).tolil()
+    for i in range(k * k):
+        B[i, i + k * k] = B[i + k * k, i] = 0.5
+    B[0, 1] = B[1, 0] = 0.25
+    B = B.tocsr()
+    inner, saddle = SparseDirect(), Saddle(B, G, be=be)
+    assert inner.factor(saddle) is True
+    assert isinstance(inner._factors, Schur)
+    np.testing.assert_allclose((inner._factors._inverse @ B).toarray(), np.eye(n), atol=1e-14)
+    r = rng.standard_normal(sum(G.shape))
+    np.testing.assert_allclose(inner.solve(r).d, np.linalg.solve(whole(B, G), r), atol=1e-10)
+    # An indefinite block leaves the decision to the inertia of the whole.
+    B[5, 5] = -0.01
+    w, _ = reduced(B, G)
+    assert inner.factor(Saddle(B, G, be=be)) is bool((w > 0).all())
+    assert not isinstance(inner._factors, Schur)
+
+
+def test_factors_of_unreasonable_size_are_left_to_conjugate_gradients(monkeypatch):
+    from solvers.constrained.inner import _sparse
+
+    B, G = control(12)
+    B = (B + sp.diags_array([0.01, 0.01], offsets=[-12, 12], shape=B.shape)).tocsr()
+    r = np.ones(sum(G.shape))
+    direct = solve_kkt(B, G, r)
+    monkeypatch.setattr(_sparse, "_FILL", 0.1)
+    other = solve_kkt(B, G, r)
+    assert (direct.inner, other.inner) == ("direct", "pcg")
+    np.testing.assert_allclose(other.x, direct.x, atol=1e-7)
+
+
 def test_what_is_neither_narrow_nor_diagonal_has_symmetric_pivots():
     B, G = control(12)
     B = (B + sp.diags_array([0.01, 0.01], offsets=[-12, 12], shape=B.shape)).tocsr()

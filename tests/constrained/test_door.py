@@ -242,6 +242,13 @@ def test_matrices_may_come_in_any_form(form):
 
 
 # ------------------------------------------------------------ constraints
+def test_a_constraint_may_return_its_jacobian_as_well(reference):
+    both = Recorder(lambda x: (x @ x - 1, 2 * x))
+    res = solve(constraints={"type": "eq", "fun": both, "jac": True}, hess="bfgs")
+    np.testing.assert_allclose(res.x, reference.x, atol=1e-7)
+    assert res.ncev == res.ncjev == len(both.points)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_are_the_same_however_they_are_cut_and_written(seed):
     rng = np.random.default_rng(seed)
@@ -452,6 +459,7 @@ def operator(x):
 
 
 BAD = {
+    "x0 None": ({"x0": None}, TypeError, r"^`x0` came as None"),
     "x0 2-D": ({"x0": np.zeros((2, 2))}, ValueError, r"^`x0` came 2-D"),
     "x0 empty": ({"x0": []}, ValueError, r"^`x0` came empty"),
     "x0 NaN": ({"x0": [np.nan, 0, 0]}, ValueError, r"^`x0` contains NaN"),

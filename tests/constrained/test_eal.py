@@ -16,7 +16,7 @@ from solvers.constrained._merit import Weights
 from solvers.constrained._problem import Standard
 from solvers.constrained._program import pose
 from solvers.constrained.inner import InnerSolve
-from tests.constrained.nonlinear import CURVED, maratos, parallel, sphere, valley
+from tests.constrained.nonlinear import CURVED, maratos, parallel, sphere, two_spheres, valley
 
 
 def solved(given, weight=1.0, rows=1.0, **options):
@@ -58,19 +58,36 @@ def test_rows_in_another_unit_give_the_same_point(seed):
     np.testing.assert_allclose(res.lam * D, plain.lam, atol=1e-6)
 
 
-@pytest.mark.parametrize("more", [[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
-def test_rows_that_repeat_others_change_neither_the_point_nor_its_multipliers_much(more):
-    given = CURVED["HS77"]
-    A = np.vstack([np.eye(2), more])
-    again = given._replace(
+def repeated(given, more):
+    """Add a combination of the rows to them; return the matrix that does so, too."""
+    A = np.vstack([np.eye(len(more)), more])
+    return A, given._replace(
         cons=lambda x: A @ given.cons(x),
         cons_jac=lambda x: A @ given.cons_jac(x),
         cons_hess=lambda x, v: given.cons_hess(x, A.T @ v),
     )
-    res, plain = solved(again, globalization="eal"), solved(given)
+
+
+@pytest.mark.parametrize("more", [[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+def test_rows_that_repeat_others_change_neither_the_point_nor_its_multipliers(more):
+    A, again = repeated(CURVED["HS77"], more)
+    res, plain = solved(again, globalization="eal"), solved(CURVED["HS77"])
     np.testing.assert_allclose(res.x, plain.x, atol=1e-6)
     np.testing.assert_allclose(A.T @ res.lam, plain.lam, atol=1e-6)
-    assert np.linalg.norm(res.lam) <= 1.01 * np.linalg.norm(plain.lam)
+
+
+def test_rows_that_are_parallel_at_the_start_are_no_trouble_to_the_merit():
+    given = parallel()
+    res = solved(given, globalization="eal")
+    assert res.fun == pytest.approx(given.best, rel=1e-8)
+
+
+def test_multipliers_that_cancel_each_other_are_fitted_anew():
+    _, again = repeated(CURVED["HS77"], [1.0, 0.0])
+    # Their rounding errors alone, 1e-4, are far above the tolerance.
+    res = solved(again, globalization="eal", lam0=[1e12, 0.0, -1e12])
+    assert abs(res.history["kkt"][-1]) <= 1e-8
+    assert abs(res.lam).max() <= 1
 
 
 def test_a_constant_added_to_the_objective_changes_no_step():
@@ -162,6 +179,16 @@ def test_the_watchdog_goes_back_where_full_steps_lead_nowhere():
     assert taken.change < 0
 
 
+def test_a_step_too_short_to_change_anything_is_no_success():
+    given = sphere(lambda x: x @ x, lambda x: 2 * x, lambda x: 2 * np.eye(2), [1.0, 0.0])
+    problem = standard(given)
+    # Uphill, but said to be downhill: the merit rises for every length.
+    wrong = eal.Step(np.array([1.0, 0.0]), np.zeros(1), -1.0, Weights(10.0, 0.0), 1, 0.0, 0.1)
+    start, lam = problem.point(given.x0), np.zeros(1)
+    line = search.LineSearch(problem)
+    assert line._shortened(line._trial(start, lam, wrong, 1.0)) is None
+
+
 # ---------------------------------------------------------------- accuracy
 class Scripted:
     """An inner solver that returns prepared solutions, and remembers what it was asked for."""
@@ -245,7 +272,7 @@ def test_tol_inner_is_the_accuracy_of_every_solve():
 
 # ---------------------------------------------------------------- hand-over, books
 def test_the_filter_takes_over_where_the_merit_leads_nowhere():
-    given = parallel()
+    given = two_spheres()
     res = solved(given)
     first, second = res.globalization_used.split(", ")
     assert first == "eal"

@@ -1,10 +1,12 @@
 """Projected CG, MINRES and GMRES against dense algebra: answers, ends, preconditioners."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from _cupy_standin import run_with_standin
 
 import solvers
 from solvers._core.backend import get_backend
@@ -316,3 +318,7 @@ def test_inner_steps_are_reported():
     )
     assert res.status is solvers.Status.CONVERGED
     assert res.ninner == res.history["inner_its"].sum() > 0
+
+
+def test_krylov_solvers_run_on_a_device():
+    run_with_standin(Path(__file__).parent / "krylov_on_device.py")

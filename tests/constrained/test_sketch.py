@@ -262,6 +262,16 @@ def test_ends_are_honest():
     assert (res.status, len(seen)) == (Status.CALLBACK, 1)
 
 
+def test_systems_without_a_solution_end_soon():
+    A = np.random.default_rng(7).standard_normal((40, 10))
+    least = A @ np.linalg.lstsq(A, np.ones(40), rcond=None)[0] - 1
+    for form in (np.asarray, sp.csr_array):
+        with pytest.warns(ConvergenceWarning, match="no solution"):
+            res = sketch_project(form(A), np.ones(40), rng=0)
+        assert res.status is Status.STALLED
+        assert res.fun >= np.linalg.norm(least) / np.sqrt(40) * (1 - 1e-12)
+
+
 def test_a_start_that_solves_the_system_is_the_answer():
     A = symmetric(np.linspace(1, 3, 10))
     first = sketch_project(A, A.sum(axis=1), rng=0)

@@ -1,6 +1,6 @@
 """The choice of an inner solver, once for a run."""
 
-from .._matrices import is_operator
+from .._matrices import LowRank, is_operator
 from ._direct import Direct, is_thin
 from ._minres import Minres
 from ._pcg import ProjectedCG
@@ -38,6 +38,8 @@ class Auto:
         B, G = saddle.B, saddle.G
         if is_operator(G):
             return Minres(self._options)
+        if isinstance(B, LowRank):
+            return Direct(self._options)
         if is_operator(B):
             return ProjectedCG(self._options)
         direct = Direct(self._options)

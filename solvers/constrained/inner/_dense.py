@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 
+from ..._core.validation import check_memory
 from .._matrices import to_dense
 from ._saddle import InnerSolve
 
@@ -13,6 +14,7 @@ _SUSPICIOUS = 1e-10
 _ROUGH = 1e-24
 # What stands for no dual regularisation in a test of curvature.
 _SMALLEST_DELTA = 1e-9
+_REMEDY = "Pass sparse matrices, or ask for inner='pcg' or 'minres'"
 
 
 class DenseLDL:
@@ -127,6 +129,7 @@ class DenseLU:
 def _assembled(saddle, zeros):
     """Return the saddle-point matrix in Fortran order, its upper right block left out."""
     n, N, be = saddle.n, saddle.n + saddle.m, saddle.be
+    check_memory(8 * N * N, "the dense saddle-point matrix", _REMEDY, be=be)
     K = zeros((N, N), order="F")
     K[:n, :n] = to_dense(saddle.B, be=be)
     K[n:, :n] = to_dense(saddle.G, be=be)

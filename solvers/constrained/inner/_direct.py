@@ -3,6 +3,7 @@
 from functools import cached_property
 
 from ..._core.backend import get_backend
+from .._matrices import LowRank
 from ._dense import DenseLDL, DenseLU
 from ._saddle import Saddle
 
@@ -27,7 +28,9 @@ class Direct:
     def factor(self, saddle):
         """Factor; tell whether B is positive definite on the kernel of G."""
         on_host, thin = saddle.be.name == "numpy", is_thin(saddle.B, saddle.G)
-        if thin:
+        if isinstance(saddle.B, LowRank) and saddle.n + saddle.m > _SMALL:
+            self._solver = self._low_rank
+        elif thin:
             self._solver = self.sparse if on_host else self._sparse_on_device
         else:
             self._solver = self._dense if on_host else self._dense_on_device
@@ -46,6 +49,12 @@ class Direct:
     @cached_property
     def _dense_on_device(self):
         return DenseLU()
+
+    @cached_property
+    def _low_rank(self):
+        from ._low_rank import LowRankDirect
+
+        return LowRankDirect(Direct())
 
     @cached_property
     def _sparse_on_device(self):

@@ -19,7 +19,7 @@ _NULL, _DEPENDENT = 1e13, 1e-3
 
 
 class BandedLU:
-    """LU with row exchanges inside a narrow band; it says nothing of the inertia."""
+    """LU with row exchanges inside a narrow band, which say nothing of the inertia."""
 
     def __init__(self, pattern, values):
         self._order, self._width = pattern.order, pattern.bandwidth

@@ -7,6 +7,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
+from ._blocks import Blocks
+
 # Rows longer than this many times the square root of the size make every order wide.
 _LONG = 10
 # Entries of factors beside the squared widths of separators, from grids of two and three
@@ -124,6 +126,13 @@ class SaddlePattern(Pattern):
             np.concatenate(source),
             n + m,
         )
+
+    @cached_property
+    def blocks(self):
+        """The `Blocks` of B."""
+        indptr, indices = self._B
+        n = len(indptr) - 1
+        return Blocks(sp.csr_array((np.ones(len(indices)), indices, indptr), shape=(n, n)))
 
     def fits(self, B, G):
         """Tell whether B and G have the entries that this pattern has."""

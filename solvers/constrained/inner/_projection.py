@@ -15,16 +15,16 @@ _LARGEST = 1e3
 _ROUGH, _STEPS = 1e-3, 20
 
 
-def multipliers(point, *, be):
+def multipliers(point, *, be, rough=False):
     """Return the multipliers that make the gradient of the Lagrangian shortest, or zeros.
 
-    Zeros stand where there are more rows than unknowns, or nothing but large multipliers.
+    Zeros stand where there are more rows than unknowns, or nothing but large multipliers. Rough
+    ones do for a start.
     """
     none = be.xp.zeros(len(point.c))
     if not 0 < len(none) <= len(point.z):
         return none
-    if is_sparse(point.G):
-        # A start need not be worth a factorisation.
+    if rough and is_sparse(point.G):
         lam = lsqr(point.Gt, -point.g, be=be, tol=_ROUGH, maxiter=_STEPS)
     else:
         lam = open_projection(point.G, be=be).rows(-point.g)
@@ -56,7 +56,8 @@ class _Dense:
         self._Q, R = xp.linalg.qr(At)
         diagonal = abs(R.diagonal())
         if not len(diagonal) or be.host(diagonal.min()) > _DEPENDENT:
-            T = be.linalg.solve_triangular(R, xp.eye(len(R)))
+            # A triangular solve wakes all threads of the BLAS, even for three rows.
+            T = xp.linalg.inv(R)
         else:
             U, s, Vt = xp.linalg.svd(At, full_matrices=False)
             kept = s > _RANK * s.max(initial=0.0)

@@ -52,7 +52,7 @@ class Sketched:
                 break
             if not math.isfinite(size):
                 return InnerSolve(xp.zeros_like(r), -r, steps, "breakdown")
-            if steps >= self._steps or self._options.deadline():
+            if run.stuck or steps >= self._steps or self._options.deadline():
                 break
             steps += run.sweep(self._steps - steps)
         return InnerSolve(scale * run.x, residual, steps, flag)

@@ -1,7 +1,7 @@
 """Sparse direct solves: three factorisations, by the pattern of the matrix, and one to fall back.
 
-- B diagonal and positive: Cholesky of the Schur complement ``G B^-1 G^T + delta I``;
-- a narrow band: banded LU with partial pivoting;
+- B of small positive definite blocks: Cholesky of the Schur complement ``G B^-1 G^T + delta I``;
+- a narrow band: banded LU with partial pivoting, beside a Cholesky factor as test of curvature;
 - otherwise SuperLU with symmetric pivots of a quasi-definite neighbour, whose signs are the
   inertia;
 - where refinement does not converge: SuperLU with partial pivoting.
@@ -12,6 +12,8 @@ import math
 import numpy as np
 import scipy.sparse as sp
 
+from .._matrices import scaled
+from ._blocks import LARGEST_BLOCK
 from ._factors import (
     BandedCholesky,
     BandedLU,
@@ -31,6 +33,8 @@ _SCHUR_FILL = 20
 # Newton step), and what is not good enough to go on with.
 _SHARP, _BLUNT = 1e-12, 1e-8
 _REFINEMENTS = 5
+# What the rows of G weigh beside B in a test of curvature.
+_WEIGHT = 1e7
 # Entries of factors for each entry of the matrix that are worth it.
 _FILL = 50
 # Patterns to remember: of Newton systems with and without a shift, and of least squares.
@@ -49,16 +53,17 @@ class SparseDirect:
     name = "direct"
 
     def __init__(self, options=None):
-        self._patterns, self._complements, self._last = [], [], None
+        self._patterns, self._complements, self._condensed = [], [], []
+        self._last = None
 
     def factor(self, saddle):
         """Factor; tell whether B is positive definite on the kernel of G, or None."""
         self._last = None
         B, G = canonical(saddle.B), canonical(saddle.G)
         self._saddle = Saddle(B, G, saddle.delta, be=saddle.be)
-        diagonal = _positive_diagonal(B)
-        if _has_thin_complement(diagonal, G):
-            self._factors = Schur(diagonal, G, saddle.delta, self._complements)
+        inverse = self._thin_inverse(B, G)
+        if inverse is not None:
+            self._factors = Schur(inverse, G, saddle.delta, self._complements)
         else:
             self._factors = self._whole(B, G, saddle.delta)
         self.singular = self._factors.singular
@@ -67,9 +72,22 @@ class SparseDirect:
     def is_affordable(self, B, G):
         """Tell whether the factors of a whole saddle matrix would be of reasonable size."""
         B, G = canonical(B), canonical(G)
-        if _has_thin_complement(_positive_diagonal(B), G):
+        if self._thin_inverse(B, G) is not None:
             return True
         return self._pattern(B, G).fill() <= _FILL * (B.nnz + 2 * G.nnz)
+
+    def _thin_inverse(self, B, G):
+        """Return the inverse of B if it has one of small blocks, and a thin complement of it."""
+        diagonal = _positive_diagonal(B)
+        if diagonal is not None:
+            thin = _has_thin_complement(G, np.arange(B.shape[0]))
+            return sp.diags_array(1 / diagonal).tocsr() if thin else None
+        if np.diff(B.indptr).max() > LARGEST_BLOCK:
+            return None
+        pattern = self._pattern(B, G)
+        if pattern.bandwidth <= _NARROW or not pattern.blocks.small:
+            return None
+        return pattern.blocks.inverse(B) if _has_thin_complement(G, pattern.blocks.label) else None
 
     def _whole(self, B, G, delta):
         pattern = self._pattern(B, G)
@@ -77,10 +95,20 @@ class SparseDirect:
             factors = BandedLU(pattern, pattern.values(B, G, delta))
             # A small pivot may be a matter of scales: the next one knows.
             if not factors.singular:
+                factors.convex = _is_dominant(B) or self._curves(B, G)
                 return factors
         quasi = max(delta, quasi_definite(G))
         K = pattern.columns(pattern.values(B, G, quasi))
         return QuasiDefinite(K, B.shape[0], 0.0 if delta else quasi)
+
+    def _curves(self, B, G):
+        """Tell whether ``B + G^T W G`` has a Cholesky factor for a large diagonal W."""
+        be = self._saddle.be
+        largest = abs(G).max(axis=1).toarray().reshape(-1)
+        root = (_WEIGHT * abs(B.data).max(initial=0.0)) ** 0.5 / np.where(largest, largest, 1.0)
+        E = scaled(G, root, be=be)
+        factors = definite_factors((B + E.T @ E).tocsr(), self._condensed)
+        return bool(factors.convex) and not factors.singular
 
     def _pattern(self, B, G):
         for pattern in self._patterns:
@@ -133,32 +161,31 @@ class SparseDirect:
 
 
 class Schur:
-    """Solves by the Schur complement of a positive diagonal B.
+    """Solves by the Schur complement of a positive definite B with a sparse inverse.
 
     Parameters
     ----------
-    diagonal : array (n,)
+    inverse : CSR matrix (n, n)
     G : CSR matrix (m, n)
     delta : float
     patterns : list
-        Patterns of complements seen so far, which this may replace.
+        The pattern of the complement seen last, which this may replace.
     """
 
-    def __init__(self, diagonal, G, delta, patterns):
-        self._d, self._G, self.convex = diagonal, G, True
-        m = G.shape[0]
-        S = (G @ sp.diags_array(1 / diagonal) @ G.T).tocsr()
+    def __init__(self, inverse, G, delta, patterns):
+        self._inverse, self._G, self._Gt, self.convex = inverse, G, G.T, True
+        S = (G @ inverse @ self._Gt).tocsr()
         if delta:
-            S = (S + delta * sp.eye_array(m)).tocsr()
+            S = (S + delta * sp.eye_array(G.shape[0])).tocsr()
         self._factors = definite_factors(S, patterns, sure=True)
         self.singular = self._factors.singular
 
     def solve(self, r):
         """Return the solution."""
-        n = len(self._d)
+        n = self._inverse.shape[0]
         a, b = r[:n], r[n:]
-        y = self._factors.solve(self._G @ (a / self._d) - b)
-        return np.concatenate([(a - self._G.T @ y) / self._d, y])
+        y = self._factors.solve(self._G @ (self._inverse @ a) - b)
+        return np.concatenate([self._inverse @ (a - self._Gt @ y), y])
 
 
 def definite_factors(A, patterns, *, sure=False):
@@ -189,9 +216,16 @@ def _positive_diagonal(B):
     return d if d.min() > 1e-10 * d.max() else None
 
 
-def _has_thin_complement(diagonal, G):
-    """Tell whether B is a positive diagonal and ``G B^-1 G^T`` has few entries."""
-    if diagonal is None:
+def _is_dominant(B):
+    """Tell whether the discs of Gershgorin show that B is positive definite."""
+    rows = np.diff(B.indptr) > 0
+    if not rows.all():
         return False
-    counts = np.bincount(G.indices, minlength=G.shape[1])
+    radii = np.add.reduceat(abs(B.data), B.indptr[:-1])
+    return bool((2 * B.diagonal() > radii).all())
+
+
+def _has_thin_complement(G, label):
+    """Tell whether ``G B^-1 G^T`` has few entries, for the blocks that columns belong to."""
+    counts = np.bincount(label[G.indices]) if G.nnz else np.zeros(1)
     return int(counts @ counts) < _SCHUR_FILL * G.nnz

@@ -30,6 +30,8 @@ class Projection:
         ``A x - b`` there, and its norm `residual`.
     best : (float, array)
         The smallest residual so far, and x there.
+    stuck : bool
+        Whether steps that solve for all equations at once do not help any more.
     """
 
     def __init__(self, rows, kind, block_size, rng):
@@ -42,7 +44,7 @@ class Projection:
         self.b, self.x = b, x
         self._scale = self._rows.be.host(self._rows.be.xp.linalg.norm(b))
         self.best = math.inf, x
-        self._marks = []
+        self._marks, self.stuck = [], False
         self._stepper.pose(b)
         self._look()
 
@@ -62,8 +64,10 @@ class Projection:
             self._stepper.restart()
             self._look()
         self._marks.append(self.residual)
-        if self._free and self._stuck():
-            self._enlarge()
+        if self._idle():
+            self.stuck = self._stepper.size == self._rows.shape[0] > 1
+            if self._free:
+                self._enlarge()
         return steps
 
     def _look(self):
@@ -73,7 +77,7 @@ class Projection:
         if self.residual < self.best[0]:
             self.best = self.residual, self.x.copy()
 
-    def _stuck(self):
+    def _idle(self):
         marks = self._marks
         return len(marks) > _PATIENCE and not marks[-1] <= 0.5 * marks[-1 - _PATIENCE]
 

@@ -9,6 +9,8 @@ from .._matrices import is_operator
 
 # Fewest single steps between two looks at the residual.
 SHORTEST = 64
+# Entries of rows that are copied together.
+_ROOM = 1 << 22
 
 
 class Rows:
@@ -72,13 +74,16 @@ class Rows:
 
     def factors(self, blocks, ridge):
         """Return the Cholesky factors (k, q, q) of the Gram matrices of unit rows."""
-        xp, scale = self.be.xp, self._scale
-        if not self.sparse:
-            W = self.A[blocks] * scale[blocks][:, :, None]
-            gram = W @ W.transpose(0, 2, 1)
-        else:
-            gram = xp.empty((*blocks.shape, blocks.shape[1]))
+        scale = self._scale
+        gram = self.be.xp.empty((*blocks.shape, blocks.shape[1]))
+        if self.sparse:
             self._kernels.gram_csr(*self._data, scale, blocks, self.shape[1], gram)
+        else:
+            some = max(_ROOM // (blocks.shape[1] * self.shape[1]), 1)
+            for first in range(0, len(blocks), some):
+                part = blocks[first : first + some]
+                W = self.A[part] * scale[part][:, :, None]
+                gram[first : first + some] = W @ W.transpose(0, 2, 1)
         return _cholesky(gram, ridge, be=self.be)
 
 
