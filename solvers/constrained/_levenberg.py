@@ -19,7 +19,7 @@ _FIRST, _LEAST, _MOST = 1e-3, 1e-12, 1e16
 _GOOD, _POOR, _ACCEPTED = 0.75, 0.25, 1e-4
 # Weight of the barrier: its share of the squared violation, what is left after a good step,
 # and the least of the share.
-_SHARE, _FADING, _LEAST_SHARE = 0.1, 0.3, 1e-6
+_SHARE, _FADING, _LEAST_SHARE = 1.0, 0.3, 1e-6
 # A relative gain in the squared violation that is lost in rounding, and how accurately to solve.
 _ROUNDING, _ACCURACY = 1e-14, 1e-6
 
