@@ -197,10 +197,6 @@ class _Fit:
         """Return the gradient's largest entry, and no violation: there is nothing to satisfy."""
         return Residual(steepness(point, be=self._be), 0.0, 0.0)
 
-    def objective(self, point):
-        """Return the objective, for the history alone."""
-        return point.f
-
     def solved(self, point, answer):
         """Tell that there is no other problem to go to."""
         return False
