@@ -258,8 +258,8 @@ def page(found, command):
             "Where sketching pays: blocks of more rows than there are outlying singular values "
             "need fewer passes over the matrix than MINRES, so they pay where reading the matrix "
             "is what costs (rows that are generated, on disk or elsewhere). In memory a direct "
-            "solver wins at all of these sizes, and for the Newton systems above MINRES or a "
-            "direct solver does: that is why no sketch is taken unless asked for.",
+            "solver, or MINRES on the flat spectrum, is faster at this size, and so it is for "
+            "the Newton systems above: that is why no sketch is taken unless asked for.",
         ]
     parts.append(f"`{command}` ({common.machine()}; {versions})\n")
     return "\n\n".join(parts)

@@ -39,8 +39,8 @@ def certify(
 
     Parameters
     ----------
-    x : array, shape (n,)
-        The point.
+    x : array, shape (n,), or ConstrainedResult
+        The point. Multipliers of a result are tried first.
     fun, jac : callable
         The objective and its gradient, as in `minimize`.
     constraints, bounds : object, optional

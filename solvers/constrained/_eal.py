@@ -17,7 +17,7 @@ _TIGHTER, _ROUNDS, _NU = 6, 60, 1.5
 _ETA1_MAX, _ETA2_MIN = 1e12, 1e-14
 # Multipliers of rows that depend on each other have no bound; beyond this they are fitted anew.
 _LAM_MAX = 1e10
-# The first weight may start at this part of `eta`.
+# The first weight starts at no less than this part of that of `eta`.
 _LIGHTEST = 1e-3
 # What is left of a system that was solved as well as rounding lets it.
 _EXACT = 1e-10
@@ -142,7 +142,7 @@ def _first_weights(eta, r, curvature, be):
     """
     Hr = curvature.product(r)
     rr, hh, steepest = be.host(r @ r, Hr @ Hr, abs(r).max())
-    lighter = min(1.0, max(steepest, _LIGHTEST))
+    lighter = min(1.0, max(steepest**2, _LIGHTEST))
     return Weights(eta[0] * lighter, eta[1] / max(1.0, math.sqrt(hh / rr) if rr else 1.0))
 
 

@@ -75,7 +75,7 @@ def minimize(
     bounds : Bounds or list of pairs, optional
         Bounds of x. Unknowns with equal bounds are fixed.
     method : str, default "eal-newton"
-        "eal-newton", or a baseline: "sqp-direct", "gmres-l1", "auglag".
+        "eal-newton", or a baseline: "sqp-direct", "gmres-l1", "gmres-l1-tests", "auglag".
     inner : str, default "auto"
         How Newton systems are solved: "direct", "condensed", "pcg", "minres", "gmres", "sketch" or
         the name of a sketch.
@@ -104,7 +104,8 @@ def minimize(
     lam0 : array, shape (m,), optional
         Multipliers to start from; least-squares ones by default.
     eta : (float, float), default (10.0, 1e-5)
-        Weights of the exact augmented Lagrangian at the start.
+        Largest weights of the exact augmented Lagrangian at the start, for steep objectives with
+        little curvature; others get smaller ones.
     inequalities : {"barrier", "squared-slack", "error"}, default "barrier"
         How inequalities and bounds are dealt with; "error" refuses them.
     least_squares : bool, default False

@@ -75,7 +75,9 @@ class ConstrainedResult(Result):
     inner : str
         The inner solver that ran.
     globalization_used : str
-        "eal" or "filter", or both with the iteration of the change: "eal, filter from 12".
+        "eal" or "filter", or both with the iteration of the change: "eal, filter from 12"; of
+        square systems "newton", then "levenberg-marquardt"; of the baselines "l1" and "trust
+        region".
     eta : (float, float)
         Weights of the exact augmented Lagrangian at the end.
     infeasibility_certificate : float

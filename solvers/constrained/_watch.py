@@ -104,7 +104,11 @@ class Watch:
             self.run.end(Status.CONVERGED)
         elif not over:
             over = self._leads_nowhere(point.plain)
-        return over or kkt <= self.tol or problem.solved(point, answer) or self.tired
+        if over or kkt <= self.tol or problem.solved(point, answer):
+            # Whatever is solved next is given all the time again.
+            self._idle = 0
+            return True
+        return self.tired
 
     def _leads_nowhere(self, point):
         """End the run where the problem has no solution; tell whether it did."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, NonlinearConstraint
 
 import solvers
-from solvers.constrained import _second_order, certify
+from solvers.constrained import _second_order, certify, minimize
 from solvers.constrained._certificate import judge
 from solvers.constrained._matrices import Operator
 from solvers.constrained._multipliers import Sides, _cost, fit
@@ -132,6 +132,16 @@ def test_a_solvers_multipliers_give_way_to_better_ones():
     assert judge(program, x, lam + 1.0, tol=1e-8).certificate.holds
     assert not judge(program, x, lam + 1.0, tol=1e-8, strict=True).certificate.holds
     np.testing.assert_array_equal(judge(program, x, lam, tol=1e-8).lam, lam)
+
+
+def test_a_result_is_judged_with_its_own_multipliers_first():
+    _, problem = circle()
+    res = minimize(x0=np.array([0.9, 0.4, 0.3]), **problem)
+    cert = certify(res, **problem)
+    assert cert.value == res.kkt
+    assert cert.value == certify(res.x, lam=res.lam, **problem).value
+    res.lam = res.lam + 1.0
+    assert certify(res, **problem).holds
 
 
 def test_violations_of_rows_and_bounds_count_in_full():

@@ -182,6 +182,16 @@ def test_narrow_bands_tell_the_inertia_too(seed):
     assert told == {True, False}
 
 
+def test_as_many_rows_as_unknowns_need_no_curvature():
+    off = np.ones(299)
+    G = sp.diags_array([off, np.full(300, 3.0), off], offsets=[-1, 0, 1]).tocsr()
+    for B in (sp.csr_array((300, 300)), -1.0 * sp.eye_array(300).tocsr()):
+        inner, saddle = SparseDirect(), Saddle(B, G, be=be)
+        assert inner.factor(saddle) is True
+        r = np.arange(600.0)
+        assert np.linalg.norm(saddle @ inner.solve(r).d - r) <= 1e-11 * np.linalg.norm(r)
+
+
 def test_small_blocks_of_any_order_make_a_schur_complement():
     rng = np.random.default_rng(0)
     k = 12

@@ -121,6 +121,13 @@ def test_products_are_counted():
     assert res.nhvp == len(seen) > 0
 
 
+def test_products_have_no_effect_beside_a_hessian(reference):
+    def hessp(x, p):
+        raise AssertionError
+
+    np.testing.assert_array_equal(solve(hessp=hessp).x, reference.x)
+
+
 def test_linear_rows_call_nothing():
     res = solve(constraints=LinearConstraint(np.ones((1, 3)), 1, 1))
     assert res.success

@@ -1,9 +1,11 @@
 """The filter line search: what it accepts, corrects and restores, and what it costs."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+from _cupy_standin import run_with_standin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, NonlinearConstraint
@@ -252,3 +254,7 @@ def test_problems_without_rows_are_minimised():
         globalization="filter",
     )
     np.testing.assert_allclose(res.x, np.linalg.solve(Q, -g), atol=1e-10)
+
+
+def test_methods_run_on_a_device():
+    run_with_standin(Path(__file__).parent / "methods_on_device.py")

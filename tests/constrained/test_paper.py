@@ -173,6 +173,7 @@ def test_minimize_runs_the_same_loop():
     )  # fmt: skip
     np.testing.assert_array_equal(ours.x, theirs.x)
     assert theirs.method == "adasketch_newton"
+    assert (theirs.inner, theirs.globalization_used) == ("kaczmarz", "eal")
     assert "hong2023" in theirs.cite()
 
 

@@ -64,7 +64,7 @@ class SymmetricLU:
                 A,
                 permc_spec="MMD_AT_PLUS_A",
                 diag_pivot_thresh=0.0,
-                options={"SymmetricMode": True, "Equil": False},
+                options={"SymmetricMode": True},
             )
         except RuntimeError:
             self.singular, self._lu = True, None

@@ -11,10 +11,10 @@ from ._saddle import InnerSolve, most_steps
 _FLAT = 1e-14
 # A step after one of which a part was taken may be longer than that part by the first factor,
 # one after a full step that ended at its limit by the second.
-_LONGER, _GROWTH = 1.5, 4.0
+_LONGER, _GROWTH = 1.5, 2.0
 # Where there is no radius yet and curvature turns out not to be positive, the step ends at the
 # last point that is no farther than this many first steps.
-_MODEST = 10.0
+_MODEST = 3.0
 # Of a residual that is mostly violation, which is gone after the first step, this part counts.
 _VIOLATION = 0.1
 

@@ -95,7 +95,9 @@ class SparseDirect:
             factors = BandedLU(pattern, pattern.values(B, G, delta))
             # A small pivot may be a matter of scales: the next one knows.
             if not factors.singular:
-                factors.convex = _is_dominant(B) or self._curves(B, G)
+                # As many independent rows as unknowns leave no kernel.
+                square = G.shape[0] == G.shape[1]
+                factors.convex = square or _is_dominant(B) or self._curves(B, G)
                 return factors
         quasi = max(delta, quasi_definite(G))
         K = pattern.columns(pattern.values(B, G, quasi))
