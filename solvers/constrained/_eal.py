@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from .._core.result import Status
-from ._convexify import Shifts, factored
+from ._convexify import factored
 from ._filter import solve_filter
 from ._matrices import is_operator
 from ._merit import Weights, slope
@@ -90,7 +90,7 @@ def _steps(problem, watch, options, start, *, impatient):
     If impatient, steps that are very short are trouble.
     """
     be, xp = problem.be, problem.xp
-    inner, shifts = open_inner(options.inner, options), Shifts()
+    inner, shifts = open_inner(options.inner, options), watch.shifts
     watch.inner = inner.name
     point, lam = problem.point(start.z), start.lam
     if watch.begin(problem, point, start):

@@ -14,7 +14,7 @@ import math
 from typing import Any, NamedTuple
 
 from .._core.result import Status
-from ._convexify import Shifts, factored
+from ._convexify import factored
 from ._levenberg import Levenberg
 from .inner import forcing, open_inner
 from .inner._projection import multipliers
@@ -76,7 +76,7 @@ def solve_filter(problem, watch, options, start):
     -------
     Answer
     """
-    inner, shifts = open_inner(options.inner, options), Shifts()
+    inner, shifts = open_inner(options.inner, options), watch.shifts
     watch.inner, watch.globalization = inner.name, "filter"
     point, lam = problem.point(start.z), start.lam
     if watch.begin(problem, point, start):

@@ -6,6 +6,7 @@ import numpy as np
 
 from .._core.result import Status
 from ._certificate import judge
+from ._convexify import Shifts
 from ._ends import Ends
 
 # A residual that fell to this part made progress.
@@ -34,6 +35,8 @@ class Watch:
         That of the last point.
     falling : bool
         Whether the last iteration lowered it.
+    shifts : Shifts
+        Of Hessians; what one problem of a sequence needed serves the next.
     ends : Ends
         Knows whether the problem has no solution.
     """
@@ -44,6 +47,7 @@ class Watch:
         self.ninner, self.inner, self._globalizations = 0, "", []
         self.eta = (math.nan, math.nan)
         self.first_kkt = math.inf
+        self.shifts = Shifts()
         self.falling = True
         self.wait(math.inf)
         self.ends = Ends(standard, run, tol)
