@@ -23,7 +23,7 @@ _FIRST, _FRACTION, _POWER = 0.1, 0.2, 1.5
 _BACK = 0.01
 # What the smaller of multiplier and distance may be, in units of tol; for how many iterations to
 # try to have it so; the smallest mu.
-_VAGUE, _PATIENCE, _FINEST = 10.0, 6, 1e-15
+_VAGUE, _PATIENCE, _FINEST = 10.0, 10, 1e-15
 # A little of every distance is added to its logarithm, which else falls for ever where the
 # objective does not rise.
 _TETHER = 1e-5

@@ -437,3 +437,17 @@ def test_faces_of_solutions_that_never_end_are_no_reason_to_go_far():
     assert res.success
     assert res.x[0] <= 1e-7
     assert res.x[1] < 1e6
+
+
+def test_sides_without_force_do_not_hold_the_answer_off():
+    """At the solution x = 0 the multiplier is 0, too: their product says little."""
+    res = constrained.minimize(
+        lambda x: float(x @ x),
+        np.array([0.5]),
+        jac=lambda x: 2 * x,
+        hess=lambda x: 2 * np.eye(1),
+        bounds=Bounds(0.0, np.inf),
+        tol=1e-7,
+    )
+    assert res.success
+    assert 0 <= res.x[0] <= 2e-6, "the square root of the tolerance is 3e-4"
