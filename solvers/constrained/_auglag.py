@@ -69,21 +69,28 @@ def solve_auglag(problem, watch, options, start):
     -------
     Answer
     """
+    answer, trouble = descend(problem, watch, options, start)
+    if trouble:
+        watch.run.end(Status.STALLED, trouble)
+    return answer
+
+
+def descend(problem, watch, options, start):
+    """Return where augmented Lagrangians led, and in what trouble, or None."""
     be, xp = problem.be, problem.xp
     watch.inner, watch.globalization = "cg", "trust region"
     point = home = problem.point(start.z)
     if watch.begin(problem, point, start):
-        return start
+        return start, None
     merit, region = Lagrangian(problem, start.lam, options.eta[0]), _Region(options)
     tau, least = _TAU, 0.1 * watch.tol * watch.standard.f_scale
     first = last = _largest(point.c, be)
-    moved = True
+    answer, moved = start, True
     for _ in watch.run:
         new, its = region.step(merit, point)
         if new is None and not moved and not merit.weight < _WEIGHT_MAX:
-            if not watch.ends.infeasible(point):
-                watch.run.end(Status.STALLED, "No step lowers the augmented Lagrangian.")
-            break
+            trouble = "No step lowers the augmented Lagrangian."
+            return answer, None if watch.ends.infeasible(point) else trouble
         moved = new is not None
         if moved and not _largest(new.c, be) <= _ASTRAY * max(1.0, first):
             # A has no lower bound: begin again from where it was last solved.
@@ -103,7 +110,7 @@ def solve_auglag(problem, watch, options, start):
             lam = xp.clip(merit.multipliers(point), -_LAM_MAX, _LAM_MAX)
             merit = Lagrangian(problem, lam, min(weight, _WEIGHT_MAX))
             home, last, tau = point, now, max(_SHRINK * tau, least)
-    return problem.answer(point, merit.multipliers(point))
+    return answer, None
 
 
 def _largest(v, be):

@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from .._core.result import Status
+from ._auglag import descend
 from ._convexify import factored
 from ._filter import solve_filter
 from ._matrices import is_operator
@@ -24,7 +25,7 @@ _EXACT = 1e-10
 # Steps shorter than this, and so many of them, are trouble.
 _SHORT, _SHORT_STEPS = 1e-3, 3
 # Iterations without progress after which the next solver has its turn.
-_PATIENCE, _PATIENCE_OF_FILTER = 25, 100
+_PATIENCE, _PATIENCE_OF_OTHERS = 25, 100
 # Unless the residual fell to this part of the first one, the filter had better start afresh.
 _ASTRAY = 1e-3
 
@@ -70,17 +71,31 @@ def solve_eal(problem, watch, options, start):
     if watch.run.status is not None or trouble is None or watch.certified(problem, answer):
         return answer
     if auto:
-        watch.wait(_PATIENCE_OF_FILTER)
         astray = not watch.residual.kkt <= _ASTRAY * watch.first_kkt
-        answer = solve_filter(problem, watch, options, start if astray else answer)
-        if not watch.tired:
-            return answer
-        # Neither got anywhere: what is left of the run goes to the slower but steadier one.
+        return _others(problem, watch, options, start, start if astray else answer)
+    watch.run.end(Status.STALLED, trouble)
+    return answer
+
+
+def _others(problem, watch, options, start, nearer):
+    """Go on with one solver after the other, until the run ends, where M led nowhere.
+
+    The filter, for as long as it makes progress; slower but steadier Newton steps that may raise
+    the residual; the augmented Lagrangian, which minds no rows that depend on each other, from the
+    start; and the filter from where that ended.
+    """
+    watch.wait(_PATIENCE_OF_OTHERS)
+    answer = solve_filter(problem, watch, options, nearer)
+    if not watch.tired:
+        return answer
+    watch.wait(_PATIENCE_OF_OTHERS)
+    watch.globalization = "eal"
+    answer, _ = _steps(problem, watch, options, start, impatient=False)
+    if watch.run.status is None:
         watch.wait(math.inf)
-        watch.globalization = "eal"
-        answer, trouble = _steps(problem, watch, options, start, impatient=False)
-    if watch.run.status is None and trouble:
-        watch.run.end(Status.STALLED, trouble)
+        answer, _ = descend(problem, watch, options, start)
+    if watch.run.status is None:
+        answer = solve_filter(problem, watch, options, answer)
     return answer
 
 
