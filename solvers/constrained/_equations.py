@@ -189,6 +189,10 @@ class _Fit:
     def __init__(self, standard):
         self._be, self.theirs = standard.be, standard.theirs
 
+    def objective(self, point):
+        """Return what is minimised."""
+        return 0.5 * self._be.host(point.c @ point.c)
+
     def residual(self, point, answer):
         """Return the gradient's largest entry, and no violation: there is nothing to satisfy."""
         return Residual(steepness(point, be=self._be), 0.0, 0.0)

@@ -286,13 +286,13 @@ def test_the_filter_takes_over_where_the_merit_leads_nowhere():
         assert alone.globalization_used == only
 
 
-def test_the_merit_has_the_last_word_where_the_filter_got_nowhere(monkeypatch):
+def test_the_others_have_a_turn_each_where_none_makes_progress(monkeypatch):
     monkeypatch.setattr(eal, "_PATIENCE", 3)
-    monkeypatch.setattr(eal, "_PATIENCE_OF_FILTER", 1)
+    monkeypatch.setattr(eal, "_PATIENCE_OF_OTHERS", 1)
     # No residual falls fast enough for so little patience.
     monkeypatch.setattr(watch, "_FALL", 0.0)
     res = solved(CURVED["HS77"])
-    assert res.globalization_used == "eal, filter from 3, eal from 4"
+    assert res.globalization_used == "eal, filter from 3, eal from 4, trust region from 5"
 
 
 def test_weights_beyond_their_limits_are_the_end():
