@@ -111,11 +111,13 @@ def gns_newton(
 
     Parameters
     ----------
-    fun, jac : callable
-        The objective and its gradient, of x alone.
+    fun : callable
+        The objective, of x alone.
     x0 : array, shape (n,)
         The start. Its kind of array and its precision are those of the result; the callables get
         that kind, and the steps are computed in float64.
+    jac : callable
+        Its gradient.
     hess : callable
         ``hess(x)`` returns what `approx` says.
     approx : {None, "exact", "gauss-newton", "fisher", "logsumexp", "power"}
