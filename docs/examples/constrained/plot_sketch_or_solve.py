@@ -35,7 +35,7 @@ for ax, x, unit in ((axes[0], "nit", 1.0), (axes[1], "seconds", 1e-3)):
     ax.axhline(1e-8, color="grey", linestyle=":", label="tolerance")
 axes[0].set(xlabel="Newton steps", ylabel="KKT residual")
 axes[1].set(xlabel="milliseconds")
-axes[0].legend(loc="lower left")
+axes[1].legend(loc="center right")
 
 # %%
 # Learnt: sketches take about as many Newton steps, each of which takes longer. They are for
