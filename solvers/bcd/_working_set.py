@@ -25,7 +25,7 @@ _ALL = 1e8
 _IDLE = 6
 # Relative jitter of Newton systems for coefficients in single precision.
 _JITTER_SINGLE = 1e-9
-# Below this size a problem in play is solved with one thread.
+# Below this size a problem in play is solved with one thread, and to the end.
 _SMALL = 400
 
 
@@ -353,7 +353,9 @@ class _WorkingSet:
         goal = tol * squares.scale
         if squares.has_gap:
             goal /= max(float(abs(w) @ unit), 1e-300)
-        goal = min(max(0.1 * self.outside, 0.3 * goal), 0.1 * squares.worst)
+        # Accuracy beyond what is outside is lost, but where it is cheap it may save the last round.
+        goal = 0.3 * goal if self.size < _SMALL else max(0.1 * self.outside, 0.3 * goal)
+        goal = min(goal, 0.1 * squares.worst)
         self.factor.G = self.G
         # Threads gain nothing in small factorisations, and wait for each other.
         with threads.serial_blas() if self.size < _SMALL else nullcontext():
