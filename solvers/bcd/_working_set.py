@@ -25,7 +25,7 @@ _ALL = 1e8
 _IDLE = 6
 # Relative jitter of Newton systems for coefficients in single precision.
 _JITTER_SINGLE = 1e-9
-# Below this size a problem in play is solved with one thread, and to the end.
+# Below this size a problem in play is solved with one thread.
 _SMALL = 400
 
 
@@ -354,7 +354,8 @@ class _WorkingSet:
         if squares.has_gap:
             goal /= max(float(abs(w) @ unit), 1e-300)
         # Accuracy beyond what is outside is lost, but where it is cheap it may save the last round.
-        goal = 0.3 * goal if self.size < _SMALL else max(0.1 * self.outside, 0.3 * goal)
+        few = 3 * self.size < squares.root.size
+        goal = 0.3 * goal if few else max(0.1 * self.outside, 0.3 * goal)
         goal = min(goal, 0.1 * squares.worst)
         self.factor.G = self.G
         # Threads gain nothing in small factorisations, and wait for each other.
