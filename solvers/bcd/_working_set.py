@@ -353,7 +353,10 @@ class _WorkingSet:
         goal = tol * squares.scale
         if squares.has_gap:
             goal /= max(float(abs(w) @ unit), 1e-300)
-        goal = min(max(0.1 * self.outside, 0.3 * goal), 0.1 * squares.worst)
+        # Accuracy beyond what is outside is lost, but where it is cheap it may save the last round.
+        few = 3 * self.size < squares.root.size
+        goal = 0.3 * goal if few else max(0.1 * self.outside, 0.3 * goal)
+        goal = min(goal, 0.1 * squares.worst)
         self.factor.G = self.G
         # Threads gain nothing in small factorisations, and wait for each other.
         with threads.serial_blas() if self.size < _SMALL else nullcontext():
