@@ -353,7 +353,7 @@ class _WorkingSet:
         goal = tol * squares.scale
         if squares.has_gap:
             goal /= max(float(abs(w) @ unit), 1e-300)
-        # Accuracy beyond what is outside is lost, but where it is cheap it may save the last round.
+        # More accuracy than the outside has is lost, but where it is cheap it may save a round.
         few = 3 * self.size < squares.root.size
         goal = 0.3 * goal if few else max(0.1 * self.outside, 0.3 * goal)
         goal = min(goal, 0.1 * squares.worst)
