@@ -1,11 +1,11 @@
 """`solvers.bcd`: time to a certified answer, work, memory and the first call."""
 
-import tempfile
 import warnings
 
 import numpy as np
 
-from benchmarks.common import in_fresh_process, seconds_if_certified
+from benchmarks import common as suite
+from benchmarks.common import seconds_if_certified
 from benchmarks.peers import bcd, bcd_kin, bcd_logistic, bcd_path
 
 FIRST_CALL = """
@@ -101,23 +101,7 @@ class Kin(_Solve):
         self.ours.prepare(self.ours.cap)
 
 
-class FirstCall:
-    """Seconds that the first and the second lasso of a process take, with or without a cache."""
+class FirstCall(suite.FirstCall):
+    """Of this family."""
 
-    params = (["cold", "warm"],)
-    param_names = ("cache",)
-    timeout = 300
-
-    def setup_cache(self):
-        folder = tempfile.mkdtemp(prefix="bcd-first-call-")
-        cold = in_fresh_process(FIRST_CALL, NUMBA_CACHE_DIR=folder)
-        return {"cold": cold, "warm": in_fresh_process(FIRST_CALL, NUMBA_CACHE_DIR=folder)}
-
-    def track_first_call_seconds(self, times, cache):
-        return times[cache][0]
-
-    def track_second_call_seconds(self, times, cache):
-        return times[cache][1]
-
-    track_first_call_seconds.unit = "seconds"
-    track_second_call_seconds.unit = "seconds"
+    code = FIRST_CALL

@@ -1,11 +1,11 @@
 """`solvers.completion`: time to a certified answer, work, memory, the first call, and one pass."""
 
-import tempfile
 import warnings
 
 import numpy as np
 
-from benchmarks.common import in_fresh_process, seconds_if_certified
+from benchmarks import common as suite
+from benchmarks.common import seconds_if_certified
 from benchmarks.peers import completion as recovery
 from benchmarks.peers import completion_implicit as implicit
 from benchmarks.peers import completion_ratings as ratings
@@ -183,28 +183,7 @@ class Pass:
         self.call()
 
 
-class FirstCall:
-    """Seconds of the first call in a fresh process, with and without compiled kernels on disk."""
+class FirstCall(suite.FirstCall):
+    """Of this family."""
 
-    params = (["nothing on disk", "kernels on disk"],)
-    param_names = ("cache",)
-    timeout = 600
-
-    def setup(self, cache):
-        self.folder = tempfile.TemporaryDirectory()
-        if cache == "kernels on disk":
-            self.call()
-
-    def teardown(self, cache):
-        self.folder.cleanup()
-
-    def call(self):
-        return in_fresh_process(FIRST_CALL, NUMBA_CACHE_DIR=self.folder.name)
-
-    def track_first_call_seconds(self, cache):
-        return self.call()[0]
-
-    def track_second_call_seconds(self, cache):
-        return self.call()[1]
-
-    track_first_call_seconds.unit = track_second_call_seconds.unit = "seconds"
+    code = FIRST_CALL

@@ -1,14 +1,13 @@
 """`solvers.constrained`: time to a certified answer, net of the functions, memory, first call."""
 
-import tempfile
 import warnings
 from statistics import median
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from benchmarks import common as suite
 from benchmarks import cutest
-from benchmarks.common import in_fresh_process
 from solvers import constrained, datasets
 
 FIRST_CALL = """
@@ -153,25 +152,7 @@ class Certify:
         self.judge()
 
 
-class FirstCall:
+class FirstCall(suite.FirstCall):
     """Seconds of the first call in a fresh process; it compiles nothing."""
 
-    params = (["nothing on disk", "kernels on disk"],)
-    param_names = ("cache",)
-    timeout = 600
-
-    def setup(self, cache):
-        self.folder = tempfile.TemporaryDirectory()
-        if cache == "kernels on disk":
-            self.call()
-
-    def teardown(self, cache):
-        self.folder.cleanup()
-
-    def call(self):
-        return in_fresh_process(FIRST_CALL, NUMBA_CACHE_DIR=self.folder.name)
-
-    def track_first_call_seconds(self, cache):
-        return self.call()[0]
-
-    track_first_call_seconds.unit = "seconds"
+    code = FIRST_CALL

@@ -2,15 +2,14 @@
 
 import itertools
 import statistics
-import tempfile
 import time
 import warnings
 from importlib.util import find_spec
 
 import numpy as np
 
+from benchmarks import common as suite
 from benchmarks.common import (
-    in_fresh_process,
     marginal_error,
     plan_from_potentials,
     seconds_if_certified,
@@ -177,28 +176,7 @@ class AgainstPot:
     track_speedup_vs_pot.unit = "x"
 
 
-class FirstCall:
-    """Seconds of the first call in a fresh process, with and without compiled kernels on disk."""
+class FirstCall(suite.FirstCall):
+    """Of this family."""
 
-    params = (["nothing on disk", "kernels on disk"],)
-    param_names = ("cache",)
-    timeout = 600
-
-    def setup(self, cache):
-        self.folder = tempfile.TemporaryDirectory()
-        if cache == "kernels on disk":
-            self.call()
-
-    def teardown(self, cache):
-        self.folder.cleanup()
-
-    def call(self):
-        return in_fresh_process(FIRST_CALL, NUMBA_CACHE_DIR=self.folder.name)
-
-    def track_first_call_seconds(self, cache):
-        return self.call()[0]
-
-    def track_second_call_seconds(self, cache):
-        return self.call()[1]
-
-    track_first_call_seconds.unit = track_second_call_seconds.unit = "seconds"
+    code = FIRST_CALL

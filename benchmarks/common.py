@@ -61,3 +61,35 @@ def in_fresh_process(code, **environment):
         command, env=environment, check=True, capture_output=True, text=True
     ).stdout
     return [float(word) for word in output.split()]
+
+
+class FirstCall:
+    """Seconds of the first call in a fresh process, with and without compiled kernels on disk.
+
+    A family's suite derives from it and sets `code`, which prints the seconds of two calls.
+    """
+
+    code: str
+    params = (["nothing on disk", "kernels on disk"],)
+    param_names = ("cache",)
+    timeout = 600
+
+    def setup(self, cache):
+        self.folder = tempfile.TemporaryDirectory()
+        if cache == "kernels on disk":
+            self.call()
+
+    def teardown(self, cache):
+        self.folder.cleanup()
+
+    def call(self):
+        return in_fresh_process(self.code, NUMBA_CACHE_DIR=self.folder.name)
+
+    def track_first_call_seconds(self, cache):
+        return self.call()[0]
+
+    def track_second_call_seconds(self, cache):
+        return self.call()[1]
+
+    track_first_call_seconds.unit = "seconds"  # type: ignore[attr-defined]
+    track_second_call_seconds.unit = "seconds"  # type: ignore[attr-defined]
