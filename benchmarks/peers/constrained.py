@@ -340,13 +340,13 @@ def measure(name, case, tol, limit, rounds):
             "net": seconds - problem.seconds,
             "total": seconds,
             "counts": problem.counts,
-            "claims": run.claims,
-            "iterations": run.iterations,
+            "claims": bool(run.claims),
+            "iterations": int(run.iterations),
             "note": note,
         }
         if best is None:
             kkt, floor = residual(case, run.x)
-            best = entry | {"kkt": kkt, "floor": floor, "solved": kkt <= max(tol, floor)}
+            best = entry | {"kkt": kkt, "floor": floor, "solved": bool(kkt <= max(tol, floor))}
             best["nets"] = []
         best["nets"].append(entry["net"])
         if not best["solved"] or note:
@@ -359,8 +359,10 @@ def measure(name, case, tol, limit, rounds):
 def run(options):
     """Run the sets asked for and write the tables."""
     path = options.out.with_suffix(".json")
-    cells = json.loads(path.read_text())["cells"] if path.exists() else {}
+    old = json.loads(path.read_text()) if path.exists() else {"runs": [], "cells": {}}
+    cells = old["cells"]
     store = common.Store(options.out.with_suffix(".runs.json"), ["set"])
+    store.runs = old["runs"]
     store.note_run("benchmarks.peers.constrained", DISTRIBUTIONS)
     for name in options.sets:
         problems, tol = SETS[name]
@@ -372,9 +374,8 @@ def run(options):
                 if entry is not None:
                     cell[solver] = entry
             log.info("%s %s: %s", name, problem, {k: e["solved"] for k, e in cell.items()})
-    store.path.unlink(missing_ok=True)
-    path.write_text(json.dumps({"runs": store.runs, "cells": cells}) + "\n")
-    options.out.write_text(report(cells, store))
+            path.write_text(json.dumps({"runs": store.runs, "cells": cells}) + "\n")
+            options.out.write_text(report(cells, store))
 
 
 def report(cells, store):

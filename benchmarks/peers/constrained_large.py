@@ -227,10 +227,10 @@ def measure(solver, case, limit, rounds):
         "net": net,
         "total": total,
         "counts": counts,
-        "iterations": run.iterations,
-        "claims": run.claims,
+        "iterations": int(run.iterations),
+        "claims": bool(run.claims),
         "kkt": kkt,
-        "solved": kkt <= TOL,
+        "solved": bool(kkt <= TOL),
         "fun": case.fun(run.x),
         "note": note,
     }
