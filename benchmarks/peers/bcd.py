@@ -217,7 +217,9 @@ class Adelie(Contender):
         )
 
     def coef(self, answer):
-        return answer.betas[-1].toarray().ravel()
+        # A run that was cut off may have no answer at all.
+        rows = answer.betas.shape[0]
+        return answer.betas[-1].toarray().ravel() if rows else np.zeros(self.problem.X.shape[1])
 
 
 def plain(X):
