@@ -56,7 +56,7 @@ def test_systems_with_as_many_equations_as_unknowns_are_solved(name):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::solvers.ConvergenceWarning")
-def test_at_least_102_of_all_106_are_solved():
+def test_at_least_103_of_all_106_are_solved():
     names = cutest.UNDER + cutest.SQUARE
     failed = []
     for name in names:
@@ -65,4 +65,4 @@ def test_at_least_102_of_all_106_are_solved():
         assert not res.success or kkt <= max(1.01e-8, res.kkt_floor), name
         if not res.success:
             failed.append(name)
-    assert len(names) - len(failed) >= 102, failed
+    assert len(names) - len(failed) >= 103, failed
