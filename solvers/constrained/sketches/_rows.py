@@ -109,6 +109,8 @@ def _cholesky(gram, ridge, *, be):
 class Stepper:
     """What moves x; each kind of sketch has one.
 
+    Those have ``advance(x, steps)``, which takes so many steps, at most `stride`, in place.
+
     Parameters
     ----------
     rows : Rows
@@ -135,10 +137,6 @@ class Stepper:
     def pose(self, b):
         """Take a right-hand side."""
         self.b = b
-
-    def advance(self, x, steps):
-        """Take so many steps, at most `stride`, in place."""
-        raise NotImplementedError
 
 
 class Single(Stepper):
