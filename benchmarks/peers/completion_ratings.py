@@ -30,8 +30,6 @@ from solvers import datasets
 DISTRIBUTIONS = ("numpy", "scipy", "numba", "cmfrec", "scikit-surprise")
 # Entries that are predicted at a time: so many rows of both factors stay in the cache.
 _BATCH = 1 << 13
-# Iterations of our own run that sets the lowest known objective, or that ends before.
-_REFERENCE = 60
 
 log = logging.getLogger(__name__)
 
@@ -247,14 +245,14 @@ def lowest(problem, value=math.inf):
     return _LOWEST[key]
 
 
-def reference(problem, threads):
-    """Let ours run long, set the lowest known value by it, and return its values."""
+def reference(problem, threads, count):
+    """Let ours run for `count` iterations, set the lowest known value, and return its values."""
     if problem.held.nnz:
         ours = Ours(problem, threads, validation=(*problem.held.coords, problem.held.data))
         series = "rmse_val"
     else:
         ours, series = Ours(problem, threads), "objective"
-    values = ours.solve(maxiter=_REFERENCE).history[series]
+    values = ours.solve(maxiter=count).history[series]
     lowest(problem, float(values.min()))
     return values
 
@@ -290,7 +288,7 @@ def run(options):
     limits = {"seconds": options.limit, "repeat": options.rounds, "tuner": common.tune_count}
     for shape, task, k in itertools.product(options.shapes, options.tasks, options.k):
         problem = TASKS[task](*SHAPES[shape], k)
-        values = reference(problem, options.threads)
+        values = reference(problem, options.threads, options.reference)
         for tol in options.tol if task == "fit" else options.tol_held:
             keys = (task, shape, k, tol, options.threads)
             log.info("%s, load %.1f", keys, os.getloadavg()[0])
@@ -311,6 +309,9 @@ def main():
     parser.add_argument("--peers", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds")
     parser.add_argument("--limit", type=float, default=12.0, help="seconds for one run")
+    parser.add_argument(
+        "--reference", type=int, default=60, help="iterations that set the lowest objective"
+    )
     parser.add_argument("--out", type=Path, default=common.RESULTS / "completion_ratings.md")
     common.main("benchmarks.peers.completion_ratings", parser, run)
 
