@@ -7,6 +7,7 @@ from . import losses as losses
 from . import newton as newton
 from . import ot as ot
 from . import penalties as penalties
+from . import relu as relu
 from ._core.certificate import Certificate as Certificate
 from ._core.config import show_config as show_config
 from ._core.config import warmup as warmup

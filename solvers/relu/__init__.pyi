@@ -1,0 +1,10 @@
+from ._admm import admm as admm
+from ._certificate import certify as certify
+from ._gates import Gates as Gates
+from ._gates import count_arrangements_bound as count_arrangements_bound
+from ._gates import required_gates as required_gates
+from ._gates import sample_gates as sample_gates
+from ._net import Net as Net
+from ._net import network_objective as network_objective
+from ._net import recover as recover
+from ._result import ReLUResult as ReLUResult

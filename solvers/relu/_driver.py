@@ -1,0 +1,146 @@
+"""From a call to a result: checks, gates, the run, certificate and report."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._core import threads
+from .._core.monitor import Monitor
+from .._core.random import check_rng
+from .._core.validation import (
+    check_callable,
+    check_choice,
+    check_count,
+    check_flag,
+    check_flag_or_stride,
+    check_positive,
+    check_threads,
+    check_time_limit,
+)
+from ._certificate import Data, judge
+from ._gates import SCHEMES, count_arrangements_bound, draw
+from ._losses import LOSSES
+from ._net import Net, neurons
+from ._problem import Programme, check_data, check_gates, ours, theirs
+from ._result import ReLUResult
+from ._watch import Watch
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller may ask of every solver, checked; `own` are those of one solver."""
+
+    tol: float
+    check_every: int
+    keep_best: bool
+    rng: np.random.Generator
+    x0: Any
+    own: Any
+
+
+def train(
+    name, X, y, engine, *, beta, loss="squared", n_gates=None, gates=None, scheme="gaussian",
+    delta=1.35, logit_scale=1.0, loss_scale="sum", bias=False, tol=1e-4, maxiter=5000,
+    check_every=200, x0=None, keep_best=True, callback=None, time_limit=None, progress=False,
+    history=True, n_threads=None, rng=None, own=None,
+):  # fmt: skip
+    """Check the options of a call, run `engine` and return the result.
+
+    Parameters
+    ----------
+    name : str
+        The public function, for messages and `Result.method`.
+    engine : callable
+        ``engine(programme, watch, options)`` runs until ``watch`` says so.
+    own : object
+        Options of this solver alone, checked.
+    """
+    beta = check_positive(beta, "beta")
+    io, X, Y, vector, parameters = check_data(
+        X,
+        y,
+        loss,
+        gates=gates,
+        delta=delta,
+        logit_scale=logit_scale,
+        bias=check_flag(bias, "bias"),
+    )
+    check_choice(loss_scale, "loss_scale", ("sum", "mean"))
+    rng, n = check_rng(rng), X.shape[0]
+    unit = 1.0 / n if loss_scale == "mean" else 1.0
+    check_choice(scheme, "scheme", SCHEMES)
+    n_gates = check_count(n_gates, "n_gates", minimum=1, allow_none=True)
+    tol = check_positive(tol, "tol")
+    run = Monitor(
+        name,
+        "gap",
+        tol=tol,
+        maxiter=check_count(maxiter, "maxiter"),
+        time_limit=check_time_limit(time_limit),
+        callback=check_callable(callback, "callback"),
+        progress=check_flag(progress, "progress"),
+        history=check_flag_or_stride(history, "history"),
+    )
+    with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
+        if gates is None:
+            gates = draw(X, n_gates or _default_gates(X), scheme, rng)
+        else:
+            gates = check_gates(io, gates, n)
+        mask = io.xp.asarray(gates.mask)
+        model = LOSSES[loss](Y, io.xp, **parameters)
+        programme = Programme(io.be, X, Y, model, beta / unit, gates, mask, vector)
+        data = Data(io.be.host(X), io.be.host(Y), loss, parameters, beta / unit, gates)
+        options = Options(
+            tol=tol,
+            check_every=check_count(check_every, "check_every", minimum=1),
+            keep_best=check_flag(keep_best, "keep_best"),
+            rng=rng,
+            x0=None if x0 is None else _start(x0, io),
+            own=own,
+        )
+        watch = Watch(programme, data, run, options, io.out)
+        engine(programme, watch, options)
+        return _finished(io, watch, bias, unit)
+
+
+def _default_gates(X):
+    n, d = X.shape
+    most = count_arrangements_bound(n, min(n, d))
+    return min(most, max(64, 8 * int(np.ceil(np.sqrt(n)))))
+
+
+def _start(x0, io):
+    """Return the blocks of a start: a result, or (V, W)."""
+    V, W = (x0.V, x0.W) if isinstance(x0, ReLUResult) else x0
+    return ours(io.xp.asarray(V), io.xp.asarray(W), io.xp)
+
+
+def _finished(io, watch, bias, unit):
+    data, best = watch.data, watch.best
+    # The weights that are returned are judged, also in single precision.
+    U = best.U.astype(io.dtype).astype(np.float64)
+    slack = 1e-5 if io.dtype == np.float32 else 1e-8
+    certificate = judge(data, U, tol=watch.options.tol, slack=slack, duals=(best.z,))
+    details = certificate.details
+    V, W = theirs(io.xp.asarray(U.astype(io.dtype)), watch.programme.vector)
+    net_U = best.network if watch.options.keep_best else U
+    hidden, out = neurons(*theirs(net_U, watch.programme.vector), np)
+    fun = data.network_objective(net_U)
+    gap_global = (fun - details["dual_global"]) / max(abs(fun), 1e-300)
+    return watch.run.finish(
+        ReLUResult,
+        certificate,
+        V=io.out(V),
+        W=io.out(W),
+        gates=data.gates,
+        net=Net(io.out(io.xp.asarray(hidden)), io.out(io.xp.asarray(out)), bias),
+        fun=fun * unit,
+        fun_convex=details["fun_convex"] * unit,
+        dual=details["dual"] * unit,
+        dual_global=details["dual_global"] * unit,
+        gap=certificate.value,
+        gap_global=gap_global,
+        n_active=int((np.linalg.norm(U, axis=-1) > 0).sum()),
+        z=io.out(io.xp.asarray(best.z if watch.programme.vector else best.z[0])),
+    )

@@ -1,0 +1,121 @@
+"""The convex programme over a set of gates: checked data and its maths.
+
+Inside the family weights are blocks ``U`` of shape (c, 2, P, d): one for each output, side (the
+v that add, then the w that subtract) and gate; `mask` (P, n) holds the gates as zeros and ones.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from .._core.arrays import Ingest
+from .._core.validation import check_array, check_choice, check_positive
+from ._gates import Gates
+from ._losses import LOSSES
+
+
+@dataclass
+class Programme:
+    """Data, loss and gates of one programme, in one precision.
+
+    Attributes
+    ----------
+    be : Backend
+    X : array, shape (n, d)
+    Y : array, shape (c, n)
+    loss : Loss
+    beta : float
+    gates : Gates
+    mask : array of uint8, shape (P, n)
+    vector : bool
+        Whether the caller's targets had columns.
+    """
+
+    be: Any
+    X: Any
+    Y: Any
+    loss: Any
+    beta: float
+    gates: Gates
+    mask: Any
+    vector: bool
+
+    @property
+    def xp(self):
+        return self.be.xp
+
+    def predictions(self, U):
+        """Return ``sum_i D_i X (v_i - w_i)``, shape (c, n)."""
+        return self.masked_sum((U[:, 0] - U[:, 1]) @ self.X.T)
+
+    def masked_sum(self, G):
+        """Return the sum over gates of what each lets through; G is (c, P, n)."""
+        return (G * self.mask).sum(axis=1)
+
+    def transpose(self, z):
+        """Return ``X^T D_i z`` for all gates, shape (c, P, d)."""
+        return (z[:, None, :] * self.mask) @ self.X
+
+    def objective(self, U):
+        """Return loss plus penalty at blocks U."""
+        norms = self.xp.sqrt(self.xp.square(U).sum(axis=-1))
+        return self.loss.value(self.predictions(U)) + self.beta * float(norms.sum())
+
+    def network_objective(self, U):
+        """Return the objective of the network that blocks U stand for, in their cones or not."""
+        xp = self.xp
+        A = xp.maximum(U @ self.X.T, 0.0)
+        norms = xp.sqrt(xp.square(U).sum(axis=-1))
+        p = (A[:, 0] - A[:, 1]).sum(axis=1)
+        return self.loss.value(p) + self.beta * float(norms.sum())
+
+
+def theirs(U, vector):
+    """Return blocks as the caller's V and W: (d, P), or (c, d, P)."""
+    V, W = (U[:, s].swapaxes(-1, -2) for s in (0, 1))
+    return (V, W) if vector else (V[0], W[0])
+
+
+def ours(V, W, xp):
+    """Return V and W as blocks."""
+    V, W = (a if a.ndim == 3 else a[None] for a in (V, W))
+    return xp.stack([V.swapaxes(-1, -2), W.swapaxes(-1, -2)], axis=1)
+
+
+def check_data(X, y, loss, *, gates=None, delta=1.35, logit_scale=1.0, bias=False, **more):
+    """Return the door, X (n, d), Y (c, n) and the loss's class and parameters, checked."""
+    D = gates.D if isinstance(gates, Gates) else gates
+    hint = "use X.toarray()"
+    io = Ingest(sparse_hint={"X": hint}, X=X, y=y, gates=D, **more)
+    X = check_array(io, "X", ndim=2)
+    y = check_array(io, "y", ndim=(1, 2))
+    if y.shape[0] != X.shape[0]:
+        raise ValueError(f"`y` has {y.shape[0]} samples, `X` has {X.shape[0]}")
+    check_choice(loss, "loss", tuple(LOSSES))
+    Y = io.xp.ascontiguousarray(y.T if y.ndim == 2 else y[None])
+    if LOSSES[loss].margin and not bool((abs(Y) == 1).all()):
+        raise ValueError(
+            f"`y` holds other values than -1 and 1; loss={loss!r} needs y in {{-1, +1}} "
+            "(estimators encode labels)"
+        )
+    parameters = {
+        "delta": check_positive(delta, "delta"),
+        "logit_scale": check_positive(logit_scale, "logit_scale"),
+    }
+    if bias:
+        X = io.xp.concatenate([X, io.xp.ones((X.shape[0], 1), dtype=X.dtype)], axis=1)
+    return io, X, Y, y.ndim == 2, parameters
+
+
+def check_gates(io, gates, n):
+    """Return the caller's gates as Gates."""
+    if isinstance(gates, Gates):
+        if gates.D.shape[0] != n:
+            raise ValueError(f"`gates` has {gates.D.shape[0]} samples, `X` has {n}")
+        return gates
+    D = io.raw("gates")
+    if D.dtype.kind != "b" or D.ndim != 2 or D.shape[0] != n or D.shape[1] == 0:
+        raise ValueError(
+            f"`gates` came as {D.dtype} with shape {D.shape}; expected Gates or booleans of "
+            f"shape ({n}, P)"
+        )
+    return Gates(io.be.host(D))

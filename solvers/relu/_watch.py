@@ -1,0 +1,100 @@
+"""What all engines share: judging iterates, keeping the best of them, and when to stop."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._certificate import dual_bound, feasible
+
+
+@dataclass
+class Best:
+    """The best so far, on the host in float64.
+
+    Attributes
+    ----------
+    U, upper : array (c, 2, P, d) and float
+        Blocks inside their cones with the lowest objective, and that objective.
+    z, lower : array (c, n) and float
+        The dual point with the highest bound, and that bound.
+    network, value : array (c, 2, P, d) and float
+        Blocks, inside their cones or not, of the network with the lowest objective.
+    """
+
+    U: Any
+    upper: float
+    z: Any
+    lower: float
+    network: Any
+    value: float
+
+
+class Watch:
+    """Keeps the books of a run.
+
+    Parameters
+    ----------
+    programme : Programme
+    data : Data
+        The same programme on the host in float64, for the judge.
+    run : Monitor
+    options : Options
+    out : callable
+        Turns an array into the caller's kind.
+    """
+
+    def __init__(self, programme, data, run, options, out):
+        self.programme, self.data, self.run, self.options = programme, data, run, options
+        self._out = out
+        zero = np.zeros((programme.Y.shape[0], 2, len(data.gates), programme.X.shape[1]))
+        nothing, z = data.objective(zero), data.slope(zero)
+        self.best = Best(zero, nothing, z, dual_bound(data, z), zero, nothing)
+
+    @property
+    def gap(self):
+        """The relative gap between the best bounds."""
+        best = self.best
+        return (best.upper - best.lower) / max(abs(best.upper), 1e-300)
+
+    def judge(self, U, z, alpha=None):
+        """Try an iterate: blocks U, in their cones or not, and a dual point."""
+        host = self.programme.be.host
+        U = host(U).astype(np.float64)
+        z = host(z).astype(np.float64)
+        alpha = None if alpha is None else host(alpha).astype(np.float64)
+        if not (np.isfinite(U).all() and np.isfinite(z).all()):
+            return
+        best, data = self.best, self.data
+        value = data.network_objective(U)
+        if value < best.value:
+            best.network, best.value = U, value
+        inside = feasible(data, U)
+        upper = data.objective(inside)
+        if upper < best.upper:
+            best.U, best.upper = inside, upper
+            value = data.network_objective(inside)
+            if value < best.value:
+                best.network, best.value = inside, value
+        lower = dual_bound(data, z, alpha)
+        if lower > best.lower:
+            best.z, best.lower = z, lower
+
+    def record(self, *, judged, iterations=1, **series):
+        """Count iterations; tell whether the run must end."""
+        gap = self.gap if judged else math.nan
+        best = self.best
+        return self.run.record(
+            gap if math.isfinite(gap) else 1e300,
+            judge=judged,
+            iterations=iterations,
+            state=self._shown,
+            fun=best.value,
+            fun_convex=best.upper,
+            dual=best.lower,
+            **series,
+        )
+
+    def _shown(self):
+        return {"fun_convex": self.best.upper, "dual": self.best.lower}
