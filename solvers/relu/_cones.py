@@ -8,7 +8,7 @@ from scipy.optimize import nnls
 
 
 def multipliers(A, f):
-    """Return the alpha >= 0 with the smallest ``||f + A^T alpha||``, as good as `nnls` finds it."""
+    """Return the alpha >= 0 with the smallest ``||f + A^T alpha||``, as `nnls` finds it."""
     try:
         alpha, _ = nnls(A.T, -f, maxiter=10 * len(A))
     except RuntimeError:

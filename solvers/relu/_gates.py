@@ -39,7 +39,7 @@ class Gates:
         self._bits = np.packbits(np.asarray(D, dtype=bool).T, axis=1)
 
     @property
-    def D(self):
+    def D(self):  # noqa: N802 (the name in the papers)
         return self.mask.T.astype(bool)
 
     @property
