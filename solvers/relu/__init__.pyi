@@ -1,4 +1,5 @@
 from ._admm import admm as admm
+from ._arrangements import enumerate_arrangements as enumerate_arrangements
 from ._certificate import certify as certify
 from ._gates import Gates as Gates
 from ._gates import count_arrangements_bound as count_arrangements_bound

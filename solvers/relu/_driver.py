@@ -84,7 +84,7 @@ def train(
     )
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         if gates is None:
-            gates = draw(X, n_gates or _default_gates(X), scheme, rng)
+            gates = draw(io.be.host(X), n_gates or _default_gates(X), scheme, rng)
         else:
             gates = check_gates(io, gates, n)
         mask = io.xp.asarray(gates.mask)

@@ -83,7 +83,8 @@ def ours(V, W, xp):
 
 def check_data(X, y, loss, *, gates=None, delta=1.35, logit_scale=1.0, bias=False, **more):
     """Return the door, X (n, d), Y (c, n) and the loss's class and parameters, checked."""
-    D = gates.D if isinstance(gates, Gates) else gates
+    # Gates are on the host, wherever the arrays are.
+    D = None if isinstance(gates, Gates) else gates
     hint = "use X.toarray()"
     io = Ingest(sparse_hint={"X": hint}, X=X, y=y, gates=D, **more)
     X = check_array(io, "X", ndim=2)
@@ -109,8 +110,8 @@ def check_data(X, y, loss, *, gates=None, delta=1.35, logit_scale=1.0, bias=Fals
 def check_gates(io, gates, n):
     """Return the caller's gates as Gates."""
     if isinstance(gates, Gates):
-        if gates.D.shape[0] != n:
-            raise ValueError(f"`gates` has {gates.D.shape[0]} samples, `X` has {n}")
+        if gates.n != n:
+            raise ValueError(f"`gates` has {gates.n} samples, `X` has {n}")
         return gates
     D = io.raw("gates")
     if D.dtype.kind != "b" or D.ndim != 2 or D.shape[0] != n or D.shape[1] == 0:
