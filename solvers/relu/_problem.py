@@ -7,6 +7,8 @@ v that add, then the w that subtract) and gate; `mask` (P, n) holds the gates as
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .._core.arrays import Ingest
 from .._core.validation import check_array, check_choice, check_positive
 from ._gates import Gates
@@ -28,6 +30,9 @@ class Programme:
     mask : array of uint8, shape (P, n)
     vector : bool
         Whether the caller's targets had columns.
+    rows, lengths : array, shapes (n, d) and (n,)
+        What the cones see: ``X = lengths[:, None] * rows``. A row's length does not move its
+        constraint, but the iteration's pace; X and ones until `equalise` is called.
     """
 
     be: Any
@@ -39,21 +44,45 @@ class Programme:
     mask: Any
     vector: bool
 
+    def __post_init__(self):
+        self.rows = self.X
+        self.lengths = self.xp.ones(len(self.X), dtype=self.X.dtype)
+
     @property
     def xp(self):
         return self.be.xp
+
+    @property
+    def kernels(self):
+        return self.be.kernels("solvers.relu")
+
+    def equalise(self):
+        """Give all rows that cones see one length, those of zeros aside."""
+        xp, X = self.xp, self.X
+        squares = xp.square(X).sum(axis=1)
+        usual = xp.sqrt(squares.mean())
+        self.lengths = xp.sqrt(squares) / xp.where(usual > 0, usual, 1.0)
+        self.rows = X / xp.where(self.lengths > 0, self.lengths, 1.0)[:, None]
 
     def predictions(self, U):
         """Return ``sum_i D_i X (v_i - w_i)``, shape (c, n)."""
         return self.masked_sum((U[:, 0] - U[:, 1]) @ self.X.T)
 
     def masked_sum(self, G):
-        """Return the sum over gates of what each lets through; G is (c, P, n)."""
-        return (G * self.mask).sum(axis=1)
+        """Return the sum over gates of what each lets through.
+
+        G is (c, P, n), or (c, 2, P, n): then its second side is taken off.
+        """
+        out = self.xp.empty((len(G), G.shape[-1]), dtype=G.dtype)
+        sides = G.shape[1] if G.ndim == 4 else 1
+        self.kernels.masked_sum(G.reshape(len(G), sides, *G.shape[-2:]), self.mask, out)
+        return out
 
     def transpose(self, z):
         """Return ``X^T D_i z`` for all gates, shape (c, P, d)."""
-        return (z[:, None, :] * self.mask) @ self.X
+        out = self.xp.empty((len(z), *self.mask.shape), dtype=z.dtype)
+        self.kernels.spread(z, self.mask, out)
+        return times(out, self.X)
 
     def objective(self, U):
         """Return loss plus penalty at blocks U."""
@@ -67,6 +96,11 @@ class Programme:
         norms = xp.sqrt(xp.square(U).sum(axis=-1))
         p = (A[:, 0] - A[:, 1]).sum(axis=1)
         return self.loss.value(p) + self.beta * float(norms.sum())
+
+
+def times(A, B):
+    """Return ``A @ B`` for a matrix B, as one product however many axes A has."""
+    return (A.reshape(-1, A.shape[-1]) @ B).reshape(*A.shape[:-1], B.shape[1])
 
 
 def theirs(U, vector):
@@ -89,6 +123,8 @@ def check_data(X, y, loss, *, gates=None, delta=1.35, logit_scale=1.0, bias=Fals
     io = Ingest(sparse_hint={"X": hint}, X=X, y=y, gates=D, **more)
     X = check_array(io, "X", ndim=2)
     y = check_array(io, "y", ndim=(1, 2))
+    _check_squares(io, "X")
+    _check_squares(io, "y")
     if y.shape[0] != X.shape[0]:
         raise ValueError(f"`y` has {y.shape[0]} samples, `X` has {X.shape[0]}")
     check_choice(loss, "loss", tuple(LOSSES))
@@ -107,6 +143,16 @@ def check_data(X, y, loss, *, gates=None, delta=1.35, logit_scale=1.0, bias=Fals
     return io, X, Y, y.ndim == 2, parameters
 
 
+def _check_squares(io, name):
+    """Raise where sums of squares would overflow in the precision of the call."""
+    largest, limit = max(map(abs, io.bounds[name])), float(np.finfo(io.dtype).max) ** 0.45
+    if largest > limit:
+        raise ValueError(
+            f"`{name}` holds {largest:.3g}; expected entries up to {limit:.3g}, whose squares are "
+            "finite: rescale it"
+        )
+
+
 def check_gates(io, gates, n):
     """Return the caller's gates as Gates."""
     if isinstance(gates, Gates):
@@ -114,9 +160,9 @@ def check_gates(io, gates, n):
             raise ValueError(f"`gates` has {gates.n} samples, `X` has {n}")
         return gates
     D = io.raw("gates")
-    if D.dtype.kind != "b" or D.ndim != 2 or D.shape[0] != n or D.shape[1] == 0:
-        raise ValueError(
-            f"`gates` came as {D.dtype} with shape {D.shape}; expected Gates or booleans of "
-            f"shape ({n}, P)"
-        )
+    expected = f"expected Gates or booleans of shape ({n}, P)"
+    if D.dtype.kind != "b":
+        raise TypeError(f"`gates` came with dtype {D.dtype}; {expected}")
+    if D.ndim != 2 or D.shape[0] != n or D.shape[1] == 0:
+        raise ValueError(f"`gates` came with shape {tuple(D.shape)}; {expected}")
     return Gates(io.be.host(D))
