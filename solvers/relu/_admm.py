@@ -210,9 +210,7 @@ def step(programme, split, state, rho, sigma, relax):
     programme.xp.matmul(flat(U), programme.rows.T, out=flat(G))
     F = programme.masked_sum(G) * programme.lengths
     cones = kernels.advance(flat(G), flat(state.T_s), mask, relax)
-    blocks = kernels.shrink(
-        flat(U), flat(state.T_v), flat(state.V), programme.beta / rho, relax
-    )
+    blocks = kernels.shrink(flat(U), flat(state.T_v), flat(state.V), programme.beta / rho, relax)
     return blocks + sigma * cones + split.theta * split.absorb(U, F, rho, relax)
 
 
