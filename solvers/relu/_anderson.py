@@ -31,7 +31,8 @@ class Anderson:
 
     def reset(self):
         """Forget all points: the map has changed."""
-        self.count, self.last, self.reference, self.lowest = 0, None, None, np.inf
+        self.lowest = np.inf
+        self._empty()
 
     def due(self, nit):
         """Tell whether iteration `nit` ends in a jump."""
@@ -65,7 +66,10 @@ class Anderson:
         """Return to where the last jump started."""
         for part, g in zip(parts, self.last[1], strict=True):
             part[...] = g
-        self.reset()
+        self._empty()
+
+    def _empty(self):
+        self.count, self.last, self.reference = 0, None, None
 
     def _learn(self, f, g):
         """Store the differences to the last point, and their products with the others."""
