@@ -1,0 +1,1 @@
+"""Kernels of two-layer ReLU networks, in twins."""
