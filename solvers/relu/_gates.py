@@ -164,6 +164,9 @@ class Patterns:
     def gates(self, most=None):
         """Return the first `most` of the patterns as Gates."""
         n, d = self.X.shape
+        if not self._columns:
+            # Rows of zeros only: a programme must have a gate all the same.
+            return Gates(np.ones((n, 1)), np.zeros((d, 1), dtype=self.X.dtype))
         rows = np.array(self._columns[:most], dtype=np.uint8).reshape(-1, (n + 7) // 8)
         vectors = np.array(self._vectors[:most], dtype=self.X.dtype).reshape(-1, d).T
         D = np.unpackbits(rows, axis=1, count=n).T
