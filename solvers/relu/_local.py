@@ -65,7 +65,7 @@ def minimise(xp, value_and_gradient, x, maxiter, tol, late=None):
         steps, changes = [*steps[1 - _MEMORY :], s], [*changes[1 - _MEMORY :], new - g]
         x, g = x + s, new
         seen.append(value)
-        if len(seen) > 10 and seen[-11] - value <= tol * abs(value) or (late and late()):
+        if (len(seen) > 10 and seen[-11] - value <= tol * abs(value)) or (late and late()):
             break
     return x
 
