@@ -1,1 +1,1 @@
-"""Kernels of two-layer ReLU networks, in twins."""
+"""The passes of the iterations of `solvers.relu`: Numba (`cpu`) and CUDA (`gpu`) twins."""
