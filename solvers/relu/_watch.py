@@ -83,7 +83,7 @@ class Watch:
 
     def record(self, *, judged, iterations=1, **series):
         """Count iterations; tell whether the run must end."""
-        gap = self.gap if judged else math.nan
+        gap = self.gap
         best = self.best
         return self.run.record(
             gap if math.isfinite(gap) else 1e300,
