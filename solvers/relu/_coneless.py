@@ -1,6 +1,5 @@
 """From a call to a result for programmes without cones: `gated` and `sampled_convex`."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +20,9 @@ from .._core.validation import (
     check_threads,
     check_time_limit,
 )
-from ._certificate import Data, global_bound
-from ._gates import Gates
+from ._certificate import relative_gap
+from ._certificate_data import Data
+from ._certificate_global import Everywhere, search
 from ._losses import LOSSES
 from ._net import Net, neurons, objective
 from ._problem import check_data, theirs
@@ -73,10 +73,10 @@ class Call:
         model = LOSSES[self.loss](self.Y, self.xp, **self.parameters)
         return Task(self.io.be, design, model, norm, self.beta)
 
-    def host(self):
-        """Return X, Y and the loss for the judge: on the host, in float64."""
-        X, Y = (self.io.be.host(a).astype(np.float64) for a in (self.X, self.Y))
-        return X, Y, LOSSES[self.loss](Y, np, **self.parameters)
+    def data(self, gates):
+        """Return the programme as the judge knows it."""
+        host = self.io.be.host
+        return Data(host(self.X), host(self.Y), self.loss, self.parameters, self.beta, gates)
 
     def rounded(self, a):
         """Return an array as the caller will have it, on the host in float64."""
@@ -138,20 +138,14 @@ def start(x0, call, shape, read):
     return U.reshape(c, *shape), z if earlier and z.shape == call.Y.shape else None
 
 
-def scaled_dual(loss, beta, z, norm):
-    """Return the dual value of the best multiple of z, `norm` being its largest dual norm."""
-    norm *= 1 + 10 * z.shape[-1] * np.finfo(np.float64).eps
-    k = loss.best(z, beta / norm if norm > 0 else math.inf)
-    return loss.dual(k * z)
-
-
-def finish(call, kind, gates, blocks, z, upper, lower, *, merge, note=None, details=(), **fields):
+def finish(call, kind, data, blocks, z, upper, lower, *, merge, note=None, details=(), **fields):
     """Return the result of a run.
 
     Parameters
     ----------
     kind : str
         What the certificate is of.
+    data : Data
     blocks : array, shape (c, 2, P, d)
         Weights inside their cones, on the host.
     z, upper, lower : array and floats
@@ -159,33 +153,39 @@ def finish(call, kind, gates, blocks, z, upper, lower, *, merge, note=None, deta
     merge : bool
         Whether neurons that see the same samples become one.
     """
-    X, _, model = call.host()
     V, W = theirs(blocks, call.vector)
-    hidden, out = (call.rounded(a) for a in neurons(V, W, np, X if merge else None))
-    fun = objective(X, model, call.beta, hidden, out)
-    # The bound holds for all gates, whatever those of the data.
-    none = Gates(np.zeros((len(X), 0), dtype=bool))
-    data = Data(X, model.y, call.loss, call.parameters, call.beta, none)
-    unit, size = call.unit, max(abs(upper), 1e-300)
-    bounds = {"fun_convex": upper, "dual": lower, "fun": fun, **dict(details)}
-    bounds["dual_global"] = global_bound(data, z)
-    bounds = {name: unit * value for name, value in bounds.items()}
-    certificate = Certificate(kind, (upper - lower) / size, call.tol, bounds)
+    pair = neurons(V, W, np, data.X if merge else None)
+    hidden, out = (call.rounded(a) for a in pair)
+    found = search(data, z, blocks)[0]
+    everywhere = Everywhere(data, thorough=False)
+    bounds = {
+        "fun_convex": upper,
+        "dual": lower,
+        "dual_global": everywhere.bound(z, found),
+        "fun": objective(data.X, data.loss, call.beta, hidden, out),
+        **dict(details),
+    }
+    certificate = Certificate(
+        kind,
+        relative_gap(upper, lower),
+        call.tol,
+        {name: call.unit * value for name, value in bounds.items()},
+    )
     return call.run.finish(
         ReLUResult,
         certificate,
         note=note,
         V=call.out(V),
         W=call.out(W),
-        gates=gates,
+        gates=data.gates,
         net=Net(call.out(hidden), call.out(out), call.bias),
         gap=certificate.value,
-        gap_global=(fun * unit - bounds["dual_global"]) / max(abs(fun * unit), 1e-300),
+        gap_global=relative_gap(bounds["fun"], bounds["dual_global"]),
         robust_fun=None,
         n_active=int((abs(blocks).max(axis=-1) > 0).sum()),
         z=call.out(z if call.vector else z[0]),
         rho=None,
         sigma=None,
-        **bounds,
+        **certificate.details,
         **fields,
     )

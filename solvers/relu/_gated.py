@@ -5,11 +5,12 @@ import numpy as np
 from .._core import threads
 from .._core.arrays import to_numpy
 from .._core.validation import check_choice, check_count
+from ._certificate_bounds import rounding, scaled_dual
 from ._cone_parts import parts
-from ._coneless import finish, pose, scaled_dual, start
+from ._coneless import finish, pose, start
 from ._designs import GatedData
 from ._driver import _default_gates
-from ._gates import SCHEMES, draw
+from ._gates import DRAWN, draw
 from ._groups import NORMS, PerOutput
 from ._problem import check_gates
 from ._semismooth import minimise
@@ -120,7 +121,7 @@ def gated(
     True
     """
     n_gates = check_count(n_gates, "n_gates", minimum=1, allow_none=True)
-    check_choice(scheme, "scheme", SCHEMES)
+    check_choice(scheme, "scheme", DRAWN)
     joint = check_choice(multi_output, "multi_output", ("separate", "joint")) == "joint"
     check_choice(norm, "norm", tuple(NORMS))
     check_choice(decomposition, "decomposition", ("minimal", "shift"))
@@ -143,39 +144,35 @@ def gated(
         U, z = start(x0, call, (d, P), "U")
         U = None if U is None else call.xp.ascontiguousarray(U.swapaxes(1, 2))
         best = minimise(task, call.run, call.tol, U, z)
-        return _finished(call, gates, best, norms(np), decomposition)
+        return _finished(call, call.data(gates), best, norms(np), decomposition)
 
 
-def _finished(call, gates, best, norm, decomposition):
-    X, _, loss = call.host()
-    mask = gates.mask.astype(np.float64)
-    U, z = call.rounded(best.U), loss.clip(call.rounded(best.z))
-    upper = loss.value(_predictions(X, mask, U)) + call.beta * norm.total(U)
-    lower = scaled_dual(loss, call.beta, z, norm.dual((z[:, None, :] * mask) @ X))
-    blocks, lost = _differences(X, mask, gates.vectors, U, decomposition)
+def _finished(call, data, best, norm, decomposition):
+    U, z = call.rounded(best.U), data.loss.clip(call.rounded(best.z))
+    alone = np.stack([U, np.zeros_like(U)], axis=1)
+    upper = data.loss.value(data.predictions(alone)) + call.beta * norm.total(U)
+    noise = rounding(data) * float(data.lengths(z).sum(axis=0).max())
+    lower = scaled_dual(data, z, norm.dual(data.transpose(z)[:, 0]) + noise)
+    blocks, lost = _differences(data, U, decomposition)
     blocks = call.rounded(blocks)
-    inside = loss.value(_predictions(X, mask, blocks[:, 0] - blocks[:, 1]))
-    fun_relu = inside + call.beta * float(np.linalg.norm(blocks, axis=-1).sum())
     weights = U.swapaxes(-1, -2)
     return finish(
-        call, GAP, gates, blocks, z, upper, lower,
+        call, GAP, data, blocks, z, upper, lower,
         merge=True,
         note=f"The ReLU network leaves out {lost} gates whose cones are too thin." * bool(lost),
-        details={"fun_relu": fun_relu},
+        details={"fun_relu": data.objective(blocks)},
         U=call.out(weights if call.vector else weights[0]),
     )  # fmt: skip
 
 
-def _predictions(X, mask, U):
-    return ((U @ X.T) * mask).sum(axis=1)
-
-
-def _differences(X, mask, vectors, U, how):
+def _differences(data, U, how):
     """Return blocks (c, 2, P, d) inside the cones whose differences are U; how many are lost."""
     blocks, lost = np.zeros((U.shape[0], 2, *U.shape[1:])), 0
+    vectors = data.gates.vectors
     for o, i in np.argwhere(abs(U).max(axis=-1) > 0):
+        signs = 2.0 * data.mask[i] - 1.0
         g = None if vectors is None else to_numpy(vectors)[:, i].astype(np.float64)
-        pair = parts((2.0 * mask[i] - 1.0)[:, None] * X, U[o, i], g, how)
+        pair = parts(signs[:, None] * data.X, U[o, i], g, how)
         if pair is None:
             lost += 1
         else:

@@ -58,6 +58,8 @@ class ReLUResult(Result):
         programme, which has no cones.
     fun_relu : float
         Of `gated`: objective of the convex programme at `V` and `W`.
+    alpha : array, shape (N,) or (c, N)
+        Of `sampled_convex`: output weights of neurons of length 1.
     """
 
     V: Any

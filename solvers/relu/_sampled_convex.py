@@ -4,7 +4,8 @@ import numpy as np
 
 from .._core import threads
 from .._core.validation import check_count
-from ._coneless import finish, pose, scaled_dual, start
+from ._certificate_bounds import rounding, scaled_dual
+from ._coneless import finish, pose, start
 from ._designs import Neurons
 from ._gates import Gates, required_gates
 from ._groups import PerOutput
@@ -13,6 +14,8 @@ from ._semismooth import minimise
 GAP = "relative duality gap over the sampled neurons"
 # Neurons that are drawn unless the caller says how many.
 _NEURONS = 1000
+# Numbers in a block of their outputs, for the judge.
+_ROOM = 10**7
 
 
 def sampled_convex(
@@ -144,22 +147,30 @@ def _how_many(n_neurons, xi, psi, n):
 
 
 def _finished(call, directions, best):
-    X, _, loss = call.host()
-    alpha, z = call.rounded(best.U)[:, :, 0], loss.clip(call.rounded(best.z))
+    X = call.io.be.host(call.X).astype(np.float64)
+    data = call.data(Gates(_patterns(directions, X), directions.T.astype(call.io.dtype)))
+    alpha, z = call.rounded(best.U)[:, :, 0], data.loss.clip(call.rounded(best.z))
     active = np.flatnonzero(abs(alpha).max(axis=0))
     p = alpha[:, active] @ np.maximum(directions[active] @ X.T, 0.0)
-    upper = loss.value(p) + call.beta * float(abs(alpha).sum())
-    largest, D = 0.0, np.zeros((len(X), len(directions)), dtype=bool)
-    width = max(1, 10**7 // len(X))
-    for first in range(0, len(directions), width):
-        inputs = directions[first : first + width] @ X.T
-        D[:, first : first + width] = (inputs >= 0).T
-        largest = max(largest, float(abs(np.maximum(inputs, 0.0) @ z.T).max()))
-    lower = scaled_dual(loss, call.beta, z, largest)
+    upper = data.loss.value(p) + call.beta * float(abs(alpha).sum())
+    blocks = (np.maximum(rows @ X.T, 0.0) @ z.T for rows in _some(directions, X))
+    noise = rounding(data) * float(data.lengths_of(z).max())
+    lower = scaled_dual(data, z, max(float(abs(F).max()) for F in blocks) + noise)
     sides = np.stack([np.maximum(alpha, 0.0), np.maximum(-alpha, 0.0)], axis=1)
-    gates = Gates(D, directions.T.astype(call.io.dtype))
     return finish(
-        call, GAP, gates, sides[:, :, :, None] * directions, z, upper, lower,
+        call, GAP, data, sides[:, :, :, None] * directions, z, upper, lower,
         merge=False,
         alpha=call.out(alpha if call.vector else alpha[0]),
     )  # fmt: skip
+
+
+def _patterns(directions, X):
+    """Return which samples the neurons see, shape (n, N)."""
+    return np.concatenate([(rows @ X.T >= 0).T for rows in _some(directions, X)], axis=1)
+
+
+def _some(directions, X):
+    """Yield the neurons, as many at a time as their outputs have room."""
+    width = max(1, _ROOM // len(X))
+    for first in range(0, len(directions), width):
+        yield directions[first : first + width]
