@@ -89,14 +89,7 @@ def train(
         gates = x0.gates
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         if gates is None:
-<<<<<<< HEAD
-            rows = io.be.host(X)
-            gates = (
-                draw(rows, n_gates, scheme, rng) if n_gates else _default_gates(rows, scheme, rng)
-            )
-=======
             gates = draw(X, n_gates, scheme, rng) if n_gates else _default_gates(X, scheme, rng)
->>>>>>> gates
         else:
             gates = check_gates(io, gates, n)
         mask = io.xp.asarray(gates.mask)
