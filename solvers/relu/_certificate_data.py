@@ -1,6 +1,7 @@
 """The programme as the judge knows it: the caller's data on the host, in float64."""
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,13 +106,18 @@ class Data:
     def penalty(self, U):
         return self.beta * float(np.linalg.norm(U, axis=-1).sum())
 
-    def slope(self, U):
-        """Return the dual point that belongs to blocks U: z (c, n), or a `RobustDual`."""
-        p = self.predictions(U)
+    @property
+    def kinks(self):
+        """Whether slopes at some predictions are not unique and worth finding."""
+        return self.eps is None and math.isinf(self.loss.curvature_bound)
+
+    def slope(self, U, z=None):
+        """Return the dual point of blocks U: z (c, n), or a `RobustDual`; z may be given."""
         if self.eps is None:
-            return -self.loss.slope(p)
+            return -self.loss.slope(self.predictions(U)) if z is None else z
         Q = self.differences(U)
-        z = -self.loss.slope(self.worst(p, abs(Q) @ self.eps))
+        if z is None:
+            z = -self.loss.slope(self.worst(self.predictions(U), abs(Q) @ self.eps))
         w = abs(z)
         return RobustDual(z, w, -w[..., None] * self.eps * np.sign(Q))
 
