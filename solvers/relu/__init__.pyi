@@ -1,4 +1,5 @@
 from ._admm import admm as admm
+from ._arrangements import enumerate_arrangements as enumerate_arrangements
 from ._certificate import certify as certify
 from ._estimators import ConvexReLUClassifier as ConvexReLUClassifier
 from ._estimators import ConvexReLURegressor as ConvexReLURegressor

@@ -7,7 +7,7 @@ from typing import Any
 from .._core.result import Status
 from .._core.validation import check_choice, check_flag, check_positive
 from ._driver import train
-from ._splits import Predictions
+from ._splits import check_split, make_split
 
 # Iterations at which rho is adapted; afterwards it stays, which convergence needs.
 _ADAPT = (50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600)
@@ -37,15 +37,14 @@ def admm(
     n_threads=None, rng=None,
 ):  # fmt: skip
     """Train a network over a set of gates; ground floor, to be completed."""
+    split, usolver = check_split(split, usolver, loss)
     own = Steps(
         rho=None if rho == "auto" else check_positive(rho, "rho"),
         sigma=None if sigma == "auto" else check_positive(sigma, "sigma"),
         relax=check_positive(relax, "relax"),
         adapt_rho=check_flag(adapt_rho, "adapt_rho"),
-        split=check_choice(split, "split", ("auto", "p", "Q", "paper")),
-        usolver=check_choice(
-            usolver, "usolver", ("auto", "woodbury", "cg", "sylvester", "dense", "rbcd")
-        ),
+        split=split,
+        usolver=usolver,
         accel=check_choice(accel, "accel", ("anderson", None)),
     )
     return train(
@@ -65,7 +64,7 @@ def iterate(programme, watch, options):
     d = X.shape[1]
     sigma = own.sigma or 200.0 * d / float((X * X).sum())
     rho = own.rho or 0.1 * programme.beta
-    split = Predictions(programme, sigma)
+    split = make_split(programme, own.split, own.usolver, sigma, options.rng)
     state = State.at(programme, options.x0)
     before = 0
     for turn in watch.run:
@@ -126,7 +125,7 @@ def step(programme, split, state, rho, sigma, relax):
     """Make one iteration in place; return the squared residuals, each primal and dual."""
     xp, X = programme.xp, programme.X
     R = 2.0 * state.V - state.T_v + sigma * ((state.signs * abs(state.T_s)) @ X)
-    U = split.solve(R)
+    U = split.solve(R, rho)
     XU = U @ X.T
     F = programme.masked_sum(XU[:, 0] - XU[:, 1])
 
@@ -139,7 +138,7 @@ def step(programme, split, state, rho, sigma, relax):
     state.T_v = relax * U + (1.0 - relax) * V + (state.T_v - V)
     state.V = shrink(xp, state.T_v, programme.beta / rho)
     blocks = xp.square(U - state.V).sum(), xp.square(state.V - V).sum()
-    return blocks, cones, split.absorb(F, rho, relax)
+    return blocks, cones, split.absorb(U, F, rho, relax)
 
 
 def shrink(xp, T, t):

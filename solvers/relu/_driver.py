@@ -89,7 +89,11 @@ def train(
         gates = x0.gates
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         if gates is None:
-            gates = draw(X, n_gates, scheme, rng) if n_gates else _default_gates(X, scheme, rng)
+            rows = io.be.host(X)
+            if n_gates:
+                gates = draw(rows, n_gates, scheme, rng)
+            else:
+                gates = _default_gates(rows, scheme, rng)
         else:
             gates = check_gates(io, gates, n)
         mask = io.xp.asarray(gates.mask)

@@ -123,8 +123,8 @@ def _check_squares(io, name):
 def check_gates(io, gates, n):
     """Return the caller's gates as Gates."""
     if isinstance(gates, Gates):
-        if gates.D.shape[0] != n:
-            raise ValueError(f"`gates` has {gates.D.shape[0]} samples, `X` has {n}")
+        if gates.n != n:
+            raise ValueError(f"`gates` has {gates.n} samples, `X` has {n}")
         return gates
     D = io.raw("gates")
     expected = f"expected Gates or booleans of shape ({n}, P)"

@@ -1,60 +1,202 @@
-"""How the loss is split off: what the linear step of each iteration solves.
+"""How the loss is split off, which decides what the linear step of an iteration solves.
 
 Every split keeps copies of what the loss sees, in units of the penalty rho:
 
-- `Predictions`: p = F U, one number per sample, for any loss. The linear step is exact, by one
-  n x n Cholesky factor that does not depend on rho.
+- `Predictions`: ``p = F U``, one number for each sample.
+- `Rows`: ``Q_k = sum_i d_ki (u_i - z_i)``, one row for each sample, with ``p_k = x_k^T Q_k``:
+  for many samples.
+- `Joint`: none. The loss stays in the linear step, as in the paper.
+
+The first two serve any loss, and their linear steps do not depend on rho.
 """
 
-import numpy as np
+from .._core.validation import check_choice
+from ._block_descent import BlockDescent
+from ._usolvers import Dense, Krylov, Sylvester, Woodbury
+
+SPLITS = {
+    "p": ("woodbury", "cg"),
+    "Q": ("sylvester",),
+    "paper": ("woodbury", "cg", "dense", "rbcd"),
+}
+# The split that a linear step belongs to, where only the step is named.
+_HOME = {"woodbury": "p", "cg": "p", "sylvester": "Q", "dense": "paper", "rbcd": "paper"}
+# Up to here, a matrix with a row for each sample (or gate) is cheaper than going without.
+_DIRECT = 4000
+
+
+def check_split(split, usolver, loss):
+    """Return `split` and `usolver`, checked to belong together."""
+    check_choice(split, "split", ("auto", *SPLITS))
+    check_choice(usolver, "usolver", ("auto", *_HOME))
+    if usolver == "auto":
+        # Only descent takes the paper's step for the other losses.
+        return split, "rbcd" if split == "paper" and loss != "squared" else usolver
+    split = _HOME[usolver] if split == "auto" else split
+    if usolver not in SPLITS[split]:
+        expected = ", ".join(map(repr, SPLITS[split]))
+        raise ValueError(
+            f"`usolver` came as {usolver!r}; expected one of {expected} with split={split!r}"
+        )
+    if split == "paper" and usolver != "rbcd" and loss != "squared":
+        raise ValueError(
+            f"`usolver` came as {usolver!r}, which solves the paper's step of the squared loss "
+            f"only; expected 'rbcd' with loss={loss!r}, or another split"
+        )
+    return split, usolver
+
+
+def resolved(split, usolver, n, P):
+    """Return `split` and `usolver` with the choices made that were left open."""
+    if split == "auto":
+        split = "Q" if n > _DIRECT >= P else "p"
+    if usolver == "auto":
+        usolver = "sylvester" if split == "Q" else "woodbury" if n <= _DIRECT else "cg"
+    return split, usolver
+
+
+def make_split(programme, split, usolver, sigma, rng):
+    """Return the split of a programme, `split` and `usolver` as `check_split` left them."""
+    n, P = programme.X.shape[0], len(programme.mask)
+    split, usolver = resolved(split, usolver, n, P)
+    if usolver == "sylvester":
+        return Rows(programme, sigma)
+    if usolver == "rbcd":
+        return Joint(programme, BlockDescent(programme, sigma, rng))
+    if usolver == "woodbury":
+        solver = Woodbury(programme, sigma, once=split == "p")
+    else:
+        solver = Krylov(programme, sigma, rng) if usolver == "cg" else Dense(programme, sigma)
+    return Joint(programme, solver) if split == "paper" else Predictions(programme, solver)
 
 
 class Predictions:
-    """The copy ``p = F U`` with ``theta rho`` as its penalty; its linear step by Woodbury.
+    """The copy ``p = F U`` with ``theta rho`` as its penalty.
 
-    Parameters
+    Attributes
     ----------
-    programme : Programme
-    sigma, theta : float
-        Penalties of ``G U = S`` and ``F U = p``, in units of rho.
+    theta : float
+        Weight of the copy's residuals, in units of rho.
+    q : array, shape (c, n)
+        What the copy is made from: ``p = prox(q)``, its scaled dual being ``q - p``.
     """
 
-    def __init__(self, programme, sigma, theta=1.0):
-        xp, X = programme.xp, programme.X
-        self.programme, self.sigma, self.theta = programme, sigma, theta
-        d = X.shape[1]
-        B = xp.eye(d, dtype=X.dtype) + sigma * (X.T @ X)
-        self.inverse = xp.linalg.inv(B)
-        self.M = X @ self.inverse
-        both = programme.mask.astype(X.dtype)
-        S = 2.0 * (self.M @ X.T) * (both.T @ both)
-        S[xp.arange(len(S)), xp.arange(len(S))] += 1.0 / theta
-        self.factor = programme.be.linalg.cho_factor(S.astype(np.float64), lower=True)
-        self.p = xp.zeros_like(programme.Y)
-        self.mu = xp.zeros_like(programme.Y)
+    def __init__(self, programme, solver):
+        xp = programme.xp
+        self.programme, self.solver = programme, solver
+        # As sigma, it scales as the inverse square of X.
+        self.theta = 0.1 * solver.sigma
+        solver.weigh(self.theta)
+        self.p, self.q = xp.zeros_like(programme.Y), xp.zeros_like(programme.Y)
 
-    def solve(self, R):
-        """Return the U that minimises the augmented Lagrangian; R (c, 2, P, d)."""
-        programme, xp = self.programme, self.programme.xp
-        f = programme.masked_sum((R[:, 0] - R[:, 1]) @ self.M.T)
-        right = (f - (self.p - self.mu)).T.astype(np.float64)
-        w = programme.be.linalg.cho_solve(self.factor, right).T.astype(R.dtype)
-        C = programme.transpose(xp.ascontiguousarray(w))
-        return xp.stack([R[:, 0] - C, R[:, 1] + C], axis=1) @ self.inverse
+    def solve(self, R, rho):
+        """Return the U of the linear step; R (c, 2, P, d) may be overwritten."""
+        return self.solver.solve(R, 2.0 * self.p - self.q)
 
-    def absorb(self, F, rho, relax):
-        """Update the copy from ``F = F U``; return the squared residuals."""
-        xp = self.programme.xp
-        q = relax * F + (1.0 - relax) * self.p + self.mu
-        p = self.programme.loss.prox(q, rho * self.theta)
-        residuals = xp.square(F - p).sum(), xp.square(p - self.p).sum()
-        self.p, self.mu = p, q - p
-        return residuals
+    def absorb(self, U, F, rho, relax):
+        """Update the copy, ``F = F U``; return the squared residuals, primal and dual."""
+        xp, before = self.programme.xp, self.p
+        self.settle(relax * F + (1.0 - relax) * before + (self.q - before), rho)
+        return xp.square(F - self.p).sum(), xp.square(self.p - before).sum()
 
-    def rescale(self, q):
-        """Keep the duals in the caller's unit when rho becomes ``q rho``."""
-        self.mu = self.mu / q
+    def settle(self, q, rho):
+        """Make the copy anew from q."""
+        self.q, self.p = q, self.programme.loss.prox(q, rho * self.theta)
+
+    def rescale(self, factor):
+        """Keep the dual in the caller's unit when rho becomes ``factor rho``."""
+        self.q = self.p + (self.q - self.p) / factor
 
     def dual(self, rho):
         """Return the dual point z."""
-        return -rho * self.theta * self.mu
+        return rho * self.theta * (self.p - self.q)
+
+
+class Rows:
+    """The copies ``Q_k = sum_i d_ki (u_i - z_i)`` with ``tau rho`` as their penalty.
+
+    Attributes
+    ----------
+    theta : float
+        Weight tau of the copies' residuals, in units of rho.
+    q : array, shape (c, n, d)
+        What the copies are made from.
+    """
+
+    def __init__(self, programme, sigma, tau=0.1):
+        xp, X = programme.xp, programme.X
+        self.programme, self.theta = programme, tau
+        self.solver = Sylvester(programme, sigma, tau)
+        self.Q = xp.zeros((len(programme.Y), *X.shape), dtype=X.dtype)
+        self.q = self.Q
+        # Along their samples copies move, by `t`; a row of zeros moves nowhere.
+        self.t, square = xp.zeros_like(programme.Y), xp.square(X).sum(axis=1)
+        self.square = xp.where(square > 0, square, 1.0)
+
+    def solve(self, R, rho):
+        """Return the U of the linear step; R (c, 2, P, d) may be overwritten."""
+        return self.solver.solve(R, 2.0 * self.Q - self.q)
+
+    def absorb(self, U, F, rho, relax):
+        """Update the copies; return the squared residuals, primal and dual."""
+        xp, before, now = self.programme.xp, self.Q, self.solver.rows(U)
+        self.settle(relax * now + (1.0 - relax) * before + (self.q - before), rho)
+        return xp.square(now - self.Q).sum(), xp.square(self.Q - before).sum()
+
+    def settle(self, q, rho):
+        """Make the copies anew from q."""
+        programme = self.programme
+        a = (q * programme.X).sum(axis=-1)
+        p = programme.loss.prox(a, rho * self.theta / self.square)
+        self.t = (p - a) / self.square
+        self.q, self.Q = q, q + self.t[..., None] * programme.X
+
+    def rescale(self, factor):
+        """Keep the duals in the caller's unit when rho becomes ``factor rho``."""
+        self.t = self.t / factor
+        self.q = self.Q + (self.q - self.Q) / factor
+
+    def dual(self, rho):
+        """Return the dual point z."""
+        return rho * self.theta * self.t
+
+
+class Joint:
+    """No copy: the loss stays in the linear step.
+
+    Attributes
+    ----------
+    theta : float
+        Zero, the weight of residuals that do not exist.
+    q : array
+        Empty: no state.
+    """
+
+    theta = 0.0
+
+    def __init__(self, programme, solver):
+        self.programme, self.solver, self.rho = programme, solver, None
+        self.q = programme.Y[:, :0]
+        self.F = programme.xp.zeros_like(programme.Y)
+
+    def solve(self, R, rho):
+        """Return the U of the linear step; R (c, 2, P, d) may be overwritten."""
+        if rho != self.rho:
+            self.rho = rho
+            self.solver.weigh(1.0 / rho)
+        return self.solver.solve(R, self.programme.Y)
+
+    def absorb(self, U, F, rho, relax):
+        """Keep the predictions of U; there are no residuals."""
+        self.F = F
+        return 0.0, 0.0
+
+    def settle(self, q, rho):
+        """Nothing to make anew."""
+
+    def rescale(self, factor):
+        """Nothing to rescale: the solver is weighed anew."""
+
+    def dual(self, rho):
+        """Return the dual point z."""
+        return -self.programme.loss.slope(self.F)
