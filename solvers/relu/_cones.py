@@ -1,31 +1,145 @@
-"""The cone of a gate: how long a vector is along it, and the nearest point inside.
+"""The cones of gates: the nearest point inside, and so how long a vector is along them.
 
-Host arrays in float64, one gate at a time; rows of ``A = E X`` must not be negative.
+Host arrays in float64, many cones at a time: products of matrices find the rows that are violated,
+a kernel solves small problems with some of them, and both take turns until no row is violated.
 """
 
 import numpy as np
-from scipy.optimize import nnls
+
+from .._core.backend import get_backend
+
+# What a violation may be, for vectors and rows of length 1, and still be left to rounding.
+_ROUNDING = 1e-13
+# Numbers in one of the arrays that a batch makes.
+_BATCH = 1 << 20
+_ROUNDS = 200
 
 
-def multipliers(A, f):
-    """Return the alpha >= 0 with the smallest ``||f + A^T alpha||``, as `nnls` finds it."""
-    try:
-        alpha, _ = nnls(A.T, -f, maxiter=10 * len(A))
-    except RuntimeError:
-        return np.zeros(len(A))
-    # What it returns may be nonsense where the problem is degenerate.
-    better = np.linalg.norm(f + A.T @ alpha) <= np.linalg.norm(f)
-    return alpha if better else np.zeros(len(A))
+class Cones:
+    """The cones ``E_i X u >= eps^T |u|`` of a set of gates.
+
+    Parameters
+    ----------
+    X : array, shape (n, d)
+    mask : array, shape (P, n)
+        The gates, as zeros and ones.
+    eps : array, shape (d,), optional
+        How far every entry of a row may move; zero if left out.
+    """
+
+    def __init__(self, X, mask, eps=None):
+        self.X, self.mask, self.eps = X, mask, eps
+        length = np.linalg.norm(X, axis=1)
+        # A row of zeros holds for every u.
+        self.length = length
+        self.scale = np.divide(1.0, length, out=np.zeros_like(length), where=length > 0)
+
+    def slack(self, U, gates):
+        """Return by how much points U (B, d) satisfy the rows of gates (B,), as lengths."""
+        T = (U @ self.X.T) * (2.0 * self.mask[gates] - 1.0)
+        if self.eps is not None:
+            T -= (abs(U) @ self.eps)[:, None]
+        return T * self.scale
+
+    def project(self, F, gates, goals=None):
+        """Return the points nearest to F (B, d) in the cones of gates (B,).
+
+        Each is ``f + A^T alpha`` for rows A of its cone and ``alpha >= 0``: its length is an
+        upper bound of f's length along the cone whether or not the search has ended. Where
+        `goals` (B,) are given, it ends once that length is at most the goal.
+
+        Returns
+        -------
+        U : array, shape (B, d)
+            The points.
+        added : array, shape (B,)
+            The sums of the multipliers of rows of length 1: what rounding takes a share of.
+        """
+        U, added = np.empty_like(F), np.zeros(len(F))
+        goals = np.zeros(len(F)) if goals is None else goals
+        for part in self.batches(len(F)):
+            U[part], added[part] = self._batch(F[part], gates[part], goals[part])
+        return U, added
+
+    def batches(self, count):
+        """Yield slices of `count` vectors whose slacks are few enough for the cache."""
+        n, d = self.X.shape
+        step = max(1, _BATCH // max(n, 2 * d * d))
+        for low in range(0, count, step):
+            yield slice(low, low + step)
+
+    def _batch(self, F, gates, goals):
+        """Project one batch; everything is scaled to vectors of length 1."""
+        size = np.linalg.norm(F, axis=1)
+        unit = np.where(size > 0, size, 1.0)
+        F = F / unit[:, None]
+        goals = goals / unit
+        out, added, open_ = F.copy(), np.zeros(len(F)), np.arange(len(F))
+        problems = Problems(F)
+        for _ in range(_ROUNDS):
+            U = problems.points()
+            out[open_], added[open_] = U, problems.alpha.sum(axis=1)
+            T = self.slack(U, gates[open_])
+            left = (T.min(axis=1) < -_ROUNDING) & (np.linalg.norm(U, axis=1) > goals[open_])
+            left &= problems.moved
+            if not left.any():
+                break
+            open_ = open_[left]
+            problems.keep(left)
+            problems.add(self._worst(T[left], U[left], gates[open_]))
+            problems.solve(goals[open_])
+        return out * unit[:, None], added * unit
+
+    def _worst(self, T, U, gates):
+        """Return the rows (B, k, d) that points U violate most; rows that hold become zero."""
+        k = min(T.shape[1], max(8, self.X.shape[1]))
+        where = np.argpartition(T, k - 1, axis=1)[:, :k] if k < T.shape[1] else None
+        if where is None:
+            where = np.broadcast_to(np.arange(k), T.shape)
+        violated = np.take_along_axis(T, where, axis=1) < -_ROUNDING
+        signs = 2.0 * np.take_along_axis(self.mask[gates], where, axis=1) - 1.0
+        rows = self.X[where] * (signs * self.scale[where] * violated)[..., None]
+        if self.eps is not None:
+            cut = (self.scale[where] * violated)[..., None]
+            rows -= cut * (self.eps * np.sign(U))[:, None]
+        return rows
 
 
-def project(A, v, g=None):
-    """Return a point of the cone near v: the projection, then inside by a trace of g."""
-    u = v + A.T @ multipliers(A, v)
-    short = A @ u
-    if (short >= 0).all():
-        return u
-    if g is not None:
-        room = A @ g
-        if (room > 0).all():
-            return u + max((-short / room).max(), 0.0) * g
-    return u if short.min() >= -1e-12 * (1 + abs(u).max()) else np.zeros_like(v)
+class Problems:
+    """Nearest points to F with some rows each, solved anew whenever rows are added."""
+
+    def __init__(self, F):
+        B, d = F.shape
+        self.F, self.A, self.alpha = F, np.zeros((B, 0, d)), np.zeros((B, 0))
+        self.moved = np.ones(B, dtype=bool)
+
+    def points(self):
+        """Return ``f + A^T alpha``."""
+        return self.F + (self.alpha[:, None] @ self.A)[:, 0]
+
+    def keep(self, which):
+        """Forget the other problems, and rows without a multiplier."""
+        self.F, A, alpha = self.F[which], self.A[which], self.alpha[which]
+        order = np.argsort(-alpha, axis=1, kind="stable")
+        order = order[:, : int((alpha > 0).sum(axis=1).max(initial=0))]
+        self.A = np.take_along_axis(A, order[..., None], axis=1)
+        self.alpha = np.take_along_axis(alpha, order, axis=1)
+
+    def add(self, rows):
+        """Add rows (B, k, d)."""
+        self.A = np.concatenate([self.A, rows], axis=1)
+        self.alpha = np.pad(self.alpha, ((0, 0), (0, rows.shape[1])))
+
+    def solve(self, goals, floor=0.0):
+        """Find the multipliers."""
+        before = self.points()
+        B, m, d = self.A.shape
+        alpha, U = self.alpha.copy(), self.F.copy()
+        room = np.empty((d + 1, d)), np.empty((d + 1, d + 1)), np.empty(d + 1)
+        room += np.empty(d + 1, dtype=np.int64), np.empty(m, dtype=np.int8)
+        get_backend("numpy").kernels("solvers.relu", "cones").project(
+            self.A, floor, goals, alpha, U, *room
+        )
+        self.alpha = np.maximum(alpha, 0.0)
+        # Rounding alone may make the kernel refuse every new row.
+        self.moved = (abs(self.points() - before) > 1e-15).any(axis=1)

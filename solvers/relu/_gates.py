@@ -109,11 +109,12 @@ def sample_gates(X, n, *, scheme="gaussian", rng=None):
     X = check_array(io, "X", ndim=2)
     n = check_count(n, "n", minimum=1)
     check_choice(scheme, "scheme", DRAWN)
-    return draw(to_numpy(X), n, scheme, check_rng(rng))
+    return draw(X, n, scheme, check_rng(rng))
 
 
 def draw(X, n, scheme, rng):
-    """Return `n` distinct gates of host rows X, or as many as were found."""
+    """Return `n` distinct gates of the rows of X, or as many as were found."""
+    X = to_numpy(X)
     found, drawn = Patterns(X), 0
     while len(found) < n and drawn < _DRAWS * n:
         found.add(_VECTORS[scheme](X, 2 * n, rng))

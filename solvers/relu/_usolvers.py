@@ -231,7 +231,7 @@ class Sylvester(Step):
         P, n = mask.shape
         what = f"The eigenvectors of {min(P, n)} x {min(P, n)} numbers"
         check_memory(24 * min(P, n) ** 2, what, "Use usolver='cg'", be=self.programme.be)
-        if P <= n:
+        if n >= P:
             weights, right = xp.linalg.eigh(mask @ mask.T)
             return xp.maximum(weights, 0.0), right
         weights, small = xp.linalg.eigh(mask.T @ mask)
