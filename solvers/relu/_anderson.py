@@ -99,7 +99,7 @@ class Anderson:
             return
         gamma = self.be.xp.asarray(gamma)
         for part, ring in zip(parts, self.dG, strict=True):
-            part -= (gamma.astype(part.dtype) @ ring[:held]).reshape(part.shape)
+            part[...] -= (gamma.astype(part.dtype) @ ring[:held]).reshape(part.shape)
 
     def _products(self, vector, held):
         """Return the products of a vector with the differences of residuals, on the host."""

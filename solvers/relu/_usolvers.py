@@ -1,6 +1,7 @@
 """Linear steps: which blocks U minimise the augmented Lagrangian.
 
-With ``B = I + sigma Z^T Z``, Z being the rows that cones see, and F the map from blocks to predictions, each solves
+With ``B = I + sigma Z^T Z``, Z being the rows that the cones see, and F the map from blocks to
+predictions, each solves
 
     min  <U, B U> / 2 - <R, U> + theta / 2 |F U - target|^2
 
@@ -232,7 +233,7 @@ class Sylvester(Step):
         P, n = mask.shape
         what = f"The eigenvectors of {min(P, n)} x {min(P, n)} numbers"
         check_memory(24 * min(P, n) ** 2, what, "Use usolver='cg'", be=self.programme.be)
-        if P <= n:
+        if n >= P:
             weights, right = xp.linalg.eigh(mask @ mask.T)
             return xp.maximum(weights, 0.0), right
         weights, small = xp.linalg.eigh(mask.T @ mask)
