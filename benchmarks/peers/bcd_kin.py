@@ -136,6 +136,7 @@ CASES = {
     "lattice 1000x1000": lambda: harmonic(datasets.lattice_graph(1000, labelled=1000, rng=0)),
     "moons 2000": lambda: harmonic(datasets.moons_graph(2000, rng=0)),
     "moons 50000": lambda: harmonic(datasets.moons_graph(50000, neighbours=8, rng=0)),
+    "moons 1000000": lambda: harmonic(datasets.moons_graph(1_000_000, neighbours=8, rng=0)),
 }
 
 

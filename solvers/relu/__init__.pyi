@@ -1,5 +1,8 @@
 from ._admm import admm as admm
+from ._arrangements import enumerate_arrangements as enumerate_arrangements
 from ._certificate import certify as certify
+from ._estimators import ConvexReLUClassifier as ConvexReLUClassifier
+from ._estimators import ConvexReLURegressor as ConvexReLURegressor
 from ._gates import Gates as Gates
 from ._gates import count_arrangements_bound as count_arrangements_bound
 from ._gates import required_gates as required_gates

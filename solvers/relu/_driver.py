@@ -1,6 +1,7 @@
 """From a call to a result: checks, gates, the run, certificate and report."""
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from .._core import threads
 from .._core.monitor import Monitor
 from .._core.random import check_rng
+from .._core.result import ConvergenceWarning, Status
 from .._core.validation import (
     check_callable,
     check_choice,
@@ -22,8 +24,9 @@ from ._certificate import Data, judge
 from ._gates import SCHEMES, count_arrangements_bound, draw
 from ._losses import LOSSES
 from ._net import Net, neurons
-from ._problem import Programme, check_data, check_gates, ours, theirs
+from ._problem import Programme, check_data, check_gates, theirs
 from ._result import ReLUResult
+from ._start import check_start
 from ._watch import Watch
 
 
@@ -82,65 +85,84 @@ def train(
         progress=check_flag(progress, "progress"),
         history=check_flag_or_stride(history, "history"),
     )
+    if gates is None and n_gates is None and isinstance(x0, ReLUResult):
+        gates = x0.gates
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         if gates is None:
-            gates = draw(X, n_gates or _default_gates(X), scheme, rng)
+            rows = io.be.host(X)
+            gates = (
+                draw(rows, n_gates, scheme, rng) if n_gates else _default_gates(rows, scheme, rng)
+            )
         else:
             gates = check_gates(io, gates, n)
         mask = io.xp.asarray(gates.mask)
         model = LOSSES[loss](Y, io.xp, **parameters)
         programme = Programme(io.be, X, Y, model, beta / unit, gates, mask, vector)
         data = Data(io.be.host(X), io.be.host(Y), loss, parameters, beta / unit, gates)
+        start = check_start(x0, io, gates, (len(Y), 2, len(gates), X.shape[1]))
         options = Options(
             tol=tol,
             check_every=check_count(check_every, "check_every", minimum=1),
             keep_best=check_flag(keep_best, "keep_best"),
             rng=rng,
-            x0=None if x0 is None else _start(x0, io),
+            x0=None if start is None else start.U,
             own=own,
         )
-        watch = Watch(programme, data, run, options, io.out)
-        engine(programme, watch, options)
-        return _finished(io, watch, bias, unit)
+        watch = Watch(programme, data, run, options, io, unit)
+        if start is not None:
+            watch.judge(start.U, start.z if start.z is not None else data.slope(start.U))
+        if watch.gap <= tol:
+            run.end(Status.CONVERGED)
+        else:
+            engine(programme, watch, options)
+        return _finished(io, watch, bias)
 
 
-def _default_gates(X):
+def _default_gates(X, scheme, rng):
     n, d = X.shape
     most = count_arrangements_bound(n, min(n, d))
-    return min(most, max(64, 8 * int(np.ceil(np.sqrt(n)))))
+    with warnings.catch_warnings():
+        # Nobody has asked for so many; rows that depend on each other have fewer.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return draw(X, min(most, max(64, 8 * int(np.ceil(np.sqrt(n))))), scheme, rng)
 
 
-def _start(x0, io):
-    """Return the blocks of a start: a result, or (V, W)."""
-    V, W = (x0.V, x0.W) if isinstance(x0, ReLUResult) else x0
-    return ours(io.xp.asarray(V), io.xp.asarray(W), io.xp)
-
-
-def _finished(io, watch, bias, unit):
-    data, best = watch.data, watch.best
+def _finished(io, watch, bias):
+    data, best, unit = watch.data, watch.best, watch.unit
     # The weights that are returned are judged, also in single precision.
-    U = best.U.astype(io.dtype).astype(np.float64)
+    U = _rounded(best.U, io)
     slack = 1e-5 if io.dtype == np.float32 else 1e-8
     certificate = judge(data, U, tol=watch.options.tol, slack=slack, duals=(best.z,))
-    details = certificate.details
+    details = _in_unit(certificate.details, unit)
     V, W = theirs(io.xp.asarray(U.astype(io.dtype)), watch.programme.vector)
-    net_U = best.network if watch.options.keep_best else U
+    net_U = _rounded(best.network, io) if watch.options.keep_best else U
     hidden, out = neurons(*theirs(net_U, watch.programme.vector), np)
-    fun = data.network_objective(net_U)
-    gap_global = (fun - details["dual_global"]) / max(abs(fun), 1e-300)
+    fun = data.network_objective(net_U) * unit
     return watch.run.finish(
         ReLUResult,
-        certificate,
+        replace(certificate, details={**details, "fun": fun}),
         V=io.out(V),
         W=io.out(W),
         gates=data.gates,
         net=Net(io.out(io.xp.asarray(hidden)), io.out(io.xp.asarray(out)), bias),
-        fun=fun * unit,
-        fun_convex=details["fun_convex"] * unit,
-        dual=details["dual"] * unit,
-        dual_global=details["dual_global"] * unit,
+        fun=fun,
+        fun_convex=details["fun_convex"],
+        dual=details["dual"],
+        dual_global=details["dual_global"],
         gap=certificate.value,
-        gap_global=gap_global,
+        gap_global=(fun - details["dual_global"]) / max(abs(fun), 1e-300),
         n_active=int((np.linalg.norm(U, axis=-1) > 0).sum()),
         z=io.out(io.xp.asarray(best.z if watch.programme.vector else best.z[0])),
+        **{"rho": None, "sigma": None, "robust_fun": None, **watch.fields},
     )
+
+
+def _rounded(U, io):
+    """Return weights as the caller will have them, in float64."""
+    return U.astype(io.dtype).astype(np.float64)
+
+
+def _in_unit(details, unit):
+    """Return a certificate's details with objectives and bounds in the unit of the loss."""
+    scaled = ("fun_convex", "dual", "dual_global", "dual_global_est")
+    return {k: v * unit if k in scaled else v for k, v in details.items()}

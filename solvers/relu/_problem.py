@@ -7,6 +7,8 @@ v that add, then the w that subtract) and gate; `mask` (P, n) holds the gates as
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .._core.arrays import Ingest
 from .._core.validation import check_array, check_choice, check_positive
 from ._gates import Gates
@@ -83,11 +85,13 @@ def ours(V, W, xp):
 
 def check_data(X, y, loss, *, gates=None, delta=1.35, logit_scale=1.0, bias=False, **more):
     """Return the door, X (n, d), Y (c, n) and the loss's class and parameters, checked."""
-    D = gates.D if isinstance(gates, Gates) else gates
-    hint = "use X.toarray()"
-    io = Ingest(sparse_hint={"X": hint}, X=X, y=y, gates=D, **more)
+    # Gates are bits on the host, wherever the data are.
+    D = None if isinstance(gates, Gates) else gates
+    io = Ingest(sparse_hint={"X": "use X.toarray()"}, X=X, y=y, gates=D, **more)
     X = check_array(io, "X", ndim=2)
     y = check_array(io, "y", ndim=(1, 2))
+    _check_squares(io, "X")
+    _check_squares(io, "y")
     if y.shape[0] != X.shape[0]:
         raise ValueError(f"`y` has {y.shape[0]} samples, `X` has {X.shape[0]}")
     check_choice(loss, "loss", tuple(LOSSES))
@@ -106,16 +110,26 @@ def check_data(X, y, loss, *, gates=None, delta=1.35, logit_scale=1.0, bias=Fals
     return io, X, Y, y.ndim == 2, parameters
 
 
+def _check_squares(io, name):
+    """Raise where sums of squares would overflow in the precision of the call."""
+    largest, limit = max(map(abs, io.bounds[name])), float(np.finfo(io.dtype).max) ** 0.45
+    if largest > limit:
+        raise ValueError(
+            f"`{name}` holds {largest:.3g}; expected entries up to {limit:.3g}, whose squares are "
+            "finite: rescale it"
+        )
+
+
 def check_gates(io, gates, n):
     """Return the caller's gates as Gates."""
     if isinstance(gates, Gates):
-        if gates.D.shape[0] != n:
-            raise ValueError(f"`gates` has {gates.D.shape[0]} samples, `X` has {n}")
+        if gates.n != n:
+            raise ValueError(f"`gates` has {gates.n} samples, `X` has {n}")
         return gates
     D = io.raw("gates")
-    if D.dtype.kind != "b" or D.ndim != 2 or D.shape[0] != n or D.shape[1] == 0:
-        raise ValueError(
-            f"`gates` came as {D.dtype} with shape {D.shape}; expected Gates or booleans of "
-            f"shape ({n}, P)"
-        )
+    expected = f"expected Gates or booleans of shape ({n}, P)"
+    if D.dtype.kind != "b":
+        raise TypeError(f"`gates` came with dtype {D.dtype}; {expected}")
+    if D.ndim != 2 or D.shape[0] != n or D.shape[1] == 0:
+        raise ValueError(f"`gates` came with shape {tuple(D.shape)}; {expected}")
     return Gates(io.be.host(D))

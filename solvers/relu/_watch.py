@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._certificate import dual_bound, feasible
+from ._problem import theirs
 
 
 @dataclass
@@ -41,13 +42,20 @@ class Watch:
         The same programme on the host in float64, for the judge.
     run : Monitor
     options : Options
-    out : callable
-        Turns an array into the caller's kind.
+    io : Ingest
+        The door that the data came in through.
+    unit : float
+        Objectives of the caller in terms of ours, which are sums over samples.
+
+    Attributes
+    ----------
+    fields : dict
+        Fields of the result that an engine alone knows.
     """
 
-    def __init__(self, programme, data, run, options, out):
+    def __init__(self, programme, data, run, options, io, unit=1.0):
         self.programme, self.data, self.run, self.options = programme, data, run, options
-        self._out = out
+        self.unit, self.fields, self._io = unit, {}, io
         zero = np.zeros((programme.Y.shape[0], 2, len(data.gates), programme.X.shape[1]))
         nothing, z = data.objective(zero), data.slope(zero)
         self.best = Best(zero, nothing, z, dual_bound(data, z), zero, nothing)
@@ -90,11 +98,14 @@ class Watch:
             judge=judged,
             iterations=iterations,
             state=self._shown,
-            fun=best.value,
-            fun_convex=best.upper,
-            dual=best.lower,
+            fun=best.value * self.unit,
+            fun_convex=best.upper * self.unit,
+            dual=best.lower * self.unit,
             **series,
         )
 
     def _shown(self):
-        return {"fun_convex": self.best.upper, "dual": self.best.lower}
+        """Return what a callback sees beside the numbers of the history."""
+        io = self._io
+        V, W = theirs(io.xp.asarray(self.best.U), self.programme.vector)
+        return {"V": io.out(V), "W": io.out(W)}

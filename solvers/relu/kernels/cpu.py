@@ -1,0 +1,155 @@
+"""Numba kernels of the passes over gates and samples; `gpu.py` has their CUDA twins.
+
+`mask` (P, n) holds the gates. Arrays with a row for each gate, (..., P, n), come as (rows, n):
+row r belongs to gate ``r % P``. Its sign at a sample is 1 where the gate is open, -1 elsewhere.
+"""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from ..._core import threads
+from ..._core.kernels.jit import REDUCE, kernel
+from ..._core.kernels.vmath import vmax
+
+# Samples of a tile: what sums over gates are made in stays in the nearest cache.
+_TILE = 2048
+
+
+def masked_sum(G, mask, out):
+    """Set ``out_k = sum_i mask_ik (G_0ik - G_1ik)``; G (c, sides, P, n), the second side optional.
+
+    `out` is (c, n).
+    """
+    tiles = _tiles(G)
+    with threads.guard():
+        _masked_sum(tiles, G, mask, out)
+
+
+@kernel(parallel=True, fastmath=REDUCE)
+def _masked_sum(tiles, G, mask, out):
+    c, sides, P, n = G.shape
+    zero = G.dtype.type(0.0)
+    for t in prange(tiles):
+        first, last = n * t // tiles, n * (t + 1) // tiles
+        for o in range(c):
+            out[o, first:last] = zero
+            for i in range(P):
+                if sides == 2:
+                    for k in range(first, last):
+                        out[o, k] += G[o, 0, i, k] - G[o, 1, i, k] if mask[i, k] else zero
+                else:
+                    for k in range(first, last):
+                        out[o, k] += G[o, 0, i, k] if mask[i, k] else zero
+
+
+def spread(z, mask, out):
+    """Set ``out_oik = mask_ik z_ok``; z (c, n), out (c, P, n)."""
+    tiles = _tiles(out)
+    with threads.guard():
+        _spread(tiles, z, mask, out)
+
+
+@kernel(parallel=True)
+def _spread(tiles, z, mask, out):
+    c, P, n = out.shape
+    zero = z.dtype.type(0.0)
+    for t in prange(tiles):
+        for o in range(c):
+            for i in range(P):
+                for k in range(n * t // tiles, n * (t + 1) // tiles):
+                    out[o, i, k] = z[o, k] if mask[i, k] else zero
+
+
+def reflect(T, mask, out):
+    """Set ``out = sign |T|``, what the cones' copies and their duals ask of the next blocks."""
+    tiles = _tiles(T)
+    with threads.guard():
+        _reflect(tiles, T, mask, out)
+
+
+@kernel(parallel=True)
+def _reflect(tiles, T, mask, out):
+    (rows, n), P = T.shape, mask.shape[0]
+    for t in prange(tiles):
+        for r in range(rows):
+            i = r % P
+            for k in range(n * t // tiles, n * (t + 1) // tiles):
+                size = abs(T[r, k])
+                out[r, k] = size if mask[i, k] else -size
+
+
+def advance(G, T, mask, relax):
+    """Move the cones' copies by ``relax (sign G - max(T, 0))``; leave ``sign |T|`` in G.
+
+    Returns the sums of squares of what is left of the constraint, ``sign G - S`` with the new
+    ``S = max(T, 0)``, of the change of S, and of ``sign G - S`` with the old one.
+    """
+    tiles = _tiles(T)
+    sums = np.zeros((tiles, 3))
+    with threads.guard():
+        _advance(tiles, G, T, mask, T.dtype.type(relax), sums)
+    return sums.sum(axis=0)
+
+
+@kernel(parallel=True, fastmath=REDUCE)
+def _advance(tiles, G, T, mask, relax, sums):
+    (rows, n), P = T.shape, mask.shape[0]
+    zero = T.dtype.type(0.0)
+    for t in prange(tiles):
+        left = changed = moved = 0.0
+        for r in range(rows):
+            i = r % P
+            a = b = c = zero
+            for k in range(n * t // tiles, n * (t + 1) // tiles):
+                g = G[r, k] if mask[i, k] else -G[r, k]
+                before = vmax(T[r, k], zero)
+                new = T[r, k] + relax * (g - before)
+                after = vmax(new, zero)
+                T[r, k] = new
+                G[r, k] = abs(new) if mask[i, k] else -abs(new)
+                a += (g - after) * (g - after)
+                b += (after - before) * (after - before)
+                c += (g - before) * (g - before)
+            left, changed, moved = left + a, changed + b, moved + c
+        sums[t, 0], sums[t, 1], sums[t, 2] = left, changed, moved
+
+
+def shrink(U, T, V, t, relax):
+    """Move the blocks' copies T by ``relax (U - V)`` and set V to each moved by t towards zero.
+
+    All are (rows, d). Returns sums of squares as `advance` does.
+    """
+    strips = min(threads.strips(8 * T.size), T.shape[0])
+    sums = np.zeros((strips, 3))
+    with threads.guard():
+        _shrink(strips, U, T, V, t, relax, sums)
+    return sums.sum(axis=0)
+
+
+@kernel(parallel=True, fastmath=REDUCE)
+def _shrink(strips, U, T, V, t, relax, sums):
+    rows, d = T.shape
+    for s in prange(strips):
+        left = changed = moved = 0.0
+        for r in range(rows * s // strips, rows * (s + 1) // strips):
+            square = 0.0
+            for j in range(d):
+                T[r, j] += relax * (U[r, j] - V[r, j])
+                square += T[r, j] * T[r, j]
+            # Where the block ends at zero, t may exceed the norm by any factor.
+            keep = 1.0 - t / math.sqrt(square) if square > t * t else 0.0
+            for j in range(d):
+                before, after = V[r, j], keep * T[r, j]
+                V[r, j] = after
+                left += (U[r, j] - after) ** 2
+                changed += (after - before) ** 2
+                moved += (U[r, j] - before) ** 2
+        sums[s, 0], sums[s, 1], sums[s, 2] = left, changed, moved
+
+
+def _tiles(a):
+    """Into how many tiles of samples a pass over `a` is cut."""
+    n = a.shape[-1]
+    return max(1, min(threads.strips(a.size), n), -(-n // _TILE))
