@@ -85,7 +85,7 @@ class Predictions:
         xp = programme.xp
         self.programme, self.solver = programme, solver
         # As sigma, it scales as the inverse square of X.
-        self.theta = 0.1 * solver.sigma
+        self.theta = 0.3 * solver.sigma
         solver.weigh(self.theta)
         self.p, self.q = xp.zeros_like(programme.Y), xp.zeros_like(programme.Y)
 
@@ -123,7 +123,7 @@ class Rows:
         What the copies are made from.
     """
 
-    def __init__(self, programme, sigma, tau=0.1):
+    def __init__(self, programme, sigma, tau=0.3):
         xp, X = programme.xp, programme.X
         self.programme, self.theta = programme, tau
         self.solver = Sylvester(programme, sigma, tau)
