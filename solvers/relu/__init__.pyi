@@ -8,6 +8,7 @@ from ._gates import Gates as Gates
 from ._gates import count_arrangements_bound as count_arrangements_bound
 from ._gates import required_gates as required_gates
 from ._gates import sample_gates as sample_gates
+from ._interior_point import interior_point as interior_point
 from ._net import Net as Net
 from ._net import network_objective as network_objective
 from ._net import recover as recover
