@@ -23,7 +23,7 @@ from .._core.validation import (
 from ._certificate import Data, judge
 from ._gates import SCHEMES, count_arrangements_bound, draw
 from ._losses import LOSSES
-from ._net import Net, neurons
+from ._net import Net, neurons, objective
 from ._problem import Programme, check_data, check_gates, theirs
 from ._result import ReLUResult
 from ._start import check_start
@@ -137,8 +137,9 @@ def _finished(io, watch, bias):
     details = _in_unit(certificate.details, unit)
     V, W = theirs(io.xp.asarray(U.astype(io.dtype)), watch.programme.vector)
     net_U = _rounded(best.network, io) if watch.options.keep_best else U
-    hidden, out = neurons(*theirs(net_U, watch.programme.vector), np)
-    fun = data.network_objective(net_U) * unit
+    pair = neurons(*theirs(net_U, watch.programme.vector), np, data.X)
+    hidden, out = (_rounded(a, io) for a in pair)
+    fun = objective(data.X, data.loss, data.beta, hidden, out) * unit
     return watch.run.finish(
         ReLUResult,
         replace(certificate, details={**details, "fun": fun}),
