@@ -4,7 +4,7 @@ Inside the family weights are blocks ``U`` of shape (c, 2, P, d): one for each o
 v that add, then the w that subtract) and gate; `mask` (P, n) holds the gates as zeros and ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,10 @@ class Programme:
     @property
     def xp(self):
         return self.be.xp
+
+    def over(self, gates):
+        """Return the programme over other gates."""
+        return replace(self, gates=gates, mask=self.xp.asarray(gates.mask))
 
     def predictions(self, U):
         """Return ``sum_i D_i X (v_i - w_i)``, shape (c, n)."""
