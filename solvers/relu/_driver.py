@@ -142,7 +142,7 @@ def _finished(io, watch, bias):
     # The weights that are returned are judged, also in single precision.
     U = _rounded(best.U, io)
     slack = 1e-5 if io.dtype == np.float32 else 1e-8
-    certificate = judge(data, U, tol=watch.options.tol, slack=slack, duals=(best.z,))
+    certificate = judge(data, U, tol=watch.options.tol, slack=slack, duals=(best.z, best.alpha))
     details = _in_unit(certificate.details, unit)
     V, W = theirs(io.xp.asarray(U.astype(io.dtype)), watch.programme.vector)
     net_U = _rounded(best.network, io) if watch.options.keep_best else U

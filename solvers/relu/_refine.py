@@ -41,7 +41,7 @@ def refined(engine, rounds):
         for _ in range(rounds):
             watch.enough = max(options.tol, _ENOUGH)
             if watch.gap > watch.enough:
-                engine(programme, watch, options)
+                engine(programme, watch, replace(options, tol=watch.enough))
             watch.enough = None
             if watch.run.status is not None:
                 break

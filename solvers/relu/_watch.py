@@ -20,6 +20,8 @@ class Best:
         Blocks inside their cones with the lowest objective, and that objective.
     z, lower : array (c, n) and float
         The dual point with the highest bound, and that bound.
+    alpha : array (c, 2, P, n), optional
+        Multipliers of the cones that were given with z.
     network, value : array (c, 2, P, d) and float
         Blocks, inside their cones or not, of the network with the lowest objective.
     """
@@ -30,6 +32,7 @@ class Best:
     lower: float
     network: Any
     value: float
+    alpha: Any = None
 
 
 class Watch:
@@ -90,7 +93,7 @@ class Watch:
                 best.network, best.value = inside, value
         lower = dual_bound(data, z, alpha)
         if lower > best.lower:
-            best.z, best.lower = z, lower
+            best.z, best.alpha, best.lower = z, alpha, lower
 
     def suggest(self, U):
         """Try a network alone, of neurons that need not belong to the gates."""
@@ -108,7 +111,7 @@ class Watch:
 
     def record(self, *, judged, iterations=1, **series):
         """Count iterations; tell whether the engine must end."""
-        gap = self.gap if judged else math.nan
+        gap = self.gap
         best = self.best
         ended = self.run.record(
             gap if math.isfinite(gap) else 1e300,
@@ -120,7 +123,7 @@ class Watch:
             dual=best.lower * self.unit,
             **series,
         )
-        return ended or (self.enough is not None and gap <= self.enough)
+        return ended or (self.enough is not None and judged and gap <= self.enough)
 
     def _shown(self):
         """Return what a callback sees beside the numbers of the history."""
