@@ -159,18 +159,19 @@ def follow(programme, point, watch, tol):
 
 
 class Progress:
-    """Tells when the gap, or mu before there is one, has not halved for too long."""
+    """Tells when neither gap nor mu has halved for too long."""
 
     def __init__(self):
-        self.least, self.age = (math.inf, math.inf), 0
+        self.gap = self.mu = math.inf
+        self.age = 0
 
     def ends(self, gap, mu):
         """Take note of a step; tell whether the run must end."""
-        least_gap, least_mu = self.least
-        better = gap < 0.5 * least_gap or (math.isinf(gap) and mu < 0.5 * least_mu)
-        self.age = 0 if better else self.age + 1
-        if better:
-            self.least = gap, mu
+        self.age += 1
+        if gap < 0.5 * self.gap:
+            self.gap, self.age = gap, 0
+        if mu < 0.5 * self.mu:
+            self.mu, self.age = mu, 0
         return self.age == _PATIENCE
 
 
@@ -393,7 +394,8 @@ class Newton:
         lower = programme.be.cholesky(both)
         self.factors = []
         for L, root in zip(lower, self.root, strict=True):
-            Z = ((L.swapaxes(-1, -2) @ X.T) * (mask * root)[:, None, :]).reshape(-1, len(X))
+            Z = (L.swapaxes(-1, -2) @ X.T) * (mask * root)[:, None, :]
+            Z = Z.reshape(-1, len(X))
             K = Z.T @ Z
             K[xp.arange(len(K)), xp.arange(len(K))] += 1.0
             self.factors.append(_factor(programme.be, K))
