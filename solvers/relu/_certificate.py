@@ -10,7 +10,8 @@ from .._core.validation import check_array, check_choice, check_positive
 from ._certificate_bounds import dual_bound, feasible
 from ._certificate_data import Data
 from ._certificate_global import Everywhere, search
-from ._problem import check_data, check_gates, ours
+from ._certificate_kinks import at_kinks
+from ._problem import check_data, check_eps, check_gates, ours
 
 __all__ = ["Data", "certify", "dual_bound", "feasible", "judge"]
 
@@ -42,15 +43,15 @@ def certify(
         "gamma": (*head, len(X), len(gates)),
     }
     given = {name: _given(io, name, shape) for name, shape in shapes.items() if name in io}
-    data = Data(io.be.host(X), io.be.host(Y), loss, parameters, beta, gates)
+    eps = check_eps(robust_eps, loss, X.shape[1])
+    data = Data(io.be.host(X), io.be.host(Y), loss, parameters, beta, gates, eps)
     single = all(io.raw(name).dtype == np.float32 for name in ("V", "W"))
-    duals = None
-    if "z" in given:
-        zero = np.zeros(shapes["alpha"])
-        multipliers = ours(given.get("alpha", zero), given.get("gamma", zero), np)
-        duals = np.atleast_2d(given["z"]), multipliers
     with np.errstate(all="ignore"):
-        U = ours(given["V"], given["W"], np)
+        U, duals = ours(given["V"], given["W"], np), None
+        if "z" in given:
+            zero = np.zeros(shapes["alpha"])
+            alpha = ours(given.get("alpha", zero), given.get("gamma", zero), np)
+            duals = data.slope(U, np.atleast_2d(given["z"])), alpha
         return judge(data, U, tol=tol, slack=1e-5 if single else 1e-8, duals=duals, scope=scope)
 
 
@@ -79,9 +80,8 @@ def judge(data, U, *, tol, slack=1e-8, duals=None, scope="sampled"):
     upper, fun = data.objective(inside), data.network_objective(U)
     if legal:
         upper = max(upper, data.objective(U))
-    candidates = [(data.slope(inside),)] + ([duals] if duals else [])
-    dual = max(dual_bound(data, *candidate) for candidate in candidates)
-    lower, estimate = _everywhere(data, U, [c[0] for c in candidates], scope == "global")
+    z, dual = _best_dual(data, inside, upper, duals, tol)
+    lower, estimate = _everywhere(data, U, z, scope == "global")
     gap, gap_global = relative_gap(upper, dual), relative_gap(fun, lower)
     details = {
         "fun_convex": upper,
@@ -93,6 +93,9 @@ def judge(data, U, *, tol, slack=1e-8, duals=None, scope="sampled"):
         "gap_projected": gap,
         "gap_global": gap_global,
     }
+    if data.eps is not None and legal:
+        # Weights inside their cones cost at most this, wherever samples move.
+        gap_global = details["gap_global"] = relative_gap(upper, lower)
     if scope == "global":
         return Certificate(GLOBAL_GAP, gap_global, tol, details)
     return Certificate(GAP, gap if legal else math.inf, tol, details)
@@ -105,9 +108,21 @@ def relative_gap(upper, lower):
     return (upper - lower + 4 * _EPS * (upper + lower)) / max(upper, 1e-300)
 
 
-def _everywhere(data, U, zs, thorough):
+def _best_dual(data, U, upper, duals, tol):
+    """Return the dual point with the higher bound, and it: the one given or that of U."""
+    z, dual = (duals[0], dual_bound(data, *duals)) if duals else (None, -math.inf)
+    if not relative_gap(upper, dual) <= tol:
+        own = at_kinks(data, U) if data.kinks else data.slope(U)
+        bound = dual_bound(data, own)
+        if bound > dual:
+            z, dual = own, bound
+    return z, dual
+
+
+def _everywhere(data, U, z, thorough):
     """Return a lower bound over all networks, and what it would be if a search found the worst."""
-    everywhere = Everywhere(data, thorough)
-    found = [(z, search(data, z, U)[0]) for z in zs]
-    lower = max(everywhere.bound(z, best) for z, best in found)
-    return lower, max(lower, *(everywhere.estimate(z, best) for z, best in found))
+    # What samples that move cost is no less than what they cost where they are.
+    z = z if data.eps is None else z.z
+    everywhere, found = Everywhere(data, thorough), search(data, z, U)[0]
+    lower = everywhere.bound(z, found)
+    return lower, max(lower, everywhere.estimate(z, found))

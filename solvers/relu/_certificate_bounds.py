@@ -54,23 +54,60 @@ def _moved(data, U, gates):
 
 
 def dual_bound(data, z, alpha=None):
-    """Return a lower bound of the optimum over the gates, from any z (c, n).
+    """Return a lower bound of the optimum over the gates, from any dual point.
 
-    `alpha` (c, 2, P, n) may hold multipliers of the cones; negative ones count as zero.
+    Parameters
+    ----------
+    data : Data
+    z : array, shape (c, n), or RobustDual
+    alpha : array, shape (c, 2, P, n), optional
+        Multipliers of the cones, if they are known; negative ones count as zero.
     """
+    if data.eps is not None:
+        return robust_bound(data, z, alpha)
     z = data.loss.clip(z)
     return scaled_dual(data, z, dual_norm(data, z, alpha))
 
 
-def dual_norm(data, z, alpha=None):
-    """Return a bound of what z (c, n) gives along any neuron of length 1 in any of the cones."""
-    F = data.transpose(z)
-    noise = rounding(data) * np.repeat(data.lengths(z)[:, None], 2, axis=1)
+def robust_bound(data, point, alpha=None):
+    """Return a lower bound of the optimum of robust training, from any `RobustDual`."""
+    loss = data.loss
+    if loss.margin:
+        # The weight may be no larger than the loss's largest slope.
+        z = loss.clip(loss.y * np.maximum(point.w, 0.0))
+        w = abs(z)
+    else:
+        w = np.maximum(point.w, 0.0)
+        z = np.clip(point.z, -w, w)
+    far = w[..., None] * data.eps
+    eta = np.clip(point.eta, -far, far)
+    norm = dual_norm(data, z, alpha, eta)
+    if loss.margin:
+        return scaled_dual(data, z, norm)
+    along, square = float((z * loss.y).sum()), float(np.square(w).sum())
+    k = min(max(along / square, 0.0), largest_multiple(data, z, norm)) if square > 0 else 0.0
+    return _above_zero(k * along - 0.5 * k * k * square)
+
+
+def dual_norm(data, z, alpha=None, eta=None):
+    """Return a bound of what z (c, n) gives along any neuron of length 1 in any of the cones.
+
+    `eta` (c, n, d) is added to the products ``z_k x_k``.
+    """
+    F, lengths = data.transpose(z), data.lengths(z)
+    if eta is not None:
+        F += data.gather(eta)
+        lengths += np.linalg.norm(eta, axis=-1) @ data.mask.T
+    noise = rounding(data) * np.repeat(lengths[:, None], 2, axis=1)
     norms = np.linalg.norm(F, axis=-1) + noise
     if alpha is not None:
         alpha = np.maximum(alpha, 0.0)
-        shorter = np.linalg.norm(F + data.pull(alpha), axis=-1) + noise
-        norms = np.fmin(norms, shorter + rounding(data) * (alpha @ data.cones.length))
+        G = F + data.pull(alpha)
+        if data.eps is not None:
+            far = alpha.sum(axis=-1, keepdims=True) * data.eps
+            G = np.sign(G) * np.maximum(abs(G) - far, 0.0)
+        shorter = np.linalg.norm(G, axis=-1) + noise
+        norms = np.fmin(norms, shorter + rounding(data) * (alpha @ data.reach))
     return longest(data, F, norms, noise)
 
 
@@ -100,9 +137,17 @@ def rounding(data):
 
 def scaled_dual(data, z, norm):
     """Return the dual value of the best multiple of z, `norm` bounding its gate norms."""
+    k = data.loss.best(z, largest_multiple(data, z, norm))
+    return _above_zero(data.loss.dual(k * z))
+
+
+def largest_multiple(data, z, norm):
+    """Return how much z may be multiplied by."""
     norm *= 1 + 10 * z.shape[-1] * _EPS
-    # No norm, no bound: not a number must not pass for a small one.
-    largest = data.beta / norm if norm > 0 else math.inf if norm == 0 else 0.0
-    value = data.loss.dual(data.loss.best(z, largest) * z)
+    # No norm, no bound: what is not a number must not pass for a small one.
+    return data.beta / norm if norm > 0 else math.inf if norm == 0 else 0.0
+
+
+def _above_zero(value):
     # Losses are never negative.
     return max(value, 0.0) if math.isfinite(value) else 0.0

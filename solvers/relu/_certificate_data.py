@@ -1,6 +1,9 @@
 """The programme as the judge knows it: the caller's data on the host, in float64."""
 
 import copy
+import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +12,23 @@ from ._losses import LOSSES
 
 # Numbers in one of the arrays that a pass over gates makes.
 _BATCH = 1 << 22
+
+
+@dataclass
+class RobustDual:
+    """A dual point of robust training: samples within the box, each with a weight.
+
+    Attributes
+    ----------
+    z, w : array, shape (c, n)
+        With ``|z| <= w``, and ``z = w y`` for the losses of labels.
+    eta : array, shape (c, n, d)
+        With ``|eta_k| <= w_k eps``; the programme sees ``z_k x_k + eta_k``.
+    """
+
+    z: Any
+    w: Any
+    eta: Any
 
 
 class Data:
@@ -22,16 +42,21 @@ class Data:
         Of the loss.
     beta : float
     gates : Gates
+    eps : array, shape (d,), optional
+        How far every entry of a row may move, for robust training.
     """
 
-    def __init__(self, X, Y, loss, parameters, beta, gates):
+    def __init__(self, X, Y, loss, parameters, beta, gates, eps=None):
         self.X, self.Y = X.astype(np.float64), Y.astype(np.float64)
+        self.eps = None if eps is None or not np.any(eps) else np.asarray(eps, dtype=np.float64)
         self.loss, self.beta = LOSSES[loss](self.Y, np, **parameters), beta
         self._take(gates)
 
     def _take(self, gates):
         self.gates, self.mask = gates, gates.mask
-        self.cones = Cones(self.X, self.mask)
+        self.cones = Cones(self.X, self.mask, self.eps)
+        # Lengths of rows, wherever they move.
+        self.reach = self.cones.length + (0.0 if self.eps is None else np.linalg.norm(self.eps))
 
     def over(self, gates):
         """Return the programme over other gates."""
@@ -55,8 +80,24 @@ class Data:
         return p
 
     def objective(self, U):
-        """Return loss plus penalty of the convex programme."""
-        return self.loss.value(self.predictions(U)) + self.penalty(U)
+        """Return loss plus penalty of the convex programme, for robust training at worst."""
+        p = self.predictions(U)
+        if self.eps is not None:
+            p = self.worst(p, abs(self.differences(U)) @ self.eps)
+        return self.loss.value(p) + self.penalty(U)
+
+    def differences(self, U):
+        """Return ``Q_k = sum_i d_ki (v_i - w_i)``, shape (c, n, d)."""
+        Q = np.zeros((len(U), *self.X.shape))
+        for part in self.active(U):
+            Q += self.mask[part].T @ (U[:, 0, part] - U[:, 1, part])
+        return Q
+
+    def worst(self, p, q):
+        """Return the predictions within q of p that cost most."""
+        if self.loss.margin:
+            return p - self.loss.y * q
+        return p + np.where(p >= self.loss.y, q, -q)
 
     def network_objective(self, U):
         """Return the objective of the network; never below the optimum over all gates."""
@@ -65,9 +106,20 @@ class Data:
     def penalty(self, U):
         return self.beta * float(np.linalg.norm(U, axis=-1).sum())
 
-    def slope(self, U):
-        """Return the dual point z (c, n) that belongs to blocks U."""
-        return -self.loss.slope(self.predictions(U))
+    @property
+    def kinks(self):
+        """Whether slopes at some predictions are not unique and worth finding."""
+        return self.eps is None and math.isinf(self.loss.curvature_bound)
+
+    def slope(self, U, z=None):
+        """Return the dual point of blocks U: z (c, n), or a `RobustDual`; z may be given."""
+        if self.eps is None:
+            return -self.loss.slope(self.predictions(U)) if z is None else z
+        Q = self.differences(U)
+        if z is None:
+            z = -self.loss.slope(self.worst(self.predictions(U), abs(Q) @ self.eps))
+        w = abs(z)
+        return RobustDual(z, w, -w[..., None] * self.eps * np.sign(Q))
 
     def blocks(self, U):
         """Return the indices (output, side, gate) of the blocks that are not zero."""
@@ -96,6 +148,11 @@ class Data:
         F = np.empty((len(z), len(self.mask), self.X.shape[1]))
         for part in self._batches(len(self.mask)):
             F[:, part] = (z[:, None, :] * self.mask[part]) @ self.X
+        return np.stack([F, -F], axis=1)
+
+    def gather(self, eta):
+        """Return ``eta^T d_i`` and its negative for all gates, shape (c, 2, P, d)."""
+        F = self.mask @ eta
         return np.stack([F, -F], axis=1)
 
     def pull(self, alpha):

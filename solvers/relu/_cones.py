@@ -68,48 +68,65 @@ class Cones:
         for low in range(0, count, step):
             yield slice(low, low + step)
 
+    def interior(self, gates):
+        """Return points G (B, d) well inside the cones of gates, and whether each is inside.
+
+        They are the shortest with slack 1; a cone without any has no interior.
+        """
+        G, inside = np.zeros((len(gates), self.X.shape[1])), np.zeros(len(gates), dtype=bool)
+        for part in self.batches(len(gates)):
+            G[part], _ = self._search(np.zeros_like(G[part]), gates[part], np.zeros(1), floor=1.0)
+            slack = self.slack(G[part], gates[part])[:, self.length > 0]
+            inside[part] = slack.min(axis=1, initial=np.inf) > 0.5
+        return np.where(inside[:, None], G, 0.0), inside
+
     def _batch(self, F, gates, goals):
         """Project one batch; everything is scaled to vectors of length 1."""
         size = np.linalg.norm(F, axis=1)
         unit = np.where(size > 0, size, 1.0)
-        F = F / unit[:, None]
-        goals = goals / unit
+        U, added = self._search(F / unit[:, None], gates, goals / unit)
+        return U * unit[:, None], added * unit
+
+    def _search(self, F, gates, goals, floor=0.0):
+        """Add violated rows to problems until none is left."""
+        goals = np.broadcast_to(goals, len(F))
         out, added, open_ = F.copy(), np.zeros(len(F)), np.arange(len(F))
-        problems = Problems(F)
+        problems = Problems(F, floor)
         for _ in range(_ROUNDS):
             U = problems.points()
             out[open_], added[open_] = U, problems.alpha.sum(axis=1)
-            T = self.slack(U, gates[open_])
-            left = (T.min(axis=1) < -_ROUNDING) & (np.linalg.norm(U, axis=1) > goals[open_])
-            left &= problems.moved
+            size = np.linalg.norm(U, axis=1)
+            T = self.slack(U, gates[open_]) - floor * (self.length > 0)
+            T[T >= -_ROUNDING * (1.0 + size)[:, None]] = 0.0
+            left = problems.moved & (T < 0.0).any(axis=1) & ((size > goals[open_]) | (floor > 0))
             if not left.any():
                 break
             open_ = open_[left]
             problems.keep(left)
             problems.add(self._worst(T[left], U[left], gates[open_]))
             problems.solve(goals[open_])
-        return out * unit[:, None], added * unit
+        return out, added
 
     def _worst(self, T, U, gates):
         """Return the rows (B, k, d) that points U violate most; rows that hold become zero."""
         k = min(T.shape[1], max(8, self.X.shape[1]))
-        where = np.argpartition(T, k - 1, axis=1)[:, :k] if k < T.shape[1] else None
-        if where is None:
-            where = np.broadcast_to(np.arange(k), T.shape)
-        violated = np.take_along_axis(T, where, axis=1) < -_ROUNDING
+        where = np.argpartition(T, k - 1, axis=1)[:, :k]
+        violated = np.take_along_axis(T, where, axis=1) < 0.0
         signs = 2.0 * np.take_along_axis(self.mask[gates], where, axis=1) - 1.0
         rows = self.X[where] * (signs * self.scale[where] * violated)[..., None]
         if self.eps is not None:
-            cut = (self.scale[where] * violated)[..., None]
-            rows -= cut * (self.eps * np.sign(U))[:, None]
+            # The sample moved to where it hurts U most; its sign is a cut of the cone.
+            moved = (self.scale[where] * violated)[..., None]
+            rows -= moved * (self.eps * np.sign(U))[:, None]
         return rows
 
 
 class Problems:
-    """Nearest points to F with some rows each, solved anew whenever rows are added."""
+    """Nearest points to F with ``A u >= floor`` for some rows each, solved anew with more."""
 
-    def __init__(self, F):
+    def __init__(self, F, floor):
         B, d = F.shape
+        self.floor = floor
         self.F, self.A, self.alpha = F, np.zeros((B, 0, d)), np.zeros((B, 0))
         self.moved = np.ones(B, dtype=bool)
 
@@ -130,16 +147,17 @@ class Problems:
         self.A = np.concatenate([self.A, rows], axis=1)
         self.alpha = np.pad(self.alpha, ((0, 0), (0, rows.shape[1])))
 
-    def solve(self, goals, floor=0.0):
-        """Find the multipliers."""
+    def solve(self, goals):
+        """Find the multipliers; note which points have moved."""
         before = self.points()
-        B, m, d = self.A.shape
+        m, d = self.A.shape[1:]
         alpha, U = self.alpha.copy(), self.F.copy()
         room = np.empty((d + 1, d)), np.empty((d + 1, d + 1)), np.empty(d + 1)
-        room += np.empty(d + 1, dtype=np.int64), np.empty(m, dtype=np.int8)
-        get_backend("numpy").kernels("solvers.relu", "cones").project(
-            self.A, floor, goals, alpha, U, *room
-        )
+        marks = np.empty(d + 1, dtype=np.int64), np.empty(m, dtype=np.int8)
+        kernels = get_backend("numpy").kernels("solvers.relu", "cones")
+        # No length ends a search for a point inside.
+        goals = np.full(len(U), -1.0) if self.floor > 0 else np.ascontiguousarray(goals)
+        kernels.project(self.A, self.floor, goals, alpha, U, *room, *marks)
         self.alpha = np.maximum(alpha, 0.0)
         # Rounding alone may make the kernel refuse every new row.
         self.moved = (abs(self.points() - before) > 1e-15).any(axis=1)

@@ -1,4 +1,4 @@
-"""Local descent on the network itself, and the search for neurons that would lower it.
+"""Local descent on the network itself, and the gates of where it ends.
 
 A network is held as rows ``B`` (c, m, d) and signs (c, m): a neuron ``(x @ u)_+ a`` with
 ``|u| = |a|``, which a rescaling always attains at the least penalty, is the row ``u |a|`` and the
@@ -7,14 +7,51 @@ sign of a, and costs `beta` times the length of that row.
 
 import math
 
+import numpy as np
+
+from .._core.arrays import to_numpy
+from ._gates import Patterns, draw_into
+
+# Operations of a descent, and its iterations at least and at most.
+_WORK, _FEWEST, _MOST = 2e11, 100, 1000
 # Pairs that the curvature is estimated from.
 _MEMORY = 10
 # Least decrease, in units of the slope, and the part of the slope that must have gone.
 _ARMIJO, _WOLFE = 1e-4, 0.9
 
 
-def descend(be, X, loss, beta, B, signs, *, maxiter, tol=1e-9, late=None):
-    """Return the network that L-BFGS leads to, as rows and signs.
+def local_gates(programme, n, rng, late):
+    """Return `n` gates, about half of them those of a local minimum, and that as blocks.
+
+    The rest is drawn: descent knows only where it has been.
+    """
+    c, d = len(programme.Y), programme.X.shape[1]
+    width = max(32, n // 2) // c + 1
+    A, a = rng.standard_normal((c, width, d)), rng.standard_normal((c, width))
+    # Rows ``u |a|`` of hidden and output weights that preserve lengths on average.
+    B = A * abs(a)[..., None] / math.sqrt(d * width)
+    B, signs = descend(programme, B, np.sign(a), late=late)
+    found = Patterns(to_numpy(programme.X))
+    numbers = found.add(B.reshape(-1, d).T)
+    draw_into(found, n, "gaussian", rng)
+    gates = found.gates()
+    return gates, placed(B, signs, numbers, len(gates))
+
+
+def placed(B, signs, numbers, P):
+    """Return blocks (c, 2, P, d) of a network whose neurons have the patterns `numbers`."""
+    c, m, d = B.shape
+    U = np.zeros((c, 2, P, d), dtype=B.dtype)
+    output = np.repeat(np.arange(c), m)
+    side = (signs < 0).astype(np.int64).reshape(-1)
+    kept = numbers >= 0
+    # Neurons of one pattern and one sign are one: their sum stays in the cone.
+    np.add.at(U, (output[kept], side[kept], numbers[kept]), B.reshape(-1, d)[kept])
+    return U
+
+
+def descend(programme, B, signs, *, maxiter=None, tol=1e-7, late=None):
+    """Return the network that L-BFGS leads to, as rows and signs, on the host.
 
     Parameters
     ----------
@@ -23,7 +60,10 @@ def descend(be, X, loss, beta, B, signs, *, maxiter, tol=1e-9, late=None):
     late : callable, optional
         Tells whether time is up.
     """
-    xp = be.xp
+    xp, X, loss, beta = programme.xp, programme.X, programme.loss, programme.beta
+    B, signs = xp.asarray(B, dtype=X.dtype), xp.asarray(signs, dtype=X.dtype)
+    if maxiter is None:
+        maxiter = int(min(max(_WORK / (8.0 * B.size * len(X)), _FEWEST), _MOST))
     root = xp.sqrt(xp.sqrt(xp.square(B).sum(axis=-1, keepdims=True)))
     u = B / xp.where(root > 0, root, 1.0)
     start = xp.concatenate([u, signs[..., None] * root], axis=-1)
@@ -42,7 +82,7 @@ def descend(be, X, loss, beta, B, signs, *, maxiter, tol=1e-9, late=None):
     theta = minimise(xp, value_and_gradient, start.reshape(-1), maxiter, tol, late)
     theta = theta.reshape(start.shape)
     A, a = theta[..., :-1], theta[..., -1]
-    return A * abs(a)[..., None], xp.where(a < 0, -1.0, 1.0).astype(X.dtype)
+    return to_numpy(A * abs(a)[..., None]), np.where(to_numpy(a) < 0, -1.0, 1.0)
 
 
 def minimise(xp, value_and_gradient, x, maxiter, tol, late=None):
@@ -98,52 +138,3 @@ def _line_search(value_and_gradient, x, value, direction, slope, t):
             return s, new, gradient
         t = 0.5 * (low + high) if high < math.inf else 2.0 * low
     return None
-
-
-def ascend(xp, X, z, U, *, maxiter=60):
-    r"""Return unit vectors at local maxima of :math:`|z^T (X u)_+|`, and the values.
-
-    Parameters
-    ----------
-    z : array, shape (c, n)
-        Dual points, one per output.
-    U : array, shape (k, d)
-        Starts, shared by all outputs and both signs.
-
-    Returns
-    -------
-    U : array, shape (c, 2, k, d)
-        The points, for the maximum of z^T (X u)_+ and that of its negative.
-    values : array, shape (c, 2, k)
-    """
-    length = xp.sqrt(xp.square(U).sum(axis=-1, keepdims=True))
-    unit = (U / xp.where(length > 0, length, 1.0)).astype(X.dtype)
-    both = xp.stack([z, -z], axis=1)[:, :, None, :].astype(X.dtype)
-    U = xp.broadcast_to(unit, (*both.shape[:2], *unit.shape)).copy()
-    values = _reach(xp, X, both, U)
-    toward = _toward(xp, X, both, U)
-    step = xp.ones(values.shape, dtype=X.dtype)
-    for _ in range(maxiter):
-        # The full step is not monotone where z has both signs, so each start has its own.
-        trial = U + step[..., None] * (toward - U)
-        length = xp.sqrt(xp.square(trial).sum(axis=-1, keepdims=True))
-        trial /= xp.where(length > 0, length, 1.0)
-        reached = _reach(xp, X, both, trial)
-        better = reached > values
-        if not bool((reached > values * (1 + 1e-7)).any()) and not bool((step > 0.05).any()):
-            break
-        U = xp.where(better[..., None], trial, U)
-        values = xp.where(better, reached, values)
-        step = xp.where(better, xp.minimum(1.3 * step, 1.0), 0.5 * step)
-        toward = _toward(xp, X, both, U)
-    return U, values
-
-
-def _reach(xp, X, z, U):
-    return (z * xp.maximum(U @ X.T, 0.0)).sum(axis=-1)
-
-
-def _toward(xp, X, z, U):
-    G = (z * (U @ X.T >= 0)) @ X
-    length = xp.sqrt(xp.square(G).sum(axis=-1, keepdims=True))
-    return G / xp.where(length > 0, length, 1.0)

@@ -4,15 +4,19 @@ Inside the family weights are blocks ``U`` of shape (c, 2, P, d): one for each o
 v that add, then the w that subtract) and gate; `mask` (P, n) holds the gates as zeros and ones.
 """
 
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .._core.arrays import Ingest
-from .._core.validation import check_array, check_choice, check_positive
+from .._core.validation import check_array, check_choice, check_nonnegative, check_positive
 from ._gates import Gates
 from ._losses import LOSSES
+
+# Losses that robust training knows.
+ROBUST = ("squared", "logistic", "hinge")
 
 
 @dataclass
@@ -118,6 +122,26 @@ def _check_squares(io, name):
             f"`{name}` holds {largest:.3g}; expected entries up to {limit:.3g}, whose squares are "
             "finite: rescale it"
         )
+
+
+def check_eps(robust_eps, loss, d):
+    """Return how far each of d features may move as a float64 host array, None for not at all."""
+    if robust_eps is None:
+        return None
+    if isinstance(robust_eps, numbers.Real) and not isinstance(robust_eps, bool):
+        eps = np.full(d, check_nonnegative(robust_eps, "robust_eps"))
+    else:
+        io = Ingest(robust_eps=robust_eps)
+        shape = "(d,), one for each feature"
+        eps = check_array(io, "robust_eps", shape=(d,), means=shape, minimum=0.0)
+        eps = io.be.host(eps).astype(np.float64)
+    if not eps.any():
+        return None
+    if loss not in ROBUST:
+        raise NotImplementedError(
+            f"`robust_eps` came with loss={loss!r}; robust training knows {', '.join(ROBUST)}"
+        )
+    return eps
 
 
 def check_gates(io, gates, n):
