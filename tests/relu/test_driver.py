@@ -230,7 +230,7 @@ def test_a_start_over_other_gates_is_refused(data, gates, solution):
     other[4] = True
     with pytest.raises(ValueError, match="`x0` came with weights of other gates"):
         relu.admm(X, y, beta=BETA, gates=other, x0=solution)
-    with pytest.raises(ValueError, match="`x0` came with gates of 30 samples.*20"):
+    with pytest.raises(ValueError, match=r"`x0` came with gates of 30 samples.*20"):
         relu.admm(X[:20], y[:20], beta=BETA, gates=gates.D[:20], x0=solution)
 
 
