@@ -35,7 +35,9 @@ class Everywhere:
         self.data = data
         rows, basis = essential(data.X)
         rank, most = basis.shape[1], _MANY if thorough else _FEW
-        listed = rank <= _RANK and count_arrangements_bound(max(len(rows), 1), rank) <= most
+        listed = (
+            rank <= _RANK and count_arrangements_bound(max(len(rows), 1), max(rank, 1)) <= most
+        )
         # Rows without any direction: no neuron gives anything.
         self.cells = data.over(arrangements(data.X, most)) if listed and rank else None
 
