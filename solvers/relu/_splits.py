@@ -121,7 +121,7 @@ class Rows:
         What the copies are made from.
     """
 
-    def __init__(self, programme, sigma, tau=0.1):
+    def __init__(self, programme, sigma, tau=0.3):
         xp, X = programme.xp, programme.X
         self.programme, self.theta = programme, tau
         self.solver = Sylvester(programme, sigma, tau)

@@ -169,11 +169,12 @@ def logistic(a, scale, rho, out):
 def _logistic(strips, a, scale, rho, eps, out):
     for s in prange(strips):
         for k in range(a.size * s // strips, a.size * (s + 1) // strips):
-            # Newton within a bracket of the root of g, which increases.
+            # Newton within a bracket of the root of g, which increases, and a bisection wherever
+            # it leaves the bracket or goes to and fro.
             start, reach = float(a[k]), scale / rho
-            low, high = start, start + reach
+            low, high, step = start, start + reach, reach
             m = start + 0.5 * reach
-            for _ in range(60):
+            for _ in range(100):
                 e = exp(-abs(scale * m))
                 chance = (e if m > 0.0 else 1.0) / (1.0 + e)
                 g = m - start - reach * chance
@@ -185,7 +186,9 @@ def _logistic(strips, a, scale, rho, eps, out):
                 if abs(new - m) <= 4.0 * eps * (abs(start) + reach):
                     m = new
                     break
-                m = new if low < new < high else 0.5 * (low + high)
+                if not (low < new < high and abs(new - m) <= 0.5 * step):
+                    new = 0.5 * (low + high)
+                m, step = new, abs(new - m)
             out[k] = m
 
 
