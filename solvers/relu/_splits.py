@@ -85,7 +85,7 @@ class Predictions:
         xp = programme.xp
         self.programme, self.solver = programme, solver
         # As sigma, it scales as the inverse square of X.
-        self.theta = 0.3 * solver.sigma
+        self.theta = 0.1 * solver.sigma
         solver.weigh(self.theta)
         self.p, self.q = xp.zeros_like(programme.Y), xp.zeros_like(programme.Y)
 
