@@ -25,6 +25,7 @@ TOP_LEVEL = {
     "ot",
     "penalties",
     "plot_convergence",
+    "relu",
     "show_config",
     "warmup",
 }

@@ -90,9 +90,10 @@ def train(
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         if gates is None:
             rows = io.be.host(X)
-            gates = (
-                draw(rows, n_gates, scheme, rng) if n_gates else _default_gates(rows, scheme, rng)
-            )
+            if n_gates:
+                gates = draw(rows, n_gates, scheme, rng)
+            else:
+                gates = _default_gates(rows, scheme, rng)
         else:
             gates = check_gates(io, gates, n)
         mask = io.xp.asarray(gates.mask)
@@ -132,7 +133,7 @@ def _finished(io, watch, bias):
     # The weights that are returned are judged, also in single precision.
     U = _rounded(best.U, io)
     slack = 1e-5 if io.dtype == np.float32 else 1e-8
-    certificate = judge(data, U, tol=watch.options.tol, slack=slack, duals=(best.z,))
+    certificate = judge(data, U, tol=watch.options.tol, slack=slack, duals=(best.z, best.alpha))
     details = _in_unit(certificate.details, unit)
     V, W = theirs(io.xp.asarray(U.astype(io.dtype)), watch.programme.vector)
     net_U = _rounded(best.network, io) if watch.options.keep_best else U

@@ -109,22 +109,29 @@ def sample_gates(X, n, *, scheme="gaussian", rng=None):
     X = check_array(io, "X", ndim=2)
     n = check_count(n, "n", minimum=1)
     check_choice(scheme, "scheme", DRAWN)
-    return draw(to_numpy(X), n, scheme, check_rng(rng))
+    return draw(X, n, scheme, check_rng(rng))
 
 
 def draw(X, n, scheme, rng):
-    """Return `n` distinct gates of host rows X, or as many as were found."""
-    found, drawn = Patterns(X), 0
-    while len(found) < n and drawn < _DRAWS * n:
-        found.add(_VECTORS[scheme](X, 2 * n, rng))
-        drawn += 2 * n
+    """Return `n` distinct gates of the rows of X, or as many as were found."""
+    found = Patterns(to_numpy(X))
+    draws = draw_into(found, n, scheme, rng)
     if len(found) < n:
         message = (
-            f"sample_gates: found {len(found)} distinct gates of the {n} asked for in {drawn} "
+            f"sample_gates: found {len(found)} distinct gates of the {n} asked for in {draws} "
             "draws; the result has fewer. Ask for fewer, or use enumerate_arrangements."
         )
         warnings.warn(message, ConvergenceWarning, stacklevel=3)
     return found.gates(n)
+
+
+def draw_into(found, n, scheme, rng):
+    """Draw until `n` patterns are found, or until it is no use; return the number of draws."""
+    draws = 0
+    while len(found) < n and draws < _DRAWS * n:
+        found.add(_VECTORS[scheme](found.X, 2 * n, rng))
+        draws += 2 * n
+    return draws
 
 
 class Patterns:
@@ -163,6 +170,9 @@ class Patterns:
     def gates(self, most=None):
         """Return the first `most` of the patterns as Gates."""
         n, d = self.X.shape
+        if not self._columns:
+            # Rows of zeros only: a programme must have a gate all the same.
+            return Gates(np.ones((n, 1)), np.zeros((d, 1), dtype=self.X.dtype))
         rows = np.array(self._columns[:most], dtype=np.uint8).reshape(-1, (n + 7) // 8)
         vectors = np.array(self._vectors[:most], dtype=self.X.dtype).reshape(-1, d).T
         D = np.unpackbits(rows, axis=1, count=n).T

@@ -34,6 +34,10 @@ class Loss:
         """Return the largest k for which ``k z`` stays in the domain."""
         return math.inf
 
+    def prox_slope(self, p, rho):
+        """Return the derivative of `prox` where its value is p."""
+        return rho / (rho + self.curvature(p))
+
     def best(self, z, largest):
         """Return the k in [0, largest] with the highest dual value of ``k z``."""
         along, square = self._parabola(z)
@@ -152,6 +156,10 @@ class Hinge(Loss):
         a = self.y * q
         pushed = self.xp.minimum(a + 1.0 / rho, 1.0)
         return self.y * self.xp.where(a >= 1.0, a, pushed)
+
+    def prox_slope(self, p, rho):
+        # Many arguments have the kink itself as their proximal point.
+        return (self.y * p != 1.0).astype(p.dtype)
 
 
 class Logistic(Loss):

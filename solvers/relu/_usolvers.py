@@ -1,6 +1,6 @@
 """Linear steps: which blocks U minimise the augmented Lagrangian.
 
-With ``B = I + sigma X^T X`` and F the map from blocks to predictions, each solves
+With ``B = I + sigma Z^T Z``, Z being the rows that cones see, and F the map from blocks to predictions, each solves
 
     min  <U, B U> / 2 - <R, U> + theta / 2 |F U - target|^2
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from .._core.linalg import pcg
 from .._core.validation import check_memory
+from ._problem import times
 
 # Columns of the random sketch behind `Krylov`'s preconditioner.
 _RANK = 100
@@ -28,7 +29,7 @@ _INVERT = 1000
 
 
 class Step:
-    """What all linear steps share: the metric ``B = I + sigma X^T X``, in float64.
+    """What all linear steps share: the metric ``B = I + sigma Z^T Z``, in float64.
 
     Parameters
     ----------
@@ -38,10 +39,10 @@ class Step:
     """
 
     def __init__(self, programme, sigma):
-        xp, X = programme.xp, programme.X
+        xp, Z = programme.xp, programme.rows
         self.programme, self.sigma = programme, sigma
-        self.metric = xp.eye(X.shape[1]) + sigma * (X.T @ X).astype(np.float64)
-        self.inverse = xp.linalg.inv(self.metric).astype(X.dtype)
+        self.metric = xp.eye(Z.shape[1]) + sigma * (Z.T @ Z).astype(np.float64)
+        self.inverse = xp.linalg.inv(self.metric).astype(Z.dtype)
 
 
 class Factor:
@@ -74,11 +75,11 @@ class Samples(Step):
     def solve(self, R, target):
         """Return the minimiser; R (c, 2, P, d), target (c, n)."""
         programme = self.programme
-        f = programme.masked_sum((R[:, 0] - R[:, 1]) @ self.M.T) - target
+        f = programme.masked_sum(times(R[:, 0] - R[:, 1], self.M.T)) - target
         C = programme.transpose(self.samples(f))
         R[:, 0] -= C
         R[:, 1] += C
-        return R @ self.inverse
+        return times(R, self.inverse)
 
 
 class Woodbury(Samples):

@@ -20,6 +20,8 @@ class Best:
         Blocks inside their cones with the lowest objective, and that objective.
     z, lower : array (c, n) and float
         The dual point with the highest bound, and that bound.
+    alpha : array (c, 2, P, n), optional
+        Multipliers of the cones that were given with z.
     network, value : array (c, 2, P, d) and float
         Blocks, inside their cones or not, of the network with the lowest objective.
     """
@@ -30,6 +32,7 @@ class Best:
     lower: float
     network: Any
     value: float
+    alpha: Any = None
 
 
 class Watch:
@@ -87,11 +90,11 @@ class Watch:
                 best.network, best.value = inside, value
         lower = dual_bound(data, z, alpha)
         if lower > best.lower:
-            best.z, best.lower = z, lower
+            best.z, best.alpha, best.lower = z, alpha, lower
 
     def record(self, *, judged, iterations=1, **series):
         """Count iterations; tell whether the run must end."""
-        gap = self.gap if judged else math.nan
+        gap = self.gap
         best = self.best
         return self.run.record(
             gap if math.isfinite(gap) else 1e300,

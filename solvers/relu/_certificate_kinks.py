@@ -1,0 +1,64 @@
+r"""The dual point of weights whose loss has kinks.
+
+At a kink of the hinge any slope in [0, 1] belongs to the weights, but one taken at random gives
+next to no bound. Optimal weights know theirs: over the blocks that are not zero
+
+.. math:: X^\top (\pm D_i z + E_i \alpha_i) = \beta \, v_i / \|v_i\|
+
+with z free at kinks and :math:`\alpha_i \ge 0` free at rows that hold with equality.
+"""
+
+import numpy as np
+
+# What counts as a kink, in margins, and as equality, in lengths of rows and blocks.
+_KINK, _EQUAL = 1e-6, 1e-6
+# Entries of the system that is still worth solving, and the sweeps it gets.
+_LARGEST, _SWEEPS = 4_000_000, 300
+
+
+def at_kinks(data, U):
+    """Return the dual point z (c, n) that belongs to blocks U of the hinge loss."""
+    z, margins = data.slope(U), data.loss.y * data.predictions(U)
+    for o, m in enumerate(margins):
+        free = np.flatnonzero(abs(m - 1.0) <= _KINK)
+        s, i = np.nonzero((U[o] != 0).any(axis=-1))
+        if len(free) and len(i):
+            z[o, free] = _solved(data, z[o], data.loss.y[o], U[o, s, i], s, i, free)
+    return z
+
+
+def _solved(data, z, y, V, side, gates, free):
+    """Return z at the free samples of one output, from its blocks V (B, d)."""
+    B, d = V.shape
+    length = np.linalg.norm(V, axis=1)
+    sign = (1.0 - 2.0 * side)[:, None] * data.mask[gates]
+    fixed = z.copy()
+    fixed[free] = 0.0
+    right = (data.beta / length)[:, None] * V - (sign * fixed) @ data.X
+    block, row = np.nonzero(data.cones.slack(V, gates) <= _EQUAL * length[:, None])
+    if B * d * (len(free) + len(row)) > _LARGEST:
+        return 0.5 * y[free]
+    A = np.zeros((B, d, len(free) + len(row)))
+    A[:, :, : len(free)] = np.swapaxes((sign[:, free] * y[free])[..., None] * data.X[free], 1, 2)
+    signs = 2.0 * data.mask[gates[block], row] - 1.0
+    A[block, :, len(free) + np.arange(len(row))] = (signs * data.cones.scale[row])[
+        :, None
+    ] * data.X[row]
+    high = np.r_[np.ones(len(free)), np.full(len(row), np.inf)]
+    return y[free] * _within(A.reshape(B * d, -1), right.ravel(), high)[: len(free)]
+
+
+def _within(A, b, high):
+    """Return x with ``A x = b`` nearly and ``0 <= x <= high``, by Douglas-Rachford splitting."""
+    gram = A @ A.T
+    gram[np.diag_indices_from(gram)] += 1e-12 * (np.trace(gram) / len(gram) + 1e-300)
+    inverse = np.linalg.inv(gram)
+    state = np.where(np.isfinite(high), 0.5 * high, 0.0)
+    for _ in range(_SWEEPS):
+        x = np.clip(state, 0.0, high)
+        moved = 2.0 * x - state
+        step = moved - A.T @ (inverse @ (A @ moved - b)) - x
+        state = state + step
+        if np.linalg.norm(step) <= 1e-12 * (1.0 + np.linalg.norm(x)):
+            break
+    return np.clip(state, 0.0, high)

@@ -1,0 +1,1 @@
+"""Kernel of the projections on polyhedral cones."""
