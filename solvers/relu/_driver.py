@@ -90,9 +90,10 @@ def train(
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         if gates is None:
             rows = io.be.host(X)
-            gates = (
-                draw(rows, n_gates, scheme, rng) if n_gates else _default_gates(rows, scheme, rng)
-            )
+            if n_gates:
+                gates = draw(rows, n_gates, scheme, rng)
+            else:
+                gates = _default_gates(rows, scheme, rng)
         else:
             gates = check_gates(io, gates, n)
         mask = io.xp.asarray(gates.mask)

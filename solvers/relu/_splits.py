@@ -85,7 +85,7 @@ class Predictions:
         xp = programme.xp
         self.programme, self.solver = programme, solver
         # As sigma, it scales as the inverse square of X.
-        self.theta = 0.1 * solver.sigma
+        self.theta = 0.3 * solver.sigma
         solver.weigh(self.theta)
         self.p, self.q = xp.zeros_like(programme.Y), xp.zeros_like(programme.Y)
 
@@ -94,10 +94,10 @@ class Predictions:
         return self.solver.solve(R, 2.0 * self.p - self.q)
 
     def absorb(self, U, F, rho, relax):
-        """Update the copy, ``F = F U``; return the squared residuals, primal and dual."""
+        """Update the copy, ``F = F U``; return squares of what is left, changed and missed."""
         xp, before = self.programme.xp, self.p
         self.settle(relax * F + (1.0 - relax) * before + (self.q - before), rho)
-        return xp.square(F - self.p).sum(), xp.square(self.p - before).sum()
+        return squares(xp, F - self.p, self.p - before, F - before)
 
     def settle(self, q, rho):
         """Make the copy anew from q."""
@@ -123,7 +123,7 @@ class Rows:
         What the copies are made from.
     """
 
-    def __init__(self, programme, sigma, tau=0.1):
+    def __init__(self, programme, sigma, tau=0.3):
         xp, X = programme.xp, programme.X
         self.programme, self.theta = programme, tau
         self.solver = Sylvester(programme, sigma, tau)
@@ -138,10 +138,10 @@ class Rows:
         return self.solver.solve(R, 2.0 * self.Q - self.q)
 
     def absorb(self, U, F, rho, relax):
-        """Update the copies; return the squared residuals, primal and dual."""
+        """Update the copies; return squares of what is left, changed and missed."""
         xp, before, now = self.programme.xp, self.Q, self.solver.rows(U)
         self.settle(relax * now + (1.0 - relax) * before + (self.q - before), rho)
-        return xp.square(now - self.Q).sum(), xp.square(self.Q - before).sum()
+        return squares(xp, now - self.Q, self.Q - before, now - before)
 
     def settle(self, q, rho):
         """Make the copies anew from q."""
@@ -187,9 +187,9 @@ class Joint:
         return self.solver.solve(R, self.programme.Y)
 
     def absorb(self, U, F, rho, relax):
-        """Keep the predictions of U; there are no residuals."""
+        """Keep the predictions of U: nothing is left, changed or missed."""
         self.F = F
-        return 0.0, 0.0
+        return self.programme.xp.zeros(3)
 
     def settle(self, q, rho):
         """Nothing to make anew."""
@@ -200,3 +200,8 @@ class Joint:
     def dual(self, rho):
         """Return the dual point z."""
         return -self.programme.loss.slope(self.F)
+
+
+def squares(xp, *arrays):
+    """Return the sums of squares of several arrays, in float64."""
+    return xp.stack([xp.square(a).sum(dtype=float) for a in arrays])

@@ -1,80 +1,79 @@
-"""Optima of small programmes by a conic solver, and objectives written out."""
+"""What tests of `solvers.relu` compare with: other people's solvers and plain enumeration."""
 
-import warnings
+import itertools
 
 import numpy as np
-import pytest
-
-LOSSES = {
-    "squared": lambda p, y: 0.5 * np.sum((p - y) ** 2),
-    "logistic": lambda p, y: np.logaddexp(0, -y * p).sum(),
-    "hinge": lambda p, y: np.maximum(0, 1 - y * p).sum(),
-    "squared_hinge": lambda p, y: 0.5 * np.sum(np.maximum(0, 1 - y * p) ** 2),
-    "huber": lambda p, y: np.where(
-        abs(p - y) <= 1.35, 0.5 * (p - y) ** 2, 1.35 * abs(p - y) - 0.5 * 1.35**2
-    ).sum(),
-}
 
 
-def conic_loss(cp, loss, p, y):
-    """The loss of predictions p, for the modeller cp."""
-    margin = 1 - cp.multiply(y, p)
-    return {
-        "squared": lambda: 0.5 * cp.sum_squares(p - y),
-        "logistic": lambda: cp.sum(cp.logistic(margin - 1)),
-        "hinge": lambda: cp.sum(cp.pos(margin)),
-        "squared_hinge": lambda: 0.5 * cp.sum_squares(cp.pos(margin)),
-        "huber": lambda: 0.5 * cp.sum(cp.huber(p - y, 1.35)),
-    }[loss]()
+def data(n=30, d=4, seed=0, *, labels=False):
+    """Samples with targets of a small network, or labels."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d)) / np.sqrt(d)
+    y = np.maximum(X @ rng.standard_normal((d, 4)), 0) @ rng.choice([-1.0, 1.0], 4)
+    y += 0.1 * rng.standard_normal(n)
+    return X, (np.where(y > np.median(y), 1.0, -1.0) if labels else y)
 
 
-def solve(cp, objective, constraints=()):
-    """Minimise by an interior point; return the optimum."""
-    problem = cp.Problem(cp.Minimize(objective), list(constraints))
-    with warnings.catch_warnings():
-        # It may say that the last digits are in doubt.
-        warnings.simplefilter("ignore")
-        problem.solve(solver="CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
-    return problem.value
+def patterns(X, P, seed=0):
+    """Distinct patterns (n, P) of gaussian vectors, and the vectors (d, P)."""
+    g = np.random.default_rng(seed).standard_normal((X.shape[1], P))
+    D = X @ g >= 0
+    _, first = np.unique(D, axis=1, return_index=True)
+    first = np.sort(first[D[:, first].any(axis=0)])
+    return np.ascontiguousarray(D[:, first]), np.ascontiguousarray(g[:, first])
 
 
-def convex_optimum(X, y, D, beta, loss="squared"):
-    """Optimum of the convex programme over gates D (n, P): value, V and W."""
-    cp = pytest.importorskip("cvxpy")
-    E = 2.0 * D - 1
-    V, W = (cp.Variable((X.shape[1], D.shape[1])) for _ in range(2))
-    p = cp.sum(cp.multiply(D.astype(float), X @ (V - W)), axis=1)
-    penalty = beta * (cp.mixed_norm(V.T, 2, 1) + cp.mixed_norm(W.T, 2, 1))
-    cones = [cp.multiply(E, X @ T) >= 0 for T in (V, W)]
-    return solve(cp, conic_loss(cp, loss, p, y) + penalty, cones), V.value, W.value
+def cells(X):
+    """All patterns of rows in general position: those around every ray where r - 1 rows vanish."""
+    r, found = X.shape[1], set()
+    for rows in itertools.combinations(range(len(X)), r - 1):
+        u = np.linalg.svd(X[list(rows)])[2][-1] if r > 1 else np.ones(1)
+        for side in (1.0, -1.0):
+            base = X @ (side * u) >= 0
+            for signs in itertools.product((True, False), repeat=r - 1):
+                base[list(rows)] = signs
+                found.add(base.tobytes())
+    columns = [np.frombuffer(b, dtype=bool) for b in sorted(found)]
+    return np.array([c for c in columns if c.any()]).T
 
 
-def gated_optimum(X, Y, D, beta, loss="squared", norm=None):
-    """Optimum of the programme without cones over gates D (n, P).
+def clarabel(X, y, D, beta, loss="squared", *, eps=None, delta=1.35, cones=True):
+    """The optimum over gates D (n, P) by an interior point: value, V, W.
 
-    Outputs, the columns of Y, are separate without a `norm` ("fro" or "nuc") of the matrix of
-    each gate.
+    `eps` (d,) is the radius of robust training; without `cones` the programme is the gated one.
     """
-    cp = pytest.importorskip("cvxpy")
-    Y = Y.reshape(len(Y), -1)
-    U = [cp.Variable((X.shape[1], Y.shape[1])) for _ in range(D.shape[1])]
-    p = sum(cp.multiply(D[:, [i]].astype(float), X @ u) for i, u in enumerate(U))
-    if norm is None:
-        penalty = sum(cp.mixed_norm(u.T, 2, 1) for u in U)
-    else:
-        penalty = sum(cp.norm(u, norm) for u in U)
-    return solve(cp, conic_loss(cp, loss, p, Y) + beta * penalty)
+    import cvxpy as cp
+
+    D, E = D.astype(float), 2.0 * D - 1.0
+    V, W = (cp.Variable((X.shape[1], D.shape[1])) for _ in range(2))
+    p = cp.sum(cp.multiply(D, X @ (V - W)), axis=1)
+    q = np.zeros(len(X)) if eps is None else cp.abs(D @ (V - W).T) @ eps
+    short = 1 - cp.multiply(y, p) + q
+    value = {
+        "squared": lambda: 0.5 * cp.sum_squares(p - y if eps is None else cp.abs(p - y) + q),
+        "hinge": lambda: cp.sum(cp.pos(short)),
+        "logistic": lambda: cp.sum(cp.logistic(short - 1)),
+        "squared_hinge": lambda: 0.5 * cp.sum_squares(cp.pos(short)),
+        "huber": lambda: 0.5 * cp.sum(cp.huber(p - y, delta)),
+    }[loss]()
+    penalty = cp.sum(cp.norm(V, axis=0)) + cp.sum(cp.norm(W, axis=0))
+    limits = []
+    for T in (V, W) if cones else ():
+        far = 0 if eps is None else np.ones((len(X), 1)) @ cp.reshape(
+            eps @ cp.abs(T), (1, D.shape[1]), order="C"
+        )
+        limits.append(cp.multiply(E, X @ T) >= far)
+    problem = cp.Problem(cp.Minimize(value + beta * penalty), limits)
+    problem.solve(solver="CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
+    return problem.value, V.value, W.value
 
 
-def lasso_optimum(H, y, beta, loss="squared"):
-    """Optimum of loss plus beta times the sum of absolute weights of the columns of H."""
-    cp = pytest.importorskip("cvxpy")
-    a = cp.Variable(H.shape[1])
-    return solve(cp, conic_loss(cp, loss, H @ a, y) + beta * cp.norm1(a))
+def nearest(A, f, eps=None):
+    """The point nearest to f with ``A u >= eps^T |u|``, by an interior point."""
+    import cvxpy as cp
 
-
-def network_value(net, X, y, beta, loss="squared"):
-    """The training objective of a network."""
-    p = np.maximum(X @ net.hidden, 0) @ net.out
-    penalty = np.square(net.hidden).sum() + np.square(net.out).sum()
-    return LOSSES[loss](p, y) + 0.5 * beta * penalty
+    u = cp.Variable(len(f))
+    far = 0 if eps is None else eps @ cp.abs(u)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(u - f)), [A @ u >= far])
+    problem.solve(solver="CLARABEL", tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12)
+    return u.value
