@@ -54,10 +54,10 @@ def admm(
     )
     return train(
         "admm", X, y, iterate, beta=beta, loss=loss, n_gates=n_gates, gates=gates, scheme=scheme,
-        delta=delta, logit_scale=logit_scale, loss_scale=loss_scale, bias=bias, tol=tol,
-        maxiter=maxiter, check_every=check_every, x0=x0, keep_best=keep_best, callback=callback,
-        time_limit=time_limit, progress=progress, history=history, n_threads=n_threads, rng=rng,
-        own=own,
+        delta=delta, logit_scale=logit_scale, loss_scale=loss_scale, bias=bias, refine=refine,
+        tol=tol, maxiter=maxiter, check_every=check_every, x0=x0, keep_best=keep_best,
+        callback=callback, time_limit=time_limit, progress=progress, history=history,
+        n_threads=n_threads, rng=rng, own=own,
     )  # fmt: skip
 
 

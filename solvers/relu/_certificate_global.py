@@ -35,9 +35,11 @@ class Everywhere:
         self.data = data
         rows, basis = essential(data.X)
         rank, most = basis.shape[1], _MANY if thorough else _FEW
+        listed = (
+            rank <= _RANK and count_arrangements_bound(max(len(rows), 1), max(rank, 1)) <= most
+        )
         # Rows without any direction: no neuron gives anything.
-        listed = 0 < rank <= _RANK and count_arrangements_bound(len(rows), rank) <= most
-        self.cells = data.over(arrangements(data.X, most)) if listed else None
+        self.cells = data.over(arrangements(data.X, most)) if listed and rank else None
 
     def bound(self, z, found=0.0):
         """Return a lower bound of the optimum from any z (c, n).

@@ -213,18 +213,22 @@ class Logistic(Loss):
     def prox(self, q, rho):
         xp, s = self.xp, self.scale
         a = self.y * q
+        rounding = 2.0 * float(np.finfo(a.dtype).eps)
         low, high = a, a + s / rho
-        m = 0.5 * (low + high)
-        # The root of m - a - (s / rho) sigmoid(-s m), which increases; Newton within a bracket.
-        for _ in range(60):
+        m, step = 0.5 * (low + high), high - low
+        # The root of m - a - (s / rho) sigmoid(-s m), which increases; Newton within a bracket,
+        # and a bisection wherever it leaves the bracket or goes to and fro.
+        for _ in range(100):
             chance = self._chance(-s * m)
             g = m - a - (s / rho) * chance
             low, high = xp.where(g < 0, m, low), xp.where(g < 0, high, m)
             new = m - g / (1.0 + (s * s / rho) * chance * (1.0 - chance))
-            new = xp.where((new > low) & (new < high), new, 0.5 * (low + high))
-            step = abs(new - m)
-            m = new
-            if not bool((step > 4e-16 * xp.maximum(abs(m), 1e-300)).any()):
+            # What is left near the root is rounding.
+            near = abs(new - m) <= rounding * (abs(m) + abs(a))
+            fair = near | ((new >= low) & (new <= high) & (abs(new - m) <= 0.5 * step))
+            new = xp.where(fair, new, 0.5 * (low + high))
+            m, step = new, abs(new - m)
+            if bool(near.all()):
                 break
         return self.y * m
 

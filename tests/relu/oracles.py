@@ -59,10 +59,8 @@ def clarabel(X, y, D, beta, loss="squared", *, eps=None, delta=1.35, cones=True)
     penalty = cp.sum(cp.norm(V, axis=0)) + cp.sum(cp.norm(W, axis=0))
     limits = []
     for T in (V, W) if cones else ():
-        far = (
-            0
-            if eps is None
-            else np.ones((len(X), 1)) @ cp.reshape(eps @ cp.abs(T), (1, D.shape[1]), order="C")
+        far = 0 if eps is None else np.ones((len(X), 1)) @ cp.reshape(
+            eps @ cp.abs(T), (1, D.shape[1]), order="C"
         )
         limits.append(cp.multiply(E, X @ T) >= far)
     problem = cp.Problem(cp.Minimize(value + beta * penalty), limits)
