@@ -55,7 +55,7 @@ def resolved(split, usolver, n, P):
     return split, usolver
 
 
-def make_split(programme, split, usolver, sigma, rng):
+def make_split(programme, split, usolver, sigma, theta, rng):
     """Return the split of a programme, `split` and `usolver` as `check_split` left them."""
     n, P = programme.X.shape[0], len(programme.mask)
     split, usolver = resolved(split, usolver, n, P)
@@ -67,7 +67,7 @@ def make_split(programme, split, usolver, sigma, rng):
         solver = Woodbury(programme, sigma, once=split == "p")
     else:
         solver = Krylov(programme, sigma, rng) if usolver == "cg" else Dense(programme, sigma)
-    return Joint(programme, solver) if split == "paper" else Predictions(programme, solver)
+    return Joint(programme, solver) if split == "paper" else Predictions(programme, solver, theta)
 
 
 class Predictions:
@@ -81,12 +81,10 @@ class Predictions:
         What the copy is made from: ``p = prox(q)``, its scaled dual being ``q - p``.
     """
 
-    def __init__(self, programme, solver):
+    def __init__(self, programme, solver, theta):
         xp = programme.xp
-        self.programme, self.solver = programme, solver
-        # As sigma, it scales as the inverse square of X.
-        self.theta = 0.3 * solver.sigma
-        solver.weigh(self.theta)
+        self.programme, self.solver, self.theta = programme, solver, theta
+        solver.weigh(theta)
         self.p, self.q = xp.zeros_like(programme.Y), xp.zeros_like(programme.Y)
 
     def solve(self, R, rho):

@@ -1,6 +1,7 @@
 """Linear steps: which blocks U minimise the augmented Lagrangian.
 
-With ``B = I + sigma Z^T Z``, Z being the rows that cones see, and F the map from blocks to predictions, each solves
+With ``B = I + sigma Z^T Z``, Z being the rows that the cones see, and F the map from blocks to
+predictions, each solves
 
     min  <U, B U> / 2 - <R, U> + theta / 2 |F U - target|^2
 
