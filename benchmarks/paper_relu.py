@@ -246,8 +246,9 @@ def paths(options):
         log.info("E6 path %s", rows[-1])
     return [{
         "title": "E6: paths of penalty weights",
-        "text": "Weights evenly spaced by logarithm down to a hundredth of that from which on the "
-        "network is zero, as far as gates alone tell; every answer certified to 1e-3; a warm start is the result before.",
+        "text": "Weights evenly spaced by logarithm down to a hundredth of one that is large "
+        "enough for the zero network; every answer certified to 1e-3; a warm start is the result "
+        "before.",
         "header": ["set", "weights", "smallest", "iterations, warm", "s, warm", "iterations, cold",
                    "s, cold", "largest gap"],
         "rows": rows,
