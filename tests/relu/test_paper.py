@@ -17,7 +17,7 @@ def found(tmp_path_factory):
     sets = paper_relu.small_sets()
     assert len(sets) == 10
     options = argparse.Namespace(
-        gaussian=[(30, 3, 6)], iterations=300, images=(40, 8, 5), long=40, gates=6, beta=1.0,
+        gaussian=[(30, 3, 6)], iterations=200, images=(40, 8, 5), long=40, gates=6, beta=1.0,
         sets={name: sets[name] for name in ("iris", "moons")}, paths=["iris"], betas=2,
         out=place, figure=place / "paper.png", command="me", only=[],
     )  # fmt: skip
