@@ -81,7 +81,7 @@ def exact(
     -----
     Few gates are used at the optimum, at most n + 1 for one output. An interior point solves the
     programme over some of them; those along which its dual point violates the constraints of the
-    whole programme join them, until none does.
+    whole programme join them, until none does. The history tells of the gates in use at the time.
 
     References
     ----------
@@ -119,6 +119,8 @@ def with_few_gates(programme, watch, options):
         U = np.zeros_like(watch.best.U)
         U[:, :, used] = inner.best.U
         watch.judge(U, inner.best.z)
+        if run.status is not None:
+            break
         new = missing(watch.data, inner.best.z, used)[:count]
         if watch.gap <= options.tol:
             run.end(Status.CONVERGED)
