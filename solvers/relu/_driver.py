@@ -20,6 +20,7 @@ from .._core.validation import (
     check_threads,
     check_time_limit,
 )
+from ._arrangements import arrangements
 from ._certificate import Data, judge
 from ._gates import SCHEMES, count_arrangements_bound, draw
 from ._local import local_gates
@@ -48,7 +49,7 @@ def train(
     name, X, y, engine, *, beta, loss="squared", n_gates=None, gates=None, scheme="gaussian",
     delta=1.35, logit_scale=1.0, loss_scale="sum", bias=False, refine=0, tol=1e-4, maxiter=5000,
     check_every=200, x0=None, keep_best=True, callback=None, time_limit=None, progress=False,
-    history=True, n_threads=None, rng=None, own=None,
+    history=True, n_threads=None, rng=None, max_cells=None, own=None,
 ):  # fmt: skip
     """Check the options of a call, run `engine` and return the result.
 
@@ -58,6 +59,8 @@ def train(
         The public function, for messages and `Result.method`.
     engine : callable
         ``engine(programme, watch, options)`` runs until ``watch`` says so.
+    max_cells : int, optional
+        Train over all gates, if they are not more.
     own : object
         Options of this solver alone, checked.
     """
@@ -94,7 +97,9 @@ def train(
         model = LOSSES[loss](Y, io.xp, **parameters)
         programme = Programme(io.be, X, Y, model, beta / unit, None, None, vector)
         local = None
-        if gates is not None:
+        if max_cells is not None:
+            gates = arrangements(io.be.host(X), max_cells)
+        elif gates is not None:
             gates = check_gates(io, gates, n)
         elif scheme == "local" or refine == "auto":
             gates, local = local_gates(programme, n_gates or _usual(X), rng, lambda: run.late)
@@ -102,6 +107,7 @@ def train(
             gates = _sampled(io.be.host(X), n_gates, scheme, rng)
         programme = programme.over(gates)
         data = Data(io.be.host(X), io.be.host(Y), loss, parameters, beta / unit, gates)
+        data.complete = max_cells is not None
         start = check_start(x0, io, gates, (len(Y), 2, len(gates), X.shape[1]))
         if start is None and local is not None:
             start = Start(local, None)
