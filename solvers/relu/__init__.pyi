@@ -12,5 +12,6 @@ from ._interior_point import interior_point as interior_point
 from ._net import Net as Net
 from ._net import network_objective as network_objective
 from ._net import recover as recover
+from ._path import path as path
 from ._result import ReLUResult as ReLUResult
 from ._sampled_convex import sampled_convex as sampled_convex
