@@ -60,7 +60,7 @@ class Everywhere:
 
 
 def crude_norm(data, z):
-    r"""Return a bound of ``|z^T (X u)_+|`` over all u of length 1, by :math:`t_+ = (t + |t|)/2`."""
+    """Return a bound of ``|z^T (X u)_+|`` over all u of length 1, by ``2 t_+ = t + |t|``."""
     X, norm = data.X, 0.0
     for row in z:
         for side in (row, -row):

@@ -99,7 +99,7 @@ def train(
         elif scheme == "local" or refine == "auto":
             gates, local = local_gates(programme, n_gates or _usual(X), rng, lambda: run.late)
         else:
-            gates = draw(X, n_gates, scheme, rng) if n_gates else _default_gates(X, scheme, rng)
+            gates = _sampled(io.be.host(X), n_gates, scheme, rng)
         programme = programme.over(gates)
         data = Data(io.be.host(X), io.be.host(Y), loss, parameters, beta / unit, gates)
         start = check_start(x0, io, gates, (len(Y), 2, len(gates), X.shape[1]))
@@ -130,7 +130,9 @@ def _usual(X):
     return min(most, max(64, 8 * int(np.ceil(np.sqrt(n)))))
 
 
-def _default_gates(X, scheme, rng):
+def _sampled(X, n_gates, scheme, rng):
+    if n_gates:
+        return draw(X, n_gates, scheme, rng)
     with warnings.catch_warnings():
         # Nobody has asked for so many; rows that depend on each other have fewer.
         warnings.simplefilter("ignore", ConvergenceWarning)

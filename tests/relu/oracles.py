@@ -1,6 +1,7 @@
 """What tests of `solvers.relu` compare with: other people's solvers and plain enumeration."""
 
 import itertools
+import warnings
 
 import numpy as np
 
@@ -59,12 +60,14 @@ def clarabel(X, y, D, beta, loss="squared", *, eps=None, delta=1.35, cones=True)
     penalty = cp.sum(cp.norm(V, axis=0)) + cp.sum(cp.norm(W, axis=0))
     limits = []
     for T in (V, W) if cones else ():
-        far = 0 if eps is None else np.ones((len(X), 1)) @ cp.reshape(
-            eps @ cp.abs(T), (1, D.shape[1]), order="C"
+        far = (
+            0
+            if eps is None
+            else np.ones((len(X), 1)) @ cp.reshape(eps @ cp.abs(T), (1, D.shape[1]), order="C")
         )
         limits.append(cp.multiply(E, X @ T) >= far)
     problem = cp.Problem(cp.Minimize(value + beta * penalty), limits)
-    problem.solve(solver="CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
+    _solve(problem, 1e-10)
     return problem.value, V.value, W.value
 
 
@@ -75,5 +78,12 @@ def nearest(A, f, eps=None):
     u = cp.Variable(len(f))
     far = 0 if eps is None else eps @ cp.abs(u)
     problem = cp.Problem(cp.Minimize(cp.sum_squares(u - f)), [A @ u >= far])
-    problem.solve(solver="CLARABEL", tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12)
+    _solve(problem, 1e-12)
     return u.value
+
+
+def _solve(problem, tol):
+    with warnings.catch_warnings():
+        # It warns where rounding keeps it from the last digits.
+        warnings.simplefilter("ignore")
+        problem.solve(solver="CLARABEL", tol_gap_abs=tol, tol_gap_rel=tol, tol_feas=tol)
