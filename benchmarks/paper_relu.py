@@ -47,8 +47,9 @@ def standard(X):
 
 def planted(n, d, rng, neurons=4):
     """Return gaussian rows and what a network of a few neurons says of them, with noise."""
-    X = rng.standard_normal((n, d)) / math.sqrt(d)
-    y = np.maximum(X @ rng.standard_normal((d, neurons)), 0.0) @ rng.choice([-1.0, 1.0], neurons)
+    X = rng.standard_normal((n, d))
+    U = rng.standard_normal((d, neurons)) / math.sqrt(d)
+    y = np.maximum(X @ U, 0.0) @ rng.choice([-1.0, 1.0], neurons)
     return X, y + 0.1 * rng.standard_normal(n)
 
 
@@ -97,7 +98,7 @@ def convergence(options):
     for n, d, P in options.gaussian:
         X, y = planted(n, d, np.random.default_rng(0))
         gates = relu.sample_gates(X, P, rng=0)
-        beta, iterations = 0.05, options.iterations
+        beta, iterations = 0.1, options.iterations
         best = relu.interior_point(X, y, beta=beta, gates=gates, tol=1e-9, maxiter=100)
         entries = {
             "paper, rho = 0.01": {**PAPER, "usolver": "dense", "rho": 0.01},
@@ -121,7 +122,7 @@ def convergence(options):
             log.info("E1 %s", rows[-1])
         tables.append({
             "title": f"E1: convergence, n = {n}, d = {d}, P = {P}",
-            "text": "Squared loss of a planted network, beta = 0.05. Iterations until the best "
+            "text": "Squared loss of a planted network, beta = 0.1. Iterations until the best "
             "feasible objective is within a part of the optimum (an interior point with relative "
             f"gap {best.gap:.0e}), and until copies agree with the weights (relative); iterations "
             "for one more digit, by a line through the logarithms of the last half; ms include "
@@ -246,8 +247,9 @@ def paths(options):
         log.info("E6 path %s", rows[-1])
     return [{
         "title": "E6: paths of penalty weights",
-        "text": "Weights evenly spaced by logarithm down to a hundredth of that from which on the "
-        "network is zero, as far as gates alone tell; every answer certified to 1e-3; a warm start is the result before.",
+        "text": "Weights evenly spaced by logarithm down to a hundredth of one that is large "
+        "enough for the zero network; every answer certified to 1e-3; a warm start is the result "
+        "before.",
         "header": ["set", "weights", "smallest", "iterations, warm", "s, warm", "iterations, cold",
                    "s, cold", "largest gap"],
         "rows": rows,
@@ -340,7 +342,7 @@ def settings(quick):
         return {"gaussian": [(30, 3, 6)], "iterations": 100, "images": (60, 10, 6), "long": 60,
                 "sets": {name: sets[name] for name in ("iris", "moons")}, "gates": 6, "beta": 1.0,
                 "paths": ["iris"], "betas": 3}  # fmt: skip
-    return {"gaussian": [(60, 5, 20), (200, 10, 40)], "iterations": 2000, "images": (800, 14, 72),
+    return {"gaussian": [(60, 5, 20), (200, 10, 40)], "iterations": 4000, "images": (800, 14, 72),
             "long": 500, "sets": sets, "gates": 50, "beta": 0.5,
             "paths": ["iris", "diabetes", "breast_cancer"], "betas": 10}  # fmt: skip
 
