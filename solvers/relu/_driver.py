@@ -96,15 +96,10 @@ def train(
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         model = LOSSES[loss](Y, io.xp, **parameters)
         programme = Programme(io.be, X, Y, model, beta / unit, None, None, vector)
-        local = None
         if max_cells is not None:
             gates = arrangements(io.be.host(X), max_cells)
-        elif gates is not None:
-            gates = check_gates(io, gates, n)
-        elif scheme == "local" or refine == "auto":
-            gates, local = local_gates(programme, n_gates or _usual(X), rng, lambda: run.late)
-        else:
-            gates = _sampled(io.be.host(X), n_gates, scheme, rng)
+        scheme = "local" if refine == "auto" else scheme
+        gates, local = choose_gates(io, programme, gates, n_gates, scheme, rng, run)
         programme = programme.over(gates)
         data = Data(io.be.host(X), io.be.host(Y), loss, parameters, beta / unit, gates)
         data.complete = max_cells is not None
@@ -127,6 +122,15 @@ def train(
         else:
             refined(engine, rounds)(programme, watch, options)
         return _finished(io, watch, bias)
+
+
+def choose_gates(io, programme, gates, n_gates, scheme, rng, run):
+    """Return the gates of a call, and the blocks of a local descent where they come from one."""
+    if gates is not None:
+        return check_gates(io, gates, len(programme.X)), None
+    if scheme == "local":
+        return local_gates(programme, n_gates or _usual(programme.X), rng, lambda: run.late)
+    return _sampled(io.be.host(programme.X), n_gates, scheme, rng), None
 
 
 def _usual(X):
