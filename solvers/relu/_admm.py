@@ -151,11 +151,7 @@ class State:
             t = programme.beta / rho
             state.T_v[...] = V + V * (t / xp.where(norms > 0, norms, 1.0))
             T_s[...] = (2.0 * programme.mask - 1.0) * times(V, programme.rows.T)
-            p = programme.predictions(V)
-            # z = rho theta (p - q) is minus the loss's slope.
-            if split.q.shape == p.shape:
-                q = p + programme.loss.slope(p) / (rho * split.theta)
-                split.q = q.astype(X.dtype)
+            split.start(V, rho)
             state.settle(programme, split, rho)
         return state
 

@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 
+from .._core.backend import get_backend
+
 
 class Loss:
     """A loss of the targets y.
@@ -211,26 +213,11 @@ class Logistic(Loss):
         return low
 
     def prox(self, q, rho):
-        xp, s = self.xp, self.scale
-        a = self.y * q
-        rounding = 2.0 * float(np.finfo(a.dtype).eps)
-        low, high = a, a + s / rho
-        m, step = 0.5 * (low + high), high - low
-        # The root of m - a - (s / rho) sigmoid(-s m), which increases; Newton within a bracket,
-        # and a bisection wherever it leaves the bracket or goes to and fro.
-        for _ in range(100):
-            chance = self._chance(-s * m)
-            g = m - a - (s / rho) * chance
-            low, high = xp.where(g < 0, m, low), xp.where(g < 0, high, m)
-            new = m - g / (1.0 + (s * s / rho) * chance * (1.0 - chance))
-            # What is left near the root is rounding.
-            near = abs(new - m) <= rounding * (abs(m) + abs(a))
-            fair = near | ((new >= low) & (new <= high) & (abs(new - m) <= 0.5 * step))
-            new = xp.where(fair, new, 0.5 * (low + high))
-            m, step = new, abs(new - m)
-            if bool(near.all()):
-                break
-        return self.y * m
+        a = (self.y * q).reshape(-1)
+        m = self.xp.empty_like(a)
+        be = get_backend(self.xp.__name__)
+        be.kernels("solvers.relu").logistic(a, self.scale, rho, m)
+        return self.y * m.reshape(q.shape)
 
     def _chance(self, t):
         e = self.xp.exp(-abs(t))

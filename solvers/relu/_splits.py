@@ -87,6 +87,12 @@ class Predictions:
         solver.weigh(theta)
         self.p, self.q = xp.zeros_like(programme.Y), xp.zeros_like(programme.Y)
 
+    def start(self, U, rho):
+        """Make the copy what it is where blocks U are a solution."""
+        p = self.programme.predictions(U)
+        # The dual is minus the loss's slope.
+        self.settle(p + self.programme.loss.slope(p) / (rho * self.theta), rho)
+
     def solve(self, R, rho):
         """Return the U of the linear step; R (c, 2, P, d) may be overwritten."""
         return self.solver.solve(R, 2.0 * self.p - self.q)
@@ -130,6 +136,11 @@ class Rows:
         # Along their samples copies move, by `t`; a row of zeros moves nowhere.
         self.t, square = xp.zeros_like(programme.Y), xp.square(X).sum(axis=1)
         self.square = xp.where(square > 0, square, 1.0)
+
+    def start(self, U, rho):
+        """Make the copies what they are where blocks U are a solution."""
+        slope = self.programme.loss.slope(self.programme.predictions(U)) / (rho * self.theta)
+        self.settle(self.solver.rows(U) + slope[..., None] * self.programme.X, rho)
 
     def solve(self, R, rho):
         """Return the U of the linear step; R (c, 2, P, d) may be overwritten."""
@@ -176,6 +187,10 @@ class Joint:
         self.programme, self.solver, self.rho = programme, solver, None
         self.q = programme.Y[:, :0]
         self.F = programme.xp.zeros_like(programme.Y)
+
+    def start(self, U, rho):
+        """Begin descent at blocks U; other steps need no start."""
+        self.solver.start(U)
 
     def solve(self, R, rho):
         """Return the U of the linear step; R (c, 2, P, d) may be overwritten."""

@@ -11,7 +11,7 @@ from numba import prange
 
 from ..._core import threads
 from ..._core.kernels.jit import REDUCE, kernel
-from ..._core.kernels.vmath import vmax
+from ..._core.kernels.vmath import exp, vmax
 
 # Samples of a tile: what sums over gates are made in stays in the nearest cache.
 _TILE = 2048
@@ -155,6 +155,41 @@ def _shrink(strips, U, T, V, t, relax, sums):
                 changed += (after - before) ** 2
                 moved += (U[r, j] - before) ** 2
         sums[s, 0], sums[s, 1], sums[s, 2] = left, changed, moved
+
+
+def logistic(a, scale, rho, out):
+    """Set out to the m that minimise ``log(1 + exp(-scale m)) + rho / 2 (m - a)^2``; all flat."""
+    strips = threads.strips(50 * a.size)
+    eps = float(np.finfo(a.dtype).eps)
+    with threads.guard():
+        _logistic(strips, a, float(scale), float(rho), eps, out)
+
+
+@kernel(parallel=True)
+def _logistic(strips, a, scale, rho, eps, out):
+    for s in prange(strips):
+        for k in range(a.size * s // strips, a.size * (s + 1) // strips):
+            # Newton within a bracket of the root of g, which increases, and a bisection wherever
+            # it leaves the bracket or goes to and fro.
+            start, reach = float(a[k]), scale / rho
+            low, high, step = start, start + reach, reach
+            m = start + 0.5 * reach
+            for _ in range(100):
+                e = exp(-abs(scale * m))
+                chance = (e if m > 0.0 else 1.0) / (1.0 + e)
+                g = m - start - reach * chance
+                if g < 0.0:
+                    low = m
+                else:
+                    high = m
+                new = m - g / (1.0 + scale * reach * chance * (1.0 - chance))
+                if abs(new - m) <= 4.0 * eps * (abs(start) + reach):
+                    m = new
+                    break
+                if not (low < new < high and abs(new - m) <= 0.5 * step):
+                    new = 0.5 * (low + high)
+                m, step = new, abs(new - m)
+            out[k] = m
 
 
 def _tiles(a):
