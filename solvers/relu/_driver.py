@@ -24,9 +24,10 @@ from ._certificate import Data, judge
 from ._gates import SCHEMES, count_arrangements_bound, draw
 from ._losses import LOSSES
 from ._net import Net, neurons
-from ._problem import Programme, check_data, check_gates, theirs
+from ._problem import Programme, check_data, check_eps, check_gates, theirs
 from ._result import ReLUResult
 from ._start import check_start
+from ._robust import EMPTY, RobustWatch, draw_robust
 from ._watch import Watch
 
 
@@ -44,8 +45,8 @@ class Options:
 
 def train(
     name, X, y, engine, *, beta, loss="squared", n_gates=None, gates=None, scheme="gaussian",
-    delta=1.35, logit_scale=1.0, loss_scale="sum", bias=False, tol=1e-4, maxiter=5000,
-    check_every=200, x0=None, keep_best=True, callback=None, time_limit=None, progress=False,
+    delta=1.35, logit_scale=1.0, loss_scale="sum", robust_eps=None, bias=False, tol=1e-4,
+    maxiter=5000, check_every=200, x0=None, keep_best=True, callback=None, time_limit=None, progress=False,
     history=True, n_threads=None, rng=None, own=None,
 ):  # fmt: skip
     """Check the options of a call, run `engine` and return the result.
@@ -69,6 +70,9 @@ def train(
         logit_scale=logit_scale,
         bias=check_flag(bias, "bias"),
     )
+    eps = check_eps(robust_eps, loss, X.shape[1] - bias)
+    # A column of ones does not move.
+    eps = None if eps is None else np.append(eps, 0.0) if bias else eps
     check_choice(loss_scale, "loss_scale", ("sum", "mean"))
     rng, n = check_rng(rng), X.shape[0]
     unit = 1.0 / n if loss_scale == "mean" else 1.0
@@ -90,15 +94,21 @@ def train(
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         if gates is None:
             rows = io.be.host(X)
-            gates = (
-                draw(rows, n_gates, scheme, rng) if n_gates else _default_gates(rows, scheme, rng)
-            )
+            if eps is not None:
+                gates = draw_robust(io.be, X, eps, n_gates or _usual(X), scheme, rng)
+            else:
+                gates = (
+                    draw(rows, n_gates, scheme, rng)
+                    if n_gates
+                    else _default_gates(rows, scheme, rng)
+                )
         else:
             gates = check_gates(io, gates, n)
         mask = io.xp.asarray(gates.mask)
         model = LOSSES[loss](Y, io.xp, **parameters)
-        programme = Programme(io.be, X, Y, model, beta / unit, gates, mask, vector)
-        data = Data(io.be.host(X), io.be.host(Y), loss, parameters, beta / unit, gates)
+        moves = None if eps is None else io.xp.asarray(eps)
+        programme = Programme(io.be, X, Y, model, beta / unit, gates, mask, vector, moves)
+        data = Data(io.be.host(X), io.be.host(Y), loss, parameters, beta / unit, gates, eps)
         start = check_start(x0, io, gates, (len(Y), 2, len(gates), X.shape[1]))
         options = Options(
             tol=tol,
@@ -108,10 +118,12 @@ def train(
             x0=None if start is None else start.U,
             own=own,
         )
-        watch = Watch(programme, data, run, options, io, unit)
+        watch = (Watch if eps is None else RobustWatch)(programme, data, run, options, io, unit)
         if start is not None:
-            watch.judge(start.U, start.z if start.z is not None else data.slope(start.U))
-        if watch.gap <= tol:
+            watch.judge(start.U, data.slope(io.be.host(start.U).astype(np.float64), start.z))
+        if watch.infeasible:
+            run.end(Status.INFEASIBLE, EMPTY)
+        elif watch.gap <= tol:
             run.end(Status.CONVERGED)
         else:
             engine(programme, watch, options)
@@ -119,12 +131,15 @@ def train(
 
 
 def _default_gates(X, scheme, rng):
-    n, d = X.shape
-    most = count_arrangements_bound(n, min(n, d))
     with warnings.catch_warnings():
         # Nobody has asked for so many; rows that depend on each other have fewer.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return draw(X, min(most, max(64, 8 * int(np.ceil(np.sqrt(n))))), scheme, rng)
+        return draw(X, _usual(X), scheme, rng)
+
+
+def _usual(X):
+    n, d = X.shape
+    return min(count_arrangements_bound(n, min(n, d)), max(64, 8 * int(np.ceil(np.sqrt(n)))))
 
 
 def _finished(io, watch, bias):
@@ -133,11 +148,16 @@ def _finished(io, watch, bias):
     U = _rounded(best.U, io)
     slack = 1e-5 if io.dtype == np.float32 else 1e-8
     certificate = judge(data, U, tol=watch.options.tol, slack=slack, duals=(best.z, best.alpha))
+    if watch.infeasible:
+        # Zero is optimal among one candidate: that proves nothing of the network.
+        certificate = replace(certificate, value=np.inf)
     details = _in_unit(certificate.details, unit)
     V, W = theirs(io.xp.asarray(U.astype(io.dtype)), watch.programme.vector)
     net_U = _rounded(best.network, io) if watch.options.keep_best else U
     hidden, out = neurons(*theirs(net_U, watch.programme.vector), np)
     fun = data.network_objective(net_U) * unit
+    if data.eps is not None:
+        watch.fields["robust_fun"] = details["fun_convex"]
     return watch.run.finish(
         ReLUResult,
         replace(certificate, details={**details, "fun": fun}),
@@ -152,7 +172,7 @@ def _finished(io, watch, bias):
         gap=certificate.value,
         gap_global=(fun - details["dual_global"]) / max(abs(fun), 1e-300),
         n_active=int((np.linalg.norm(U, axis=-1) > 0).sum()),
-        z=io.out(io.xp.asarray(best.z if watch.programme.vector else best.z[0])),
+        z=io.out(io.xp.asarray(watch.z if watch.programme.vector else watch.z[0])),
         **{"rho": None, "sigma": None, "robust_fun": None, **watch.fields},
     )
 

@@ -22,6 +22,8 @@ class Loss:
     margin = False
     # Largest second derivative.
     curvature_bound = 1.0
+    # Its number among the losses of robust training, which the kernels know.
+    robust = -1
 
     def __init__(self, y, xp, *, delta=1.35, logit_scale=1.0):
         self.y, self.xp, self.delta, self.scale = y, xp, delta, logit_scale
@@ -43,6 +45,8 @@ class Loss:
 
 class Squared(Loss):
     """``(p - y)^2 / 2``."""
+
+    robust = 2
 
     def value(self, p):
         return 0.5 * float(self.xp.square(p - self.y).sum())
@@ -126,6 +130,7 @@ class Hinge(Loss):
     """``max(1 - y p, 0)``."""
 
     margin = True
+    robust = 0
     curvature_bound = math.inf
 
     def value(self, p):
@@ -158,6 +163,7 @@ class Logistic(Loss):
     """``log(1 + exp(-s y p))`` with s the scale of logits."""
 
     margin = True
+    robust = 1
 
     def __init__(self, y, xp, **parameters):
         super().__init__(y, xp, **parameters)

@@ -34,6 +34,8 @@ class Programme:
     mask : array of uint8, shape (P, n)
     vector : bool
         Whether the caller's targets had columns.
+    eps : array, shape (d,), optional
+        How far every entry of a row may move, for robust training.
     """
 
     be: Any
@@ -44,6 +46,7 @@ class Programme:
     gates: Gates
     mask: Any
     vector: bool
+    eps: Any = None
 
     @property
     def xp(self):
