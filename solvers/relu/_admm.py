@@ -1,19 +1,25 @@
 """The alternating direction method of multipliers over a set of gates."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from .._core.result import Status
 from .._core.validation import check_choice, check_flag, check_positive
 from . import _robust_admm
+from ._anderson import Anderson
 from ._driver import train
+from ._problem import times
 from ._splits import check_split, make_split
 
 # Iterations at which rho is adapted; afterwards it stays, which convergence needs.
-_ADAPT = (50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600)
-# Checks, the first two of them early.
-_EARLY = (50, 100, 200, 400)
+_ADAPT = (20, 50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600)
+# Ratios of residuals that are near enough, and the largest change of rho at a time.
+_NEAR, _CHANGE = 1.5, 5.0
+# The first checks, and how often it is looked whether one promises to be the last.
+_EARLY, _LOOK = (50, 100, 200, 400), 25
+# Starts of rho and sigma, in units that scale with the data, and the penalty of predictions, in
+# that of the loss's curvature.
+_RHO, _SIGMA, _THETA = 0.3, 100.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,10 @@ def admm(
     )
     return train(
         "admm", X, y, iterate, beta=beta, loss=loss, n_gates=n_gates, gates=gates, scheme=scheme,
-        delta=delta, logit_scale=logit_scale, loss_scale=loss_scale, robust_eps=robust_eps, bias=bias, tol=tol,
-        maxiter=maxiter, check_every=check_every, x0=x0, keep_best=keep_best, callback=callback,
-        time_limit=time_limit, progress=progress, history=history, n_threads=n_threads, rng=rng,
-        own=own,
+        delta=delta, logit_scale=logit_scale, loss_scale=loss_scale, robust_eps=robust_eps, bias=bias,
+        refine=refine, tol=tol, maxiter=maxiter, check_every=check_every, x0=x0, keep_best=keep_best,
+        callback=callback, time_limit=time_limit, progress=progress, history=history,
+        n_threads=n_threads, rng=rng, own=own,
     )  # fmt: skip
 
 
@@ -64,33 +70,59 @@ def iterate(programme, watch, options):
         return
     if watch.gap <= options.tol:
         return watch.run.end(Status.CONVERGED)
-    own, X = options.own, programme.X
-    d = X.shape[1]
-    sigma = own.sigma or 200.0 * d / float((X * X).sum())
-    rho = own.rho or 0.1 * programme.beta
-    split = make_split(programme, own.split, own.usolver, sigma, options.rng)
-    state = State.at(programme, options.x0)
-    before = 0
+    own, host = options.own, programme.be.host
+    rho, sigma = penalties(programme, own)
+    if own.split != "paper":
+        programme.equalise()
+    split = make_split(programme, own.split, own.usolver, sigma, _THETA / rho, options.rng)
+    state = State.at(programme, options.x0, split, rho)
+    accel = Anderson(programme.be, (1.0, sigma, split.theta)) if own.accel else None
+    before, size = 0, None
     for turn in watch.run:
         nit = turn + 1
+        jumps = accel is not None and accel.due(nit)
+        if jumps:
+            accel.mark(state.parts(split))
         residuals = step(programme, split, state, rho, sigma, own.relax)
-        if nit in _EARLY or nit % options.check_every == 0 or nit == watch.run.maxiter:
-            watch.judge(state.V, split.dual(rho), state.alpha(rho * sigma))
-            if watch.record(judged=True, iterations=nit - before, rho=rho):
-                return None
-            before = nit
-        if own.adapt_rho and nit in _ADAPT:
-            q = balance(programme, split, state, residuals, sigma)
-            if q != 1.0:
+        if accel is not None and not accel.stands(residuals[2]):
+            accel.undo(state.parts(split))
+            state.settle(programme, split, rho)
+            continue
+        looks = nit % _LOOK == 0 or nit in _ADAPT or nit == watch.run.maxiter
+        if looks or nit % options.check_every == 0:
+            r, s = state.relative(programme.be, *host(residuals)[:2], rho, sigma)
+            must = nit in _EARLY or nit % options.check_every == 0 or nit == watch.run.maxiter
+            hopes = size is not None and watch.gap * max(r, s) <= options.tol * size
+            if must or hopes:
+                watch.judge(state.V, split.dual(rho), state.alpha(programme, rho * sigma))
+                watch.fields.update(rho=rho, sigma=sigma)
+                if watch.record(judged=True, iterations=nit - before, r=r, s=s, rho=rho):
+                    return None
+                before, size = nit, max(r, s)
+            if own.adapt_rho and nit in _ADAPT and (q := balance(r, s)) != 1.0:
                 rho *= q
-                state.rescale(q)
-                split.rescale(q)
+                state.rescale(programme, split, q)
+                if accel is not None:
+                    accel.reset()
+                continue
+        if jumps:
+            accel.jump(state.parts(split), residuals[2])
+            state.settle(programme, split, rho)
     return None
+
+
+def penalties(programme, own):
+    """Return rho and sigma; those that are not given scale as the optimum's units do."""
+    xp, X, Y = programme.xp, programme.X, programme.Y
+    square, targets = programme.be.host(xp.square(X).sum(), xp.square(Y).mean())
+    row = (square / len(X)) ** 0.5
+    rho = own.rho or _RHO * programme.beta * row / targets**0.5
+    return rho, own.sigma or _SIGMA * X.shape[1] / square
 
 
 @dataclass
 class State:
-    """What passes from one iteration to the next.
+    """What passes from one iteration to the next, besides the split's part of it.
 
     With ``S = max(T_s, 0)`` and its scaled dual ``min(T_s, 0)`` one array holds both; so does
     `T_v`, whose shrunken value is V.
@@ -99,72 +131,98 @@ class State:
     ----------
     V, T_v : array, shape (c, 2, P, d)
     T_s : array, shape (c, 2, P, n)
+    H : array, shape (c, 2, P, n)
+        The gates' signs times ``|T_s|``.
     """
 
-    xp: Any
     V: Any
     T_v: Any
     T_s: Any
-    signs: Any
+    H: Any
 
     @classmethod
-    def at(cls, programme, start):
-        xp, X, mask = programme.xp, programme.X, programme.mask
-        signs = (2.0 * mask - 1.0).astype(X.dtype)
-        shape = (programme.Y.shape[0], 2, len(mask), X.shape[1])
-        V = xp.zeros(shape, dtype=X.dtype) if start is None else start.astype(X.dtype)
-        return cls(xp, V, V.copy(), signs * (V @ X.T), signs)
+    def at(cls, programme, start, split, rho):
+        """Return the state at blocks `start`, or at zero."""
+        xp, X = programme.xp, programme.X
+        shape = (len(programme.Y), 2, len(programme.mask))
+        V = xp.zeros((*shape, X.shape[1]), dtype=X.dtype)
+        T_s = xp.zeros((*shape, len(X)), dtype=X.dtype)
+        state = cls(V, V.copy(), T_s, xp.zeros_like(T_s))
+        if start is not None:
+            V[...] = start
+            norms = xp.sqrt(xp.square(V).sum(axis=-1, keepdims=True))
+            # At the optimum a block's dual is its subgradient.
+            t = programme.beta / rho
+            state.T_v[...] = V + V * (t / xp.where(norms > 0, norms, 1.0))
+            T_s[...] = (2.0 * programme.mask - 1.0) * times(V, programme.rows.T)
+            split.start(V, rho)
+            state.settle(programme, split, rho)
+        return state
 
-    def alpha(self, penalty):
-        """Return the multipliers of the cones."""
-        return -penalty * self.xp.minimum(self.T_s, 0.0)
+    def parts(self, split):
+        """Return the arrays whose values determine the next iteration."""
+        return self.T_v, self.T_s, split.q
 
-    def rescale(self, q):
+    def settle(self, programme, split, rho):
+        """Make all else anew from `parts`."""
+        kernels, V = programme.kernels, flat(self.V)
+        kernels.shrink(V, flat(self.T_v), V, programme.beta / rho, 0.0)
+        kernels.reflect(flat(self.T_s), programme.mask, flat(self.H))
+        split.settle(split.q, rho)
+
+    def alpha(self, programme, penalty):
+        """Return the multipliers of the cones, whose rows are those of X."""
+        xp, lengths = programme.xp, programme.lengths
+        alpha = -penalty * xp.minimum(self.T_s, 0.0)
+        return alpha / xp.where(lengths > 0, lengths, xp.inf)
+
+    def rescale(self, programme, split, q):
         """Keep the duals in the caller's unit when rho becomes ``q rho``."""
-        self.T_s = self.xp.maximum(self.T_s, 0.0) + self.xp.minimum(self.T_s, 0.0) / q
-        self.T_v = self.V + (self.T_v - self.V) / q
+        xp = programme.xp
+        self.T_s[...] = xp.maximum(self.T_s, 0.0) + xp.minimum(self.T_s, 0.0) / q
+        self.T_v[...] = self.V + (self.T_v - self.V) / q
+        split.rescale(q)
+        programme.kernels.reflect(flat(self.T_s), programme.mask, flat(self.H))
+
+    def relative(self, be, left, changed, rho, sigma):
+        """Return primal and dual residual, from their squares, relative to the iterates."""
+        xp = be.xp
+        T_s, dual = self.T_s, self.T_v - self.V
+        size, duals = be.host(
+            xp.square(self.V).sum() + sigma * xp.square(xp.maximum(T_s, 0.0)).sum(),
+            xp.square(dual).sum() + sigma * xp.square(xp.minimum(T_s, 0.0)).sum(),
+        )
+        return tuple((a / b) ** 0.5 if b > 0 else 0.0 for a, b in ((left, size), (changed, duals)))
 
 
 def step(programme, split, state, rho, sigma, relax):
-    """Make one iteration in place; return the squared residuals, each primal and dual."""
-    xp, X = programme.xp, programme.X
-    R = 2.0 * state.V - state.T_v + sigma * ((state.signs * abs(state.T_s)) @ X)
+    """Make one iteration in place.
+
+    Returns the squares of the primal and the dual residual and of the fixed-point residual
+    (over `relax`), as one array.
+    """
+    kernels, mask = programme.kernels, programme.mask
+    R = times(state.H, programme.rows)
+    R *= sigma
+    R += 2.0 * state.V - state.T_v
     U = split.solve(R, rho)
-    XU = U @ X.T
-    F = programme.masked_sum(XU[:, 0] - XU[:, 1])
 
-    GU, S = state.signs * XU, xp.maximum(state.T_s, 0.0)
-    state.T_s = relax * GU + (1.0 - relax) * S + (state.T_s - S)
-    new = xp.maximum(state.T_s, 0.0)
-    cones = xp.square(GU - new).sum(), xp.square(new - S).sum()
-
-    V = state.V
-    state.T_v = relax * U + (1.0 - relax) * V + (state.T_v - V)
-    state.V = shrink(xp, state.T_v, programme.beta / rho)
-    blocks = xp.square(U - state.V).sum(), xp.square(state.V - V).sum()
-    return blocks, cones, split.absorb(U, F, rho, relax)
+    G = state.H
+    programme.xp.matmul(flat(U), programme.rows.T, out=flat(G))
+    F = programme.masked_sum(G) * programme.lengths
+    cones = kernels.advance(flat(G), flat(state.T_s), mask, relax)
+    blocks = kernels.shrink(flat(U), flat(state.T_v), flat(state.V), programme.beta / rho, relax)
+    return blocks + sigma * cones + split.theta * split.absorb(U, F, rho, relax)
 
 
-def shrink(xp, T, t):
-    """Return every block of T moved by t towards zero."""
-    norms = xp.sqrt(xp.square(T).sum(axis=-1, keepdims=True))
-    return T * xp.maximum(1.0 - t / xp.maximum(norms, 1e-300), 0.0)
-
-
-def balance(programme, split, state, residuals, sigma):
+def balance(r, s):
     """Return the factor of rho that balances primal and dual residuals, 1 if they are near."""
-    host, xp = programme.be.host, programme.xp
-    weights = 1.0, sigma, split.theta
-    primal = math.sqrt(sum(w * host(r) for w, (r, _) in zip(weights, residuals, strict=True)))
-    dual = math.sqrt(sum(w * host(s) for w, (_, s) in zip(weights, residuals, strict=True)))
-    size = math.sqrt(
-        host(xp.square(state.V).sum()) + sigma * host(xp.square(xp.maximum(state.T_s, 0.0)).sum())
-    )
-    duals = math.sqrt(
-        host(xp.square(state.T_v - state.V).sum())
-        + sigma * host(xp.square(xp.minimum(state.T_s, 0.0)).sum())
-    )
-    if not (size > 0 and duals > 0 and dual > 0 and primal > 0):
+    if not (r > 0 and s > 0):
         return 1.0
-    q = math.sqrt((primal / size) / (dual / duals))
-    return 1.0 if 2 / 3 <= q <= 3 / 2 else min(max(q, 0.2), 5.0)
+    q = (r / s) ** 0.5
+    return 1.0 if 1 / _NEAR <= q <= _NEAR else min(max(q, 1 / _CHANGE), _CHANGE)
+
+
+def flat(a):
+    """Return an array with one row for each output, side and gate."""
+    return a.reshape(-1, a.shape[-1])

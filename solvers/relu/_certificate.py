@@ -26,7 +26,89 @@ def certify(
     X, y, *, beta, loss="squared", V, W, gates, robust_eps=None, scope="sampled", tol=1e-4,
     z=None, alpha=None, gamma=None, delta=1.35, logit_scale=1.0,
 ):  # fmt: skip
-    r"""Judge weights of the convex programme, wherever they come from."""
+    r"""Judge weights of the convex programme, wherever they come from.
+
+    Everything is computed in float64 from the data given, and every bound includes its rounding
+    errors. From above comes the objective at the weights, from below the dual of the programme,
+
+    .. math:: \max_{z, \; \alpha_i, \gamma_i \ge 0} -L^*(-z) \quad \text{with} \quad
+              \|X^\top (D_i z + E_i \alpha_i)\| \le \beta, \;
+              \|X^\top (-D_i z + E_i \gamma_i)\| \le \beta, \; E_i = 2 D_i - 1,
+
+    at multiples of one z, with the best multipliers for it.
+
+    Parameters
+    ----------
+    X : array, shape (n, d)
+        Samples, with a column of ones for a bias.
+    y : array, shape (n,) or (n, c)
+        Targets; -1 and 1 for the losses "logistic", "hinge" and "squared_hinge".
+    beta : float
+        Weight of the penalty. The loss is a sum over samples: for a mean pass `n` times as much.
+    loss : {"squared", "logistic", "hinge", "squared_hinge", "huber"}, default "squared"
+        The loss.
+    V, W : array, shape (d, P) or (c, d, P)
+        Weights that add and weights that subtract.
+    gates : Gates, or bool array of shape (n, P)
+        The gates, one for each column of `V`; any patterns will do.
+    robust_eps : float or array of shape (d,), optional
+        How far entries of a sample may move: the weights are judged by the loss at worst. For
+        the losses "squared", "logistic" and "hinge".
+    scope : {"sampled", "global"}, default "sampled"
+        Judge the weights against the optimum over these gates, or their network against the
+        optimum over all networks. The latter is exact where samples have a rank up to 4 and not
+        too many cells, as in `enumerate_arrangements`; elsewhere the bound is rough.
+    tol : float, default 1e-4
+        Largest gap that passes.
+    z : array, shape (n,) or (c, n), optional
+        A dual point, such as a result's `z`. Without one, or if it is not good enough, the slopes
+        of the loss at the weights serve as one.
+    alpha, gamma : array, shape (n, P) or (c, n, P), optional
+        Multipliers that go with `z`. Better ones are found where they do not suffice.
+    delta : float, default 1.35
+        Where the Huber loss becomes linear.
+    logit_scale : float, default 1.0
+        Factor of the predictions in the logistic loss.
+
+    Returns
+    -------
+    Certificate
+        The "relative duality gap", :math:`(P - D) / P` for the objective P and the bound D; it is
+        infinite for weights outside their cones by more than 1e-8 (1e-5 in float32) times
+        ``1 + max|V| + max|W|``, or by more than 1e-6 (1e-3) lengths of the row and the longest
+        weights. ``details`` has
+
+        - ``fun_convex``, ``dual``: both bounds of the optimum over the gates;
+        - ``cone_violation``, and ``gap_projected``, the gap once weights are moved into their
+          cones;
+        - ``fun``: the objective of the network, in its cones or not;
+        - ``dual_global``, ``gap_global``: a lower bound over all networks, and the gap to it;
+        - ``dual_global_est``: what that bound would be if a search over neurons had found the
+          worst one. It is an estimate and proves nothing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not of the expected kind, shape or value.
+    NotImplementedError
+        If there is no robust form of the loss.
+
+    References
+    ----------
+    .. [1] M. Pilanci and T. Ergen. Neural networks are convex regularizers. ICML 2020.
+       arXiv:2002.10553.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from solvers import relu
+    >>> X, y, gates = np.eye(2), np.array([3.0, 4.0]), np.ones((2, 1), dtype=bool)
+    >>> V, W = np.array([[2.4], [3.2]]), np.zeros((2, 1))
+    >>> relu.certify(X, y, beta=1.0, loss="squared", V=V, W=W, gates=gates).holds
+    True
+    >>> relu.certify(X, y, beta=1.0, loss="squared", V=1.1 * V, W=W, gates=gates).holds
+    False
+    """
     check_choice(scope, "scope", ("sampled", "global"))
     tol, beta = check_positive(tol, "tol"), check_positive(beta, "beta")
     io, X, Y, vector, parameters = check_data(

@@ -121,8 +121,8 @@ def longest(data, F, norms, noise):
     if not np.isfinite(norms).all():
         return math.inf
     order, known = np.argsort(-norms, kind="stable"), 0.0
-    for part in (order[:_FIRST], order[_FIRST:]):
-        part = part[norms[part] > known]
+    for several in (order[:_FIRST], order[_FIRST:]):
+        part = several[norms[several] > known]
         U, added = data.cones.project(F[part], part % P, np.maximum(known - noise[part], 0.0))
         found = np.linalg.norm(U, axis=1) + noise[part] + rounding(data) * added
         norms[part] = np.fmin(norms[part], found)
@@ -143,7 +143,7 @@ def scaled_dual(data, z, norm):
 
 def largest_multiple(data, z, norm):
     """Return how much z may be multiplied by."""
-    norm *= 1 + 10 * z.shape[-1] * _EPS
+    norm = float(norm) * (1 + 10 * z.shape[-1] * _EPS)
     # No norm, no bound: what is not a number must not pass for a small one.
     return data.beta / norm if norm > 0 else math.inf if norm == 0 else 0.0
 

@@ -35,7 +35,9 @@ class Everywhere:
         self.data = data
         rows, basis = essential(data.X)
         rank, most = basis.shape[1], _MANY if thorough else _FEW
-        listed = rank <= _RANK and count_arrangements_bound(max(len(rows), 1), rank) <= most
+        listed = (
+            rank <= _RANK and count_arrangements_bound(max(len(rows), 1), max(rank, 1)) <= most
+        )
         # Rows without any direction: no neuron gives anything.
         self.cells = data.over(arrangements(data.X, most)) if listed and rank else None
 
@@ -58,7 +60,7 @@ class Everywhere:
 
 
 def crude_norm(data, z):
-    r"""Return a bound of ``|z^T (X u)_+|`` over all u of length 1, by :math:`t_+ = (t + |t|)/2`."""
+    """Return a bound of ``|z^T (X u)_+|`` over all u of length 1, by ``2 t_+ = t + |t|``."""
     X, norm = data.X, 0.0
     for row in z:
         for side in (row, -row):

@@ -12,6 +12,8 @@ import numpy as np
 
 # What counts as a kink, in margins, and as equality, in lengths of rows and blocks.
 _KINK, _EQUAL = 1e-6, 1e-6
+# Blocks shorter than this share of the longest are what another solver calls zero.
+_SHORT = 1e-6
 # Entries of the system that is still worth solving, and the sweeps it gets.
 _LARGEST, _SWEEPS = 4_000_000, 300
 
@@ -21,7 +23,8 @@ def at_kinks(data, U):
     z, margins = data.slope(U), data.loss.y * data.predictions(U)
     for o, m in enumerate(margins):
         free = np.flatnonzero(abs(m - 1.0) <= _KINK)
-        s, i = np.nonzero((U[o] != 0).any(axis=-1))
+        length = np.linalg.norm(U[o], axis=-1)
+        s, i = np.nonzero(length > _SHORT * length.max())
         if len(free) and len(i):
             z[o, free] = _solved(data, z[o], data.loss.y[o], U[o, s, i], s, i, free)
     return z

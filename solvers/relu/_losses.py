@@ -36,6 +36,10 @@ class Loss:
         """Return the largest k for which ``k z`` stays in the domain."""
         return math.inf
 
+    def prox_slope(self, p, rho):
+        """Return the derivative of `prox` where its value is p."""
+        return rho / (rho + self.curvature(p))
+
     def best(self, z, largest):
         """Return the k in [0, largest] with the highest dual value of ``k z``."""
         along, square = self._parabola(z)
@@ -158,6 +162,10 @@ class Hinge(Loss):
         pushed = self.xp.minimum(a + 1.0 / rho, 1.0)
         return self.y * self.xp.where(a >= 1.0, a, pushed)
 
+    def prox_slope(self, p, rho):
+        # Many arguments have the kink itself as their proximal point.
+        return (self.y * p != 1.0).astype(p.dtype)
+
 
 class Logistic(Loss):
     """``log(1 + exp(-s y p))`` with s the scale of logits."""
@@ -211,18 +219,22 @@ class Logistic(Loss):
     def prox(self, q, rho):
         xp, s = self.xp, self.scale
         a = self.y * q
+        rounding = 2.0 * float(np.finfo(a.dtype).eps)
         low, high = a, a + s / rho
-        m = 0.5 * (low + high)
-        # The root of m - a - (s / rho) sigmoid(-s m), which increases; Newton within a bracket.
-        for _ in range(60):
+        m, step = 0.5 * (low + high), high - low
+        # The root of m - a - (s / rho) sigmoid(-s m), which increases; Newton within a bracket,
+        # and a bisection wherever it leaves the bracket or goes to and fro.
+        for _ in range(100):
             chance = self._chance(-s * m)
             g = m - a - (s / rho) * chance
             low, high = xp.where(g < 0, m, low), xp.where(g < 0, high, m)
             new = m - g / (1.0 + (s * s / rho) * chance * (1.0 - chance))
-            new = xp.where((new > low) & (new < high), new, 0.5 * (low + high))
-            step = abs(new - m)
-            m = new
-            if not bool((step > 4e-16 * xp.maximum(abs(m), 1e-300)).any()):
+            # What is left near the root is rounding.
+            near = abs(new - m) <= rounding * (abs(m) + abs(a))
+            fair = near | ((new >= low) & (new <= high) & (abs(new - m) <= 0.5 * step))
+            new = xp.where(fair, new, 0.5 * (low + high))
+            m, step = new, abs(new - m)
+            if bool(near.all()):
                 break
         return self.y * m
 

@@ -5,7 +5,7 @@ v that add, then the w that subtract) and gate; `mask` (P, n) holds the gates as
 """
 
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,9 @@ class Programme:
         Whether the caller's targets had columns.
     eps : array, shape (d,), optional
         How far every entry of a row may move, for robust training.
+    rows, lengths : array, shapes (n, d) and (n,)
+        What the cones see: ``X = lengths[:, None] * rows``. A row's length does not move its
+        constraint, but the iteration's pace; X and ones until `equalise` is called.
     """
 
     be: Any
@@ -48,21 +51,49 @@ class Programme:
     vector: bool
     eps: Any = None
 
+    def __post_init__(self):
+        self.rows = self.X
+        self.lengths = self.xp.ones(len(self.X), dtype=self.X.dtype)
+
     @property
     def xp(self):
         return self.be.xp
+
+    @property
+    def kernels(self):
+        return self.be.kernels("solvers.relu")
+
+    def over(self, gates):
+        """Return the programme over other gates."""
+        return replace(self, gates=gates, mask=self.xp.asarray(gates.mask))
+
+    def equalise(self):
+        """Give all rows that cones see one length, those of zeros aside."""
+        xp, X = self.xp, self.X
+        squares = xp.square(X).sum(axis=1)
+        usual = xp.sqrt(squares.mean())
+        self.lengths = xp.sqrt(squares) / xp.where(usual > 0, usual, 1.0)
+        self.rows = X / xp.where(self.lengths > 0, self.lengths, 1.0)[:, None]
 
     def predictions(self, U):
         """Return ``sum_i D_i X (v_i - w_i)``, shape (c, n)."""
         return self.masked_sum((U[:, 0] - U[:, 1]) @ self.X.T)
 
     def masked_sum(self, G):
-        """Return the sum over gates of what each lets through; G is (c, P, n)."""
-        return (G * self.mask).sum(axis=1)
+        """Return the sum over gates of what each lets through.
+
+        G is (c, P, n), or (c, 2, P, n): then its second side is taken off.
+        """
+        out = self.xp.empty((len(G), G.shape[-1]), dtype=G.dtype)
+        sides = G.shape[1] if G.ndim == 4 else 1
+        self.kernels.masked_sum(G.reshape(len(G), sides, *G.shape[-2:]), self.mask, out)
+        return out
 
     def transpose(self, z):
         """Return ``X^T D_i z`` for all gates, shape (c, P, d)."""
-        return (z[:, None, :] * self.mask) @ self.X
+        out = self.xp.empty((len(z), *self.mask.shape), dtype=z.dtype)
+        self.kernels.spread(z, self.mask, out)
+        return times(out, self.X)
 
     def objective(self, U):
         """Return loss plus penalty at blocks U."""
@@ -76,6 +107,11 @@ class Programme:
         norms = xp.sqrt(xp.square(U).sum(axis=-1))
         p = (A[:, 0] - A[:, 1]).sum(axis=1)
         return self.loss.value(p) + self.beta * float(norms.sum())
+
+
+def times(A, B):
+    """Return ``A @ B`` for a matrix B, as one product however many axes A has."""
+    return (A.reshape(-1, A.shape[-1]) @ B).reshape(*A.shape[:-1], B.shape[1])
 
 
 def theirs(U, vector):

@@ -53,6 +53,13 @@ class ReLUResult(Result):
         The dual point behind `dual`, for the loss as a sum over samples.
     rho, sigma : float or None
         Penalties at the end, of methods that have them.
+    U : array, shape (d, P) or (c, d, P)
+        Of `gated`: weights of the gated network. `fun_convex` and `dual` are those of its
+        programme, which has no cones.
+    fun_relu : float
+        Of `gated`: objective of the convex programme at `V` and `W`.
+    alpha : array, shape (N,) or (c, N)
+        Of `sampled_convex`: output weights of neurons of length 1.
     """
 
     V: Any

@@ -55,7 +55,7 @@ def resolved(split, usolver, n, P):
     return split, usolver
 
 
-def make_split(programme, split, usolver, sigma, rng):
+def make_split(programme, split, usolver, sigma, theta, rng):
     """Return the split of a programme, `split` and `usolver` as `check_split` left them."""
     n, P = programme.X.shape[0], len(programme.mask)
     split, usolver = resolved(split, usolver, n, P)
@@ -67,7 +67,7 @@ def make_split(programme, split, usolver, sigma, rng):
         solver = Woodbury(programme, sigma, once=split == "p")
     else:
         solver = Krylov(programme, sigma, rng) if usolver == "cg" else Dense(programme, sigma)
-    return Joint(programme, solver) if split == "paper" else Predictions(programme, solver)
+    return Joint(programme, solver) if split == "paper" else Predictions(programme, solver, theta)
 
 
 class Predictions:
@@ -81,23 +81,27 @@ class Predictions:
         What the copy is made from: ``p = prox(q)``, its scaled dual being ``q - p``.
     """
 
-    def __init__(self, programme, solver):
+    def __init__(self, programme, solver, theta):
         xp = programme.xp
-        self.programme, self.solver = programme, solver
-        # As sigma, it scales as the inverse square of X.
-        self.theta = 0.1 * solver.sigma
-        solver.weigh(self.theta)
+        self.programme, self.solver, self.theta = programme, solver, theta
+        solver.weigh(theta)
         self.p, self.q = xp.zeros_like(programme.Y), xp.zeros_like(programme.Y)
+
+    def start(self, U, rho):
+        """Make the copy what it is where blocks U are a solution."""
+        p = self.programme.predictions(U)
+        # The dual is minus the loss's slope.
+        self.settle(p + self.programme.loss.slope(p) / (rho * self.theta), rho)
 
     def solve(self, R, rho):
         """Return the U of the linear step; R (c, 2, P, d) may be overwritten."""
         return self.solver.solve(R, 2.0 * self.p - self.q)
 
     def absorb(self, U, F, rho, relax):
-        """Update the copy, ``F = F U``; return the squared residuals, primal and dual."""
+        """Update the copy, ``F = F U``; return squares of what is left, changed and missed."""
         xp, before = self.programme.xp, self.p
         self.settle(relax * F + (1.0 - relax) * before + (self.q - before), rho)
-        return xp.square(F - self.p).sum(), xp.square(self.p - before).sum()
+        return squares(xp, F - self.p, self.p - before, F - before)
 
     def settle(self, q, rho):
         """Make the copy anew from q."""
@@ -123,7 +127,7 @@ class Rows:
         What the copies are made from.
     """
 
-    def __init__(self, programme, sigma, tau=0.1):
+    def __init__(self, programme, sigma, tau=0.3):
         xp, X = programme.xp, programme.X
         self.programme, self.theta = programme, tau
         self.solver = Sylvester(programme, sigma, tau)
@@ -133,15 +137,20 @@ class Rows:
         self.t, square = xp.zeros_like(programme.Y), xp.square(X).sum(axis=1)
         self.square = xp.where(square > 0, square, 1.0)
 
+    def start(self, U, rho):
+        """Make the copies what they are where blocks U are a solution."""
+        slope = self.programme.loss.slope(self.programme.predictions(U)) / (rho * self.theta)
+        self.settle(self.solver.rows(U) + slope[..., None] * self.programme.X, rho)
+
     def solve(self, R, rho):
         """Return the U of the linear step; R (c, 2, P, d) may be overwritten."""
         return self.solver.solve(R, 2.0 * self.Q - self.q)
 
     def absorb(self, U, F, rho, relax):
-        """Update the copies; return the squared residuals, primal and dual."""
+        """Update the copies; return squares of what is left, changed and missed."""
         xp, before, now = self.programme.xp, self.Q, self.solver.rows(U)
         self.settle(relax * now + (1.0 - relax) * before + (self.q - before), rho)
-        return xp.square(now - self.Q).sum(), xp.square(self.Q - before).sum()
+        return squares(xp, now - self.Q, self.Q - before, now - before)
 
     def settle(self, q, rho):
         """Make the copies anew from q."""
@@ -179,6 +188,10 @@ class Joint:
         self.q = programme.Y[:, :0]
         self.F = programme.xp.zeros_like(programme.Y)
 
+    def start(self, U, rho):
+        """Begin descent at blocks U; other steps need no start."""
+        self.solver.start(U)
+
     def solve(self, R, rho):
         """Return the U of the linear step; R (c, 2, P, d) may be overwritten."""
         if rho != self.rho:
@@ -187,9 +200,9 @@ class Joint:
         return self.solver.solve(R, self.programme.Y)
 
     def absorb(self, U, F, rho, relax):
-        """Keep the predictions of U; there are no residuals."""
+        """Keep the predictions of U: nothing is left, changed or missed."""
         self.F = F
-        return 0.0, 0.0
+        return self.programme.xp.zeros(3)
 
     def settle(self, q, rho):
         """Nothing to make anew."""
@@ -200,3 +213,8 @@ class Joint:
     def dual(self, rho):
         """Return the dual point z."""
         return -self.programme.loss.slope(self.F)
+
+
+def squares(xp, *arrays):
+    """Return the sums of squares of several arrays, in float64."""
+    return xp.stack([xp.square(a).sum(dtype=float) for a in arrays])

@@ -39,10 +39,10 @@ def check_start(x0, io, gates, shape):
 
 
 def _from_result(x0, io, gates, shape):
-    n = gates.mask.shape[1]
-    if x0.gates.mask.shape[1] != n:
+    n = gates.n
+    if x0.gates.n != n:
         raise ValueError(
-            f"`x0` came with gates of {x0.gates.mask.shape[1]} samples; expected those of `X`: {n}"
+            f"`x0` came with gates of {x0.gates.n} samples; expected those of `X`: {n}"
         )
     old = _blocks((x0.V, x0.W), io, (*shape[:2], len(x0.gates), shape[3]))
     here, there = _common(gates, x0.gates)

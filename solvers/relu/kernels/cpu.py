@@ -34,14 +34,17 @@ def _masked_sum(tiles, G, mask, out):
     for t in prange(tiles):
         first, last = n * t // tiles, n * (t + 1) // tiles
         for o in range(c):
-            out[o, first:last] = zero
+            total = out[o, first:last]
+            total[:] = zero
             for i in range(P):
+                seen = mask[i, first:last]
+                a, b = G[o, 0, i, first:last], G[o, sides - 1, i, first:last]
                 if sides == 2:
-                    for k in range(first, last):
-                        out[o, k] += G[o, 0, i, k] - G[o, 1, i, k] if mask[i, k] else zero
+                    for k in range(last - first):
+                        total[k] += a[k] - b[k] if seen[k] else zero
                 else:
-                    for k in range(first, last):
-                        out[o, k] += G[o, 0, i, k] if mask[i, k] else zero
+                    for k in range(last - first):
+                        total[k] += a[k] if seen[k] else zero
 
 
 def spread(z, mask, out):
@@ -56,10 +59,13 @@ def _spread(tiles, z, mask, out):
     c, P, n = out.shape
     zero = z.dtype.type(0.0)
     for t in prange(tiles):
+        first, last = n * t // tiles, n * (t + 1) // tiles
         for o in range(c):
+            row = z[o, first:last]
             for i in range(P):
-                for k in range(n * t // tiles, n * (t + 1) // tiles):
-                    out[o, i, k] = z[o, k] if mask[i, k] else zero
+                seen, to = mask[i, first:last], out[o, i, first:last]
+                for k in range(last - first):
+                    to[k] = row[k] if seen[k] else zero
 
 
 def reflect(T, mask, out):
@@ -73,11 +79,12 @@ def reflect(T, mask, out):
 def _reflect(tiles, T, mask, out):
     (rows, n), P = T.shape, mask.shape[0]
     for t in prange(tiles):
+        first, last = n * t // tiles, n * (t + 1) // tiles
         for r in range(rows):
-            i = r % P
-            for k in range(n * t // tiles, n * (t + 1) // tiles):
-                size = abs(T[r, k])
-                out[r, k] = size if mask[i, k] else -size
+            seen, row, to = mask[r % P, first:last], T[r, first:last], out[r, first:last]
+            for k in range(last - first):
+                size = abs(row[k])
+                to[k] = size if seen[k] else -size
 
 
 def advance(G, T, mask, relax):
@@ -98,17 +105,18 @@ def _advance(tiles, G, T, mask, relax, sums):
     (rows, n), P = T.shape, mask.shape[0]
     zero = T.dtype.type(0.0)
     for t in prange(tiles):
+        first, last = n * t // tiles, n * (t + 1) // tiles
         left = changed = moved = 0.0
         for r in range(rows):
-            i = r % P
+            seen, row, there = mask[r % P, first:last], T[r, first:last], G[r, first:last]
             a = b = c = zero
-            for k in range(n * t // tiles, n * (t + 1) // tiles):
-                g = G[r, k] if mask[i, k] else -G[r, k]
-                before = vmax(T[r, k], zero)
-                new = T[r, k] + relax * (g - before)
+            for k in range(last - first):
+                g = there[k] if seen[k] else -there[k]
+                before = vmax(row[k], zero)
+                new = row[k] + relax * (g - before)
                 after = vmax(new, zero)
-                T[r, k] = new
-                G[r, k] = abs(new) if mask[i, k] else -abs(new)
+                row[k] = new
+                there[k] = abs(new) if seen[k] else -abs(new)
                 a += (g - after) * (g - after)
                 b += (after - before) * (after - before)
                 c += (g - before) * (g - before)
