@@ -28,6 +28,10 @@ class Loss:
     def __init__(self, y, xp, *, delta=1.35, logit_scale=1.0):
         self.y, self.xp, self.delta, self.scale = y, xp, delta, logit_scale
 
+    def value(self, p):
+        """Return the loss."""
+        return float(self.each(p).sum())
+
     def clip(self, z):
         """Return the dual candidate moved into the conjugate's domain."""
         return z
@@ -52,8 +56,9 @@ class Squared(Loss):
 
     robust = 2
 
-    def value(self, p):
-        return 0.5 * float(self.xp.square(p - self.y).sum())
+    def each(self, p):
+        """Return the loss of each sample."""
+        return 0.5 * self.xp.square(p - self.y)
 
     def slope(self, p):
         return p - self.y
@@ -75,10 +80,10 @@ class Squared(Loss):
 class Huber(Squared):
     """``r^2 / 2`` of ``r = p - y`` up to `delta`, linear from there."""
 
-    def value(self, p):
+    def each(self, p):
         r = abs(p - self.y)
         d = self.delta
-        return float(self.xp.where(r <= d, 0.5 * r * r, d * r - 0.5 * d * d).sum())
+        return self.xp.where(r <= d, 0.5 * r * r, d * r - 0.5 * d * d)
 
     def slope(self, p):
         return self.xp.clip(p - self.y, -self.delta, self.delta)
@@ -106,8 +111,8 @@ class SquaredHinge(Loss):
 
     margin = True
 
-    def value(self, p):
-        return 0.5 * float(self.xp.square(self.xp.maximum(1.0 - self.y * p, 0.0)).sum())
+    def each(self, p):
+        return 0.5 * self.xp.square(self.xp.maximum(1.0 - self.y * p, 0.0))
 
     def slope(self, p):
         return -self.y * self.xp.maximum(1.0 - self.y * p, 0.0)
@@ -137,8 +142,8 @@ class Hinge(Loss):
     robust = 0
     curvature_bound = math.inf
 
-    def value(self, p):
-        return float(self.xp.maximum(1.0 - self.y * p, 0.0).sum())
+    def each(self, p):
+        return self.xp.maximum(1.0 - self.y * p, 0.0)
 
     def slope(self, p):
         return -self.y * (self.y * p < 1.0)
@@ -177,10 +182,10 @@ class Logistic(Loss):
         super().__init__(y, xp, **parameters)
         self.curvature_bound = 0.25 * self.scale**2
 
-    def value(self, p):
+    def each(self, p):
         m = self.scale * self.y * p
         xp = self.xp
-        return float((xp.maximum(-m, 0.0) + xp.log1p(xp.exp(-abs(m)))).sum())
+        return xp.maximum(-m, 0.0) + xp.log1p(xp.exp(-abs(m)))
 
     def slope(self, p):
         return -self.scale * self.y * self._chance(-self.scale * self.y * p)

@@ -106,4 +106,4 @@ def _between(rows, eps, n, scheme, rng):
     chosen = np.argmax(wide * rng.random(wide.shape), axis=1)
     pick = np.arange(n)
     middle = 0.5 * (order[pick, chosen] + order[pick, chosen + 1])
-    return (T >= middle[:, None])[wide.any(axis=1)].astype(np.uint8)
+    return (middle[:, None] <= T)[wide.any(axis=1)].astype(np.uint8)

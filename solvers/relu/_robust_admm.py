@@ -1,8 +1,8 @@
 """Adversarially robust training: the iteration for samples that may move.
 
 The loss sees weights through the predictions p and through ``eps^T |Q_k|``, with a row of
-``Q = sum_i d_i (v_i - w_i)^T`` for each sample: these are split off, with penalties of their own. The
-blocks' own step is exact, as the proximal operator of a norm on a cone is the projection,
+``Q = sum_i d_i (v_i - w_i)^T`` for each sample: these are split off, with penalties of their own.
+The blocks' own step is exact, as the proximal operator of a norm on a cone is the projection,
 shrunken. All iterates V thus lie in their robust cones, and no copies have to agree with rows.
 """
 
