@@ -5,8 +5,9 @@ the points behind the cost where there are any. Costs are scaled to a maximum of
 function says otherwise, so that `reg` has the same meaning in all of them.
 
 Designs come as a `LinearProblem`, graphs with a few labels as a `GraphProblem`, functions under
-constraints as a `ConstrainedProblem`, matrices with holes as a sparse matrix whose stored entries
-are the known ones, as triples, or as an array with NaN.
+constraints as a `ConstrainedProblem`, samples of a network as a `NetworkProblem`, matrices with
+holes as a sparse matrix whose stored entries are the known ones, as triples, or as an array with
+NaN.
 """
 
 from pathlib import Path
@@ -27,6 +28,7 @@ from ._core.designs import (
     one_hot_interactions,
     text_like,
 )
+from ._core.networks import NetworkProblem, planted_network, scaled_rows
 from ._core.programs import (
     ConstrainedProblem,
     chained_rosenbrock,
@@ -42,6 +44,7 @@ __all__ = [
     "ConstrainedProblem",
     "GraphProblem",
     "LinearProblem",
+    "NetworkProblem",
     "TransportProblem",
     "assignment",
     "autoregressive",
@@ -52,6 +55,7 @@ __all__ = [
     "constrained_logistic",
     "damaged_photograph",
     "digits_transport",
+    "enlarged_digits",
     "gaussian_mixture_transport",
     "grid_transport",
     "lattice_graph",
@@ -59,6 +63,7 @@ __all__ = [
     "moons_graph",
     "one_hot_interactions",
     "planted_matrix",
+    "planted_network",
     "planted_program",
     "poisson_control",
     "random_field_transport",
@@ -66,6 +71,7 @@ __all__ = [
     "ratings_like",
     "read_movielens",
     "sample_photographs",
+    "standard_table",
     "stiefel_procrustes",
     "text_like",
     "thomson",
@@ -543,6 +549,85 @@ def breast_cancer_interactions():
     names += [f"{names[a]} x {names[b]}" for a, b in zip(i, j, strict=True)]
     y = np.where(data.target == 0, 1.0, -1.0)
     return np.asfortranarray(np.hstack([X, _standardised(X[:, i] * X[:, j])])), y, names
+
+
+def standard_table(name="breast_cancer"):
+    """Return a table that comes with scikit-learn, ready for training networks.
+
+    Parameters
+    ----------
+    name : {"breast_cancer", "diabetes", "digits", "iris", "wine"}, default "breast_cancer"
+        Which one.
+
+    Returns
+    -------
+    X : ndarray, shape (n, d + 1)
+        Features with mean 0 and variance 1 and a column of ones, all divided by the root of
+        d + 1: rows have mean square length 1.
+    y : ndarray, shape (n,)
+        Labels: 1 for benign tumours, odd digits, the last two species of iris (the first is left
+        out) told apart, the first cultivar of wine; else -1. For "diabetes" the target with mean
+        0 and variance 1.
+
+    Examples
+    --------
+    >>> from solvers import datasets
+    >>> X, y = datasets.standard_table("wine")
+    >>> X.shape, int((y > 0).sum())
+    ((178, 14), 59)
+    """
+    from sklearn import datasets as bundled
+
+    positive = {
+        "breast_cancer": lambda y: y == 1,
+        "diabetes": None,
+        "digits": lambda y: y % 2 == 1,
+        "iris": lambda y: y == 2,
+        "wine": lambda y: y == 0,
+    }
+    validation.check_choice(name, "name", tuple(positive))
+    X, y = getattr(bundled, f"load_{name}")(return_X_y=True)
+    if name == "iris":
+        X, y = X[y > 0], y[y > 0]
+    label = positive[name]
+    return scaled_rows(X), _standardised(y) if label is None else np.where(label(y), 1.0, -1.0)
+
+
+def enlarged_digits(side=28, noise=0.05, *, rng=None):
+    """Enlarge scikit-learn's handwritten digits to the size of larger collections.
+
+    Parameters
+    ----------
+    side : int, default 28
+        Images are `side` x `side` pixels.
+    noise : float, default 0.05
+        Standard deviation of the noise of a pixel.
+    rng : int, Generator or None, default None
+        Where noise comes from.
+
+    Returns
+    -------
+    X : ndarray, shape (1797, side ** 2)
+        Images as rows, ink in [0, 1].
+    y : ndarray of int, shape (1797,)
+        The digits that they show.
+
+    Examples
+    --------
+    >>> from solvers import datasets
+    >>> X, y = datasets.enlarged_digits(16, rng=0)
+    >>> X.shape, int(y[0])
+    ((1797, 256), 0)
+    """
+    from sklearn.datasets import load_digits
+
+    side = validation.check_count(side, "side", minimum=8)
+    noise, rng = validation.check_nonnegative(noise, "noise"), check_rng(rng)
+    images, y = load_digits(return_X_y=True)
+    images = images.reshape(-1, 8, 8) / 16.0
+    images = zoom(images, (1, side / 8, side / 8), order=1)
+    images += noise * rng.standard_normal(images.shape)
+    return np.clip(images, 0.0, 1.0).reshape(len(images), -1), y
 
 
 def read_movielens(path):

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import sklearn.datasets
 from scipy import stats
 
 from solvers import datasets
@@ -353,3 +354,49 @@ def test_matrices_with_holes_depend_on_the_seed_alone(make):
     first, again, other = (make(seed) for seed in (5, 5, 6))
     assert same(first, again)
     assert not same(first, other)
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_planted_networks_explain_their_targets(rank):
+    problem = datasets.planted_network(400, 6, 3, rank=rank, noise=0.0, rng=0)
+    outputs = np.maximum(problem.X @ problem.hidden, 0) @ problem.out
+    assert np.allclose(outputs, problem.y)
+    assert np.linalg.matrix_rank(problem.X) == (rank or 6)
+    assert np.square(problem.X).sum(axis=1).mean() == pytest.approx(1, rel=0.2)
+    noisy = datasets.planted_network(400, 6, 3, rank=rank, noise=0.5, rng=0)
+    assert np.std(noisy.y - problem.y) == pytest.approx(0.5 * problem.y.std(), rel=0.2)
+    assert same(noisy, datasets.planted_network(400, 6, 3, rank=rank, noise=0.5, rng=0))
+    with pytest.raises(ValueError, match="`rank` came as 7; expected at most `d` = 6"):
+        datasets.planted_network(20, 6, rank=7)
+
+
+@pytest.mark.parametrize("name", ["breast_cancer", "diabetes", "digits", "iris", "wine"])
+def test_standard_tables_have_rows_of_mean_square_length_one(name):
+    X, y = datasets.standard_table(name)
+    # Pixels that are never inked stay out of the sum.
+    varying = abs(X[:, :-1]).max(axis=0) > 0
+    assert np.square(X).sum() / len(X) == pytest.approx((varying.sum() + 1) / X.shape[1])
+    assert np.allclose(X[:, -1], X[0, -1])
+    assert abs(X[:, :-1].mean(axis=0)).max() < 1e-12
+    if name == "diabetes":
+        assert (y.mean(), y.std()) == pytest.approx((0, 1))
+    else:
+        assert set(y) == {-1.0, 1.0}
+    with pytest.raises(ValueError, match="`name`"):
+        datasets.standard_table("houses")
+
+
+def test_enlarged_digits_show_the_same_digits():
+    X, y = datasets.enlarged_digits(24, noise=0.0)
+    small = X.reshape(-1, 8, 3, 8, 3).mean(axis=(2, 4))
+    original = sklearn.datasets.load_digits()
+    assert np.array_equal(y, original.target)
+    match = [
+        np.corrcoef(a.ravel(), b.ravel())[0, 1]
+        for a, b in zip(small, original.images / 16, strict=True)
+    ]
+    assert min(match) > 0.9
+    noisy, _ = datasets.enlarged_digits(24, rng=0)
+    assert (noisy.min(), noisy.max()) == (0.0, 1.0)
+    inside = (X > 0.2) & (X < 0.8)
+    assert np.std((noisy - X)[inside]) == pytest.approx(0.05, rel=0.05)

@@ -3,6 +3,7 @@ from ._arrangements import enumerate_arrangements as enumerate_arrangements
 from ._certificate import certify as certify
 from ._estimators import ConvexReLUClassifier as ConvexReLUClassifier
 from ._estimators import ConvexReLURegressor as ConvexReLURegressor
+from ._exact import exact as exact
 from ._gated import gated as gated
 from ._gates import Gates as Gates
 from ._gates import count_arrangements_bound as count_arrangements_bound
@@ -12,5 +13,6 @@ from ._interior_point import interior_point as interior_point
 from ._net import Net as Net
 from ._net import network_objective as network_objective
 from ._net import recover as recover
+from ._path import path as path
 from ._result import ReLUResult as ReLUResult
 from ._sampled_convex import sampled_convex as sampled_convex

@@ -16,8 +16,9 @@ _ADAPT = (20, 50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600)
 _NEAR, _CHANGE = 1.5, 5.0
 # The first checks, and how often it is looked whether one promises to be the last.
 _EARLY, _LOOK = (50, 100, 200, 400), 25
-# Starts of rho and sigma, in units that scale with the data.
-_RHO, _SIGMA = 0.3, 100.0
+# Starts of rho and sigma, in units that scale with the data, and the penalty of predictions, in
+# that of the loss's curvature.
+_RHO, _SIGMA, _THETA = 0.3, 100.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ def admm(
     )
     return train(
         "admm", X, y, iterate, beta=beta, loss=loss, n_gates=n_gates, gates=gates, scheme=scheme,
-        delta=delta, logit_scale=logit_scale, loss_scale=loss_scale, bias=bias, tol=tol,
-        maxiter=maxiter, check_every=check_every, x0=x0, keep_best=keep_best, callback=callback,
-        time_limit=time_limit, progress=progress, history=history, n_threads=n_threads, rng=rng,
-        own=own,
+        delta=delta, logit_scale=logit_scale, loss_scale=loss_scale, bias=bias, refine=refine,
+        tol=tol, maxiter=maxiter, check_every=check_every, x0=x0, keep_best=keep_best,
+        callback=callback, time_limit=time_limit, progress=progress, history=history,
+        n_threads=n_threads, rng=rng, own=own,
     )  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def iterate(programme, watch, options):
     rho, sigma = penalties(programme, own)
     if own.split != "paper":
         programme.equalise()
-    split = make_split(programme, own.split, own.usolver, sigma, options.rng)
+    split = make_split(programme, own.split, own.usolver, sigma, _THETA / rho, options.rng)
     state = State.at(programme, options.x0, split, rho)
     accel = Anderson(programme.be, (1.0, sigma, split.theta)) if own.accel else None
     before, size = 0, None
@@ -150,11 +151,7 @@ class State:
             t = programme.beta / rho
             state.T_v[...] = V + V * (t / xp.where(norms > 0, norms, 1.0))
             T_s[...] = (2.0 * programme.mask - 1.0) * times(V, programme.rows.T)
-            p = programme.predictions(V)
-            # z = rho theta (p - q) is minus the loss's slope.
-            if split.q.shape == p.shape:
-                q = p + programme.loss.slope(p) / (rho * split.theta)
-                split.q = q.astype(X.dtype)
+            split.start(V, rho)
             state.settle(programme, split, rho)
         return state
 
@@ -164,9 +161,10 @@ class State:
 
     def settle(self, programme, split, rho):
         """Make all else anew from `parts`."""
-        kernels, V = programme.kernels, flat(self.V)
-        kernels.shrink(V, flat(self.T_v), V, programme.beta / rho, 0.0)
-        kernels.reflect(flat(self.T_s), programme.mask, flat(self.H))
+        xp, t = programme.xp, programme.beta / rho
+        norms = xp.sqrt(xp.square(self.T_v).sum(axis=-1, keepdims=True))
+        self.V[...] = self.T_v * (1.0 - t / xp.maximum(norms, t))
+        programme.kernels.reflect(flat(self.T_s), programme.mask, flat(self.H))
         split.settle(split.q, rho)
 
     def alpha(self, programme, penalty):

@@ -31,7 +31,8 @@ class Anderson:
 
     def reset(self):
         """Forget all points: the map has changed."""
-        self.count, self.last, self.reference, self.lowest = 0, None, None, np.inf
+        self.lowest = np.inf
+        self._empty()
 
     def due(self, nit):
         """Tell whether iteration `nit` ends in a jump."""
@@ -65,7 +66,10 @@ class Anderson:
         """Return to where the last jump started."""
         for part, g in zip(parts, self.last[1], strict=True):
             part[...] = g
-        self.reset()
+        self._empty()
+
+    def _empty(self):
+        self.count, self.last, self.reference = 0, None, None
 
     def _learn(self, f, g):
         """Store the differences to the last point, and their products with the others."""
@@ -95,7 +99,7 @@ class Anderson:
             return
         gamma = self.be.xp.asarray(gamma)
         for part, ring in zip(parts, self.dG, strict=True):
-            part -= (gamma.astype(part.dtype) @ ring[:held]).reshape(part.shape)
+            part[...] -= (gamma.astype(part.dtype) @ ring[:held]).reshape(part.shape)
 
     def _products(self, vector, held):
         """Return the products of a vector with the differences of residuals, on the host."""

@@ -42,6 +42,10 @@ class BlockDescent:
         self.least = 10 * self.eps * start
         self.trial = None
 
+    def start(self, U):
+        """Begin at blocks U."""
+        self.U, self.F = U.copy(), self.programme.predictions(U)
+
     def weigh(self, theta):
         """Set ``1 / rho``; first trials scale with it."""
         self.rho, self.trial = 1.0 / theta, theta / self.top

@@ -163,7 +163,7 @@ def judge(data, U, *, tol, slack=1e-8, duals=None, scope="sampled"):
     if legal:
         upper = max(upper, data.objective(U))
     z, dual = _best_dual(data, inside, upper, duals, tol)
-    lower, estimate = _everywhere(data, U, z, scope == "global")
+    lower, estimate = _everywhere(data, U, z, scope == "global" or data.complete)
     gap, gap_global = relative_gap(upper, dual), relative_gap(fun, lower)
     details = {
         "fun_convex": upper,

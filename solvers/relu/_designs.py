@@ -144,7 +144,8 @@ def _cholesky(be, w, A):
     """Return what solves ``(diag(w) + A) x = r``, in double precision."""
     xp = be.xp
     H, at = A.astype(np.float64), xp.arange(len(w))
-    H[at, at] += w
+    # Kinks of the loss may leave nothing but A, which need not have full rank.
+    H[at, at] += w + 1e-13 * xp.trace(H) / len(w)
     C = be.cholesky(H)
     solve = partial(be.linalg.solve_triangular, C, lower=True, check_finite=False)
 

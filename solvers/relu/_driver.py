@@ -20,13 +20,16 @@ from .._core.validation import (
     check_threads,
     check_time_limit,
 )
+from ._arrangements import arrangements
 from ._certificate import Data, judge
 from ._gates import SCHEMES, count_arrangements_bound, draw
+from ._local import local_gates
 from ._losses import LOSSES
-from ._net import Net, neurons
+from ._net import Net, neurons, objective
 from ._problem import Programme, check_data, check_gates, theirs
+from ._refine import check_rounds, refined
 from ._result import ReLUResult
-from ._start import check_start
+from ._start import Start, check_start
 from ._watch import Watch
 
 
@@ -44,9 +47,9 @@ class Options:
 
 def train(
     name, X, y, engine, *, beta, loss="squared", n_gates=None, gates=None, scheme="gaussian",
-    delta=1.35, logit_scale=1.0, loss_scale="sum", bias=False, tol=1e-4, maxiter=5000,
+    delta=1.35, logit_scale=1.0, loss_scale="sum", bias=False, refine=0, tol=1e-4, maxiter=5000,
     check_every=200, x0=None, keep_best=True, callback=None, time_limit=None, progress=False,
-    history=True, n_threads=None, rng=None, own=None,
+    history=True, n_threads=None, rng=None, max_cells=None, own=None,
 ):  # fmt: skip
     """Check the options of a call, run `engine` and return the result.
 
@@ -56,6 +59,8 @@ def train(
         The public function, for messages and `Result.method`.
     engine : callable
         ``engine(programme, watch, options)`` runs until ``watch`` says so.
+    max_cells : int, optional
+        Train over all gates, if they are not more.
     own : object
         Options of this solver alone, checked.
     """
@@ -73,6 +78,7 @@ def train(
     rng, n = check_rng(rng), X.shape[0]
     unit = 1.0 / n if loss_scale == "mean" else 1.0
     check_choice(scheme, "scheme", SCHEMES)
+    rounds = check_rounds(refine)
     n_gates = check_count(n_gates, "n_gates", minimum=1, allow_none=True)
     tol = check_positive(tol, "tol")
     run = Monitor(
@@ -88,19 +94,23 @@ def train(
     if gates is None and n_gates is None and isinstance(x0, ReLUResult):
         gates = x0.gates
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
-        if gates is None:
-            rows = io.be.host(X)
-            if n_gates:
-                gates = draw(rows, n_gates, scheme, rng)
-            else:
-                gates = _default_gates(rows, scheme, rng)
-        else:
-            gates = check_gates(io, gates, n)
-        mask = io.xp.asarray(gates.mask)
         model = LOSSES[loss](Y, io.xp, **parameters)
-        programme = Programme(io.be, X, Y, model, beta / unit, gates, mask, vector)
+        programme = Programme(io.be, X, Y, model, beta / unit, None, None, vector)
+        local = None
+        if max_cells is not None:
+            gates = arrangements(io.be.host(X), max_cells)
+        elif gates is not None:
+            gates = check_gates(io, gates, n)
+        elif scheme == "local" or refine == "auto":
+            gates, local = local_gates(programme, n_gates or _usual(X), rng, lambda: run.late)
+        else:
+            gates = _sampled(io.be.host(X), n_gates, scheme, rng)
+        programme = programme.over(gates)
         data = Data(io.be.host(X), io.be.host(Y), loss, parameters, beta / unit, gates)
+        data.complete = max_cells is not None
         start = check_start(x0, io, gates, (len(Y), 2, len(gates), X.shape[1]))
+        if start is None and local is not None:
+            start = Start(local, None)
         options = Options(
             tol=tol,
             check_every=check_count(check_every, "check_every", minimum=1),
@@ -112,20 +122,27 @@ def train(
         watch = Watch(programme, data, run, options, io, unit)
         if start is not None:
             watch.judge(start.U, start.z if start.z is not None else data.slope(start.U))
-        if watch.gap <= tol:
+        if watch.gap <= tol and not rounds:
             run.end(Status.CONVERGED)
         else:
-            engine(programme, watch, options)
+            refined(engine, rounds)(programme, watch, options)
         return _finished(io, watch, bias)
 
 
-def _default_gates(X, scheme, rng):
+def _usual(X):
+    """Return how many gates to use where the caller does not say."""
     n, d = X.shape
     most = count_arrangements_bound(n, min(n, d))
+    return min(most, max(64, 8 * int(np.ceil(np.sqrt(n)))))
+
+
+def _sampled(X, n_gates, scheme, rng):
+    if n_gates:
+        return draw(X, n_gates, scheme, rng)
     with warnings.catch_warnings():
         # Nobody has asked for so many; rows that depend on each other have fewer.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return draw(X, min(most, max(64, 8 * int(np.ceil(np.sqrt(n))))), scheme, rng)
+        return draw(X, _usual(X), scheme, rng)
 
 
 def _finished(io, watch, bias):
@@ -137,8 +154,9 @@ def _finished(io, watch, bias):
     details = _in_unit(certificate.details, unit)
     V, W = theirs(io.xp.asarray(U.astype(io.dtype)), watch.programme.vector)
     net_U = _rounded(best.network, io) if watch.options.keep_best else U
-    hidden, out = neurons(*theirs(net_U, watch.programme.vector), np)
-    fun = data.network_objective(net_U) * unit
+    pair = neurons(*theirs(net_U, watch.programme.vector), np, data.X)
+    hidden, out = (_rounded(a, io) for a in pair)
+    fun = objective(data.X, data.loss, data.beta, hidden, out) * unit
     return watch.run.finish(
         ReLUResult,
         replace(certificate, details={**details, "fun": fun}),

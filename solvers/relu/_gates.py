@@ -1,5 +1,6 @@
 """Gates: which samples a neuron sees; how they are stored and drawn."""
 
+import copy
 import math
 import warnings
 
@@ -37,6 +38,8 @@ class Gates:
         The points.
     n : int
         The number of samples.
+    bits : array of uint8, shape (P, ceil(n / 8))
+        The patterns as they are stored.
 
     Notes
     -----
@@ -45,8 +48,8 @@ class Gates:
 
     def __init__(self, D, vectors=None):
         D = np.asarray(D, dtype=bool)
-        # Rows of `_bits` are gates: what a kernel reads at a time.
-        self.n, self._bits = D.shape[0], np.packbits(D.T, axis=1)
+        # Rows of `bits` are gates: what a kernel reads at a time.
+        self.n, self.bits = D.shape[0], np.packbits(D.T, axis=1)
         self.vectors = vectors
 
     @property
@@ -56,10 +59,18 @@ class Gates:
     @property
     def mask(self):
         """The patterns as zeros and ones, shape (P, n)."""
-        return np.unpackbits(self._bits, axis=1, count=self.n)
+        # NumPy keeps the order of patterns that came as columns; kernels read rows.
+        return np.ascontiguousarray(np.unpackbits(self.bits, axis=1, count=self.n))
+
+    def select(self, which):
+        """Return some of the gates, by their numbers."""
+        chosen = copy.copy(self)
+        chosen.bits = self.bits[which]
+        chosen.vectors = None if self.vectors is None else self.vectors[:, which]
+        return chosen
 
     def __len__(self):
-        return len(self._bits)
+        return len(self.bits)
 
     def __repr__(self):
         return f"Gates({len(self)} gates of {self.n} samples)"
@@ -142,29 +153,38 @@ class Patterns:
     """
 
     def __init__(self, X):
-        self.X, self._index = X, {}
-        self._seen = ~(X == 0).all(axis=1)
+        self.X, self.index = X, {}
+        self._seen = np.packbits((X != 0).any(axis=1))
         self._columns, self._vectors = [], []
 
     def __len__(self):
-        return len(self._index)
+        return len(self.index)
 
     def add(self, vectors):
         """Add the patterns of vectors (d, k); return the number of each pattern, -1 if closed."""
         vectors = np.asarray(vectors).astype(self.X.dtype)
-        bits = pack(self.X, vectors)
-        # What a gate says of rows of zeros has no effect.
-        effect = bits & np.packbits(self._seen)
-        numbers = np.empty(len(bits), dtype=np.int64)
-        for k, (row, key) in enumerate(zip(bits, effect, strict=True)):
-            if not key.any():
-                numbers[k] = -1
+        return self._add(pack(self.X, vectors), vectors.T)
+
+    def join(self, gates):
+        """Add gates as they are."""
+        vectors = gates.vectors
+        self._add(gates.bits, [None] * len(gates) if vectors is None else vectors.T)
+
+    def keys(self, bits):
+        """Return what tells patterns apart: what a gate says of rows of zeros has no effect."""
+        return [row.tobytes() for row in bits & self._seen]
+
+    def _add(self, bits, vectors):
+        numbers = np.full(len(bits), -1)
+        closed = bytes(bits.shape[1])
+        for k, (row, key, g) in enumerate(zip(bits, self.keys(bits), vectors, strict=True)):
+            if key == closed:
                 continue
-            known = len(self._index)
-            numbers[k] = number = self._index.setdefault(key.tobytes(), known)
+            known = len(self.index)
+            numbers[k] = number = self.index.setdefault(key, known)
             if number == known:
                 self._columns.append(row)
-                self._vectors.append(vectors[:, k])
+                self._vectors.append(g)
         return numbers
 
     def gates(self, most=None):
@@ -174,9 +194,10 @@ class Patterns:
             # Rows of zeros only: a programme must have a gate all the same.
             return Gates(np.ones((n, 1)), np.zeros((d, 1), dtype=self.X.dtype))
         rows = np.array(self._columns[:most], dtype=np.uint8).reshape(-1, (n + 7) // 8)
-        vectors = np.array(self._vectors[:most], dtype=self.X.dtype).reshape(-1, d).T
-        D = np.unpackbits(rows, axis=1, count=n).T
-        return Gates(D, np.ascontiguousarray(vectors))
+        D, vectors = np.unpackbits(rows, axis=1, count=n).T, self._vectors[:most]
+        if any(g is None for g in vectors):
+            return Gates(D)
+        return Gates(D, np.array(vectors, dtype=self.X.dtype).T.copy())
 
 
 def pack(X, vectors):
@@ -287,5 +308,5 @@ def count_arrangements_bound(n, r):
     >>> relu.count_arrangements_bound(9, 3)
     74
     """
-    n, r = check_count(n, "n", minimum=1), check_count(r, "r", minimum=1)
+    n, r = check_count(n, "n", minimum=1), check_count(r, "r")
     return 2 * sum(math.comb(n - 1, k) for k in range(min(r, n)))

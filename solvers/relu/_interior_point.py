@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,18 @@ import numpy as np
 from .._core.result import Status
 from . import _second_order as cones
 from ._driver import train
-from ._slopes import Slopes, longest
+from ._slopes import longest, slopes_of
 
 # Part of the way to the nearest boundary that a step goes.
 _REACH = 0.99
 # The start's gap, relative to the objective at zero.
 _START = 0.05
 # Judged again when the gap has fallen by this factor.
-_JUDGE = 0.1
-# Ridge on the blocks of the Newton system, relative to their trace.
-_RIDGE = 1e-16
+_JUDGE = 0.3
+# Steps without halving after which rounding errors are taken to rule.
+_PATIENCE = 15
+# Ridge on the blocks of the Newton system, relative to their diagonal.
+_RIDGE = 1e-15
 # Most numbers in the table of products of features.
 _TABLE = 1 << 25
 
@@ -131,31 +134,45 @@ def approach(programme, watch, options):
     return None
 
 
-def follow(programme, point, watch, tol):
-    """Follow the central path from a point until the watch ends the run."""
-    table = Products(programme.xp, programme.X)
-    judged = math.inf
-    for _ in watch.run:
-        mu = point.mu
+def follow(programme, point, watch, tol, enough=0.0):
+    """Follow the central path from a point until the watch ends the run, or the gap is enough."""
+    products, run = Products(programme.xp, programme.X), watch.run
+    judged, progress = math.inf, Progress()
+    for _ in run:
         try:
-            forward(Newton(programme, point, table), point)
+            forward(Newton(programme, point, products), point)
+            gap, mu = point.gap(programme), point.mu
         except np.linalg.LinAlgError:
-            return _stop(watch, point)
-        gap = point.gap(programme)
-        if math.isnan(gap) or not math.isfinite(point.mu):
-            return _stop(watch, point)
-        last = watch.run.nit + 1 >= watch.run.maxiter
-        look = gap <= max(tol, _JUDGE * judged) or last
+            gap = mu = math.nan
+        if math.isnan(gap + mu):
+            return run.end(Status.STALLED, "Rounding errors end the Newton steps here.")
+        stuck = progress.ends(gap, mu)
+        look = gap <= max(tol, _JUDGE * judged) or stuck or run.nit + 1 == run.maxiter
         if look:
             watch.judge(point.V, *point.dual(programme))
             judged = gap
-        if watch.record(judged=look, mu=mu):
+        if watch.record(judged=look, mu=mu) or gap <= enough:
             return None
+        if stuck:
+            return run.end(Status.STALLED, "Rounding errors keep it from falling further.")
     return None
 
 
-def _stop(watch, point):
-    watch.run.end(Status.STALLED, "Rounding errors keep the Newton steps from going on.")
+class Progress:
+    """Tells when neither gap nor mu has halved for too long."""
+
+    def __init__(self):
+        self.gap = self.mu = math.inf
+        self.age = 0
+
+    def ends(self, gap, mu):
+        """Take note of a step; tell whether the run must end."""
+        self.age += 1
+        if gap < 0.5 * self.gap:
+            self.gap, self.age = gap, 0
+        if mu < 0.5 * self.mu:
+            self.mu, self.age = mu, 0
+        return self.age == _PATIENCE
 
 
 def in_double(programme):
@@ -194,7 +211,7 @@ class Point:
         Multipliers of those bounds; |G| < beta.
     S, alpha : array, shape (c, 2, P, n)
         What the cones' rows should be, positive, and their multipliers.
-    slopes : Slopes
+    slopes : Slopes or Logits
         Slopes of the loss at the predictions p.
     p : array, shape (c, n)
     signs : array, shape (P, n)
@@ -207,7 +224,7 @@ class Point:
     G: Any
     S: Any
     alpha: Any
-    slopes: Slopes
+    slopes: Any
     p: Any
     signs: Any
 
@@ -220,17 +237,17 @@ class Point:
         p = programme.predictions(V)
         tau = _START * programme.loss.value(xp.zeros_like(p)) / (2 * c * P * beta)
         mu = tau * beta
-        row = math.sqrt(max(float(xp.square(X).sum()) / n, 1e-300))
-        ones = xp.ones((c, 2, P, n))
+        rows = xp.sqrt(xp.square(X).sum(axis=1))
+        rows = xp.where(rows > 0, rows, 1.0) * xp.ones((c, 2, P, n))
         return cls(
             xp=xp,
             beta=xp.full((c, 2, P), beta),
             V=V,
             tau=tau + xp.sqrt(cones.dot(V, V)),
             G=xp.zeros_like(V),
-            S=tau * row * ones,
-            alpha=beta / row * ones,
-            slopes=Slopes(programme.loss, -programme.loss.slope(p), mu),
+            S=tau * rows,
+            alpha=beta / rows,
+            slopes=slopes_of(programme.loss, -programme.loss.slope(p), mu),
             p=p,
             signs=2.0 * programme.mask - 1.0,
         )
@@ -342,6 +359,16 @@ class Products:
         return out
 
 
+def _factor(be, K):
+    """Return the Cholesky factor of K, with a ridge where rounding asks for one."""
+    try:
+        return be.cholesky(K)
+    except np.linalg.LinAlgError:
+        samples = be.xp.arange(len(K))
+        K[samples, samples] *= 1.0 + len(K) * _RIDGE
+        return be.cholesky(K)
+
+
 class Newton:
     """The Newton system at a point, factorised.
 
@@ -359,8 +386,7 @@ class Newton:
         self.ratio = point.alpha / point.S
         self.H = products.gram(self.ratio) + self._norms()
         diagonal = xp.arange(X.shape[1])
-        trace = self.H[..., diagonal, diagonal].sum(axis=-1)
-        self.H[..., diagonal, diagonal] += _RIDGE * trace[..., None]
+        self.H[..., diagonal, diagonal] *= 1.0 + _RIDGE
         # H^-1 = half^T half
         self.half = xp.linalg.inv(programme.be.cholesky(self.H))
         both = (self.half.swapaxes(-1, -2) @ self.half).sum(axis=1)
@@ -368,10 +394,11 @@ class Newton:
         lower = programme.be.cholesky(both)
         self.factors = []
         for L, root in zip(lower, self.root, strict=True):
-            Z = ((L.swapaxes(-1, -2) @ X.T) * (mask * root)[:, None, :]).reshape(-1, len(X))
+            Z = (L.swapaxes(-1, -2) @ X.T) * (mask * root)[:, None, :]
+            Z = Z.reshape(-1, len(X))
             K = Z.T @ Z
             K[xp.arange(len(K)), xp.arange(len(K))] += 1.0
-            self.factors.append(programme.be.cholesky(K))
+            self.factors.append(_factor(programme.be, K))
         # What keeps the point from being feasible.
         self.rows = (point.V @ X.T) * point.signs - point.S
         self.duals = -point.pull(programme) - point.G
@@ -427,12 +454,9 @@ class Newton:
     def _solve_once(self, right, short):
         V = self._blocks(right)
         f = self.root * self.programme.predictions(V) + short
-        solve = self.programme.be.linalg.solve_triangular
+        solve = partial(self.programme.be.linalg.solve_triangular, lower=True, check_finite=False)
         x = self.xp.stack(
-            [
-                solve(L, solve(L, b, lower=True), lower=True, trans=1)
-                for L, b in zip(self.factors, f, strict=True)
-            ]
+            [solve(L, solve(L, b), trans=1) for L, b in zip(self.factors, f, strict=True)]
         )
         return V - self._blocks(self._adjoint(self.root * x)), x
 

@@ -26,7 +26,7 @@ def local_gates(programme, n, rng, late):
     The rest is drawn: descent knows only where it has been.
     """
     c, d = len(programme.Y), programme.X.shape[1]
-    width = max(32, n // 2) // c + 1
+    width = max(min(max(32, n // 2), n) // c, 1)
     A, a = rng.standard_normal((c, width, d)), rng.standard_normal((c, width))
     # Rows ``u |a|`` of hidden and output weights that preserve lengths on average.
     B = A * abs(a)[..., None] / math.sqrt(d * width)

@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 
+from .._core.backend import get_backend
+
 
 class Loss:
     """A loss of the targets y.
@@ -211,22 +213,11 @@ class Logistic(Loss):
         return low
 
     def prox(self, q, rho):
-        xp, s = self.xp, self.scale
-        a = self.y * q
-        low, high = a, a + s / rho
-        m = 0.5 * (low + high)
-        # The root of m - a - (s / rho) sigmoid(-s m), which increases; Newton within a bracket.
-        for _ in range(60):
-            chance = self._chance(-s * m)
-            g = m - a - (s / rho) * chance
-            low, high = xp.where(g < 0, m, low), xp.where(g < 0, high, m)
-            new = m - g / (1.0 + (s * s / rho) * chance * (1.0 - chance))
-            new = xp.where((new > low) & (new < high), new, 0.5 * (low + high))
-            step = abs(new - m)
-            m = new
-            if not bool((step > 4e-16 * xp.maximum(abs(m), 1e-300)).any()):
-                break
-        return self.y * m
+        a = (self.y * q).reshape(-1)
+        m = self.xp.empty_like(a)
+        be = get_backend(self.xp.__name__)
+        be.kernels("solvers.relu").logistic(a, self.scale, rho, m)
+        return self.y * m.reshape(q.shape)
 
     def _chance(self, t):
         e = self.xp.exp(-abs(t))

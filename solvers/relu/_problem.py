@@ -5,7 +5,7 @@ v that add, then the w that subtract) and gate; `mask` (P, n) holds the gates as
 """
 
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,10 @@ class Programme:
     @property
     def kernels(self):
         return self.be.kernels("solvers.relu")
+
+    def over(self, gates):
+        """Return the programme over other gates."""
+        return replace(self, gates=gates, mask=self.xp.asarray(gates.mask))
 
     def equalise(self):
         """Give all rows that cones see one length, those of zeros aside."""

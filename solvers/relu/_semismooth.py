@@ -19,10 +19,10 @@ from .._core.result import Status
 
 # Proximal weights at the start, tau and sigma in the unit of tau over the norm of F, and how
 # they grow: with them the outer steps are few, and the Newton steps of each stay few.
-_TAU, _SIGMA, _GROW = 1.0, 1000.0, 5.0
+_TAU, _SIGMA, _GROW, _GROW_SLOWLY = 1.0, 1000.0, 5.0, 2.0
 # An outer step ends when its equation holds this much better than the last outer step moved ...
 _INNER = 0.1
-# ... or after so many Newton steps; weights grow only after steps that took few.
+# ... or after so many Newton steps; weights grow slowly unless it took few.
 _PATIENCE, _FEW = 15, 8
 # Least derivative of a proximal map that counts: kinks would make Newton's systems singular.
 _FLOOR = 1e-3
@@ -139,7 +139,7 @@ def minimise(task, run, tol, U=None, z=None):
         if run.record(best.gap, fun_convex=best.upper, dual=best.lower, state=partial(vars, best)):
             break
         if steps == _PATIENCE or size == 0.0 or _solved(task, centre, point):
-            grow = _GROW if steps <= _FEW else 1.0
+            grow = _GROW if steps <= _FEW else _GROW_SLOWLY
             centre = Centre(point.U, point.p, grow * centre.sigma, grow * centre.tau)
             point, steps = evaluate(task, centre, point.z), 0
     return best

@@ -4,8 +4,8 @@ With a = y z and m = y p for losses of margins, a = z and m = p for the others, 
 
     phi'(a) + slack of the upper end - slack of the lower end = target - m
 
-where phi is its conjugate inside the range of a: a square, nothing or an entropy. A slack times
-the room that is left to its end is mu on the central path and vanishes at the optimum.
+where phi is its conjugate inside the range of a. A slack times the room that is left to its end
+is mu on the central path and vanishes at the optimum.
 """
 
 import math
@@ -14,16 +14,23 @@ from typing import Any
 
 from ._losses import Hinge, Huber, Logistic, Squared, SquaredHinge
 
+# What is left, at the start, of the range of an end, at most.
+_ROOM = 0.2
+# Larger logits than these are steps of Newton's method that went astray.
+_LOGITS = 500.0
 
-def _range(loss):
-    """Return the ends of a's range, and phi'' where it is constant."""
-    return {
+
+def slopes_of(loss, z, mu):
+    """Return minus the slopes of a loss, from z moved inside their range; mu is for the slacks."""
+    if isinstance(loss, Logistic):
+        return Logits(loss, z)
+    low, high, bend = {
         Squared: (-math.inf, math.inf, 1.0),
         Huber: (-loss.delta, loss.delta, 1.0),
         SquaredHinge: (0.0, math.inf, 1.0),
         Hinge: (0.0, 1.0, 0.0),
-        Logistic: (0.0, loss.scale, 0.0),
     }[type(loss)]
+    return Slopes(loss, z, mu, low, high, bend)
 
 
 @dataclass
@@ -40,36 +47,25 @@ class Slack:
 
 
 class Slopes:
-    """Minus the slopes of a loss, inside their range.
+    """Minus the slopes of a loss whose conjugate is ``bend a^2 / 2`` between low and high.
 
     Parameters
     ----------
     loss : Loss
     z : array, shape (c, n)
-        Minus slopes to start from, moved inside.
     mu : float
         Product of slacks and rooms at the start.
-
-    Attributes
-    ----------
-    a : array, shape (c, n)
-    slacks : list of Slack
-        One for each end that is finite; an entropy keeps off its ends by itself.
+    low, high, bend : float
     """
 
-    def __init__(self, loss, z, mu):
-        self.xp, xp = loss.xp, loss.xp
-        self.low, self.high, self.bend = _range(loss)
-        self.entropy = isinstance(loss, Logistic)
-        one = xp.ones_like(loss.y)
-        self.sign = loss.y if loss.margin else one
-        self.target = 0.0 * one if self.entropy else (one if loss.margin else loss.y)
-        margin = 0.2 * min(self.high - self.low, 1.0)
-        self.a = xp.clip(self.sign * z, self.low + margin, self.high - margin)
-        ends = () if self.entropy else ((self.low, 1.0), (self.high, -1.0))
-        self.slacks = [Slack(end, side, None) for end, side in ends if math.isfinite(end)]
-        for slack in self.slacks:
-            slack.q = mu / slack.room(self.a)
+    def __init__(self, loss, z, mu, low, high, bend):
+        self.xp, self.bend = loss.xp, bend
+        one = loss.xp.ones_like(loss.y)
+        self.sign, self.target = (loss.y, one) if loss.margin else (one, loss.y)
+        room = _ROOM * min(high - low, 1.0)
+        self.a = loss.xp.clip(self.sign * z, low + room, high - room)
+        ends = [(end, side) for end, side in ((low, 1.0), (high, -1.0)) if math.isfinite(end)]
+        self.slacks = [Slack(end, side, mu / (side * (self.a - end))) for end, side in ends]
 
     @property
     def z(self):
@@ -82,19 +78,16 @@ class Slopes:
 
     def weights(self):
         """Return w in ``dz = w (drift - dp)``: the curvature of the loss."""
-        a = self.a
-        bend = 1.0 / (a * (self.high - a)) if self.entropy else self.bend + 0.0 * a
+        bend = self.bend + 0.0 * self.a
         for slack in self.slacks:
-            bend = bend + slack.q / slack.room(a)
+            bend = bend + slack.q / slack.room(self.a)
         return 1.0 / bend
 
     def drift(self, p, goals):
         """Return what moves z where predictions p stay; `goals` are to be added to `products`."""
-        a = self.a
-        rise = self.xp.log(a / (self.high - a)) / self.high if self.entropy else self.bend * a
-        drift = self.target - self.sign * p - rise
+        drift = self.target - self.sign * p - self.bend * self.a
         for slack, goal in zip(self.slacks, goals, strict=True):
-            drift = drift + slack.side * (slack.q + goal / slack.room(a))
+            drift = drift + slack.side * (slack.q + goal / slack.room(self.a))
         return self.sign * drift
 
     def step(self, dz, goals):
@@ -110,11 +103,9 @@ class Slopes:
 
     def longest(self, step):
         """Return how far the step can go, at most 1."""
-        (da, moves), xp = step, self.xp
-        ways = [longest(xp, s.q, dq) for s, dq in zip(self.slacks, moves, strict=True)]
-        for end, side in ((self.low, 1.0), (self.high, -1.0)):
-            if math.isfinite(end):
-                ways.append(longest(xp, side * (self.a - end), side * da))
+        (da, moves), xp, a = step, self.xp, self.a
+        ways = [longest(xp, s.room(a), s.side * da) for s in self.slacks]
+        ways += [longest(xp, s.q, dq) for s, dq in zip(self.slacks, moves, strict=True)]
         return min(ways, default=1.0)
 
     def move(self, t, step):
@@ -123,6 +114,53 @@ class Slopes:
         self.a = self.a + t * da
         for slack, dq in zip(self.slacks, moves, strict=True):
             slack.q = slack.q + t * dq
+
+
+class Logits:
+    """Minus the slopes of the logistic loss, as logits, so that no step can leave their range.
+
+    A step of length 1 ends where the slopes are those at the predictions: the linearisation
+    is that of Newton's method in the weights.
+    """
+
+    def __init__(self, loss, z):
+        self.xp, self.scale, self.sign = loss.xp, loss.scale, loss.y
+        share = loss.xp.clip(self.sign * z / self.scale, _ROOM, 1.0 - _ROOM)
+        self.logit = loss.xp.log(share / (1.0 - share))
+
+    @property
+    def z(self):
+        """Minus the slopes of the loss."""
+        return self.sign * (self.scale / (1.0 + self.xp.exp(-self.logit)))
+
+    def products(self):
+        """Return nothing: there are no slacks."""
+        return []
+
+    def weights(self):
+        """Return w in ``dz = w (drift - dp)``: the curvature of the loss."""
+        e = self.xp.exp(-abs(self.logit))
+        return self.scale**2 * e / self.xp.square(1.0 + e)
+
+    def drift(self, p, goals):
+        """Return what moves z where predictions p stay."""
+        return -p - self.sign * self.logit / self.scale
+
+    def step(self, dz, goals):
+        """Return the move of the logits."""
+        return self.scale * self.sign * dz / self.weights()
+
+    def second_order(self, step):
+        """Return nothing, as there are no slacks."""
+        return []
+
+    def longest(self, step):
+        """Return 1: logits have no end."""
+        return 1.0
+
+    def move(self, t, step):
+        """Go t times along a step."""
+        self.logit = self.xp.clip(self.logit + t * step, -_LOGITS, _LOGITS)
 
 
 def longest(xp, x, step):

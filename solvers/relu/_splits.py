@@ -55,7 +55,7 @@ def resolved(split, usolver, n, P):
     return split, usolver
 
 
-def make_split(programme, split, usolver, sigma, rng):
+def make_split(programme, split, usolver, sigma, theta, rng):
     """Return the split of a programme, `split` and `usolver` as `check_split` left them."""
     n, P = programme.X.shape[0], len(programme.mask)
     split, usolver = resolved(split, usolver, n, P)
@@ -67,7 +67,7 @@ def make_split(programme, split, usolver, sigma, rng):
         solver = Woodbury(programme, sigma, once=split == "p")
     else:
         solver = Krylov(programme, sigma, rng) if usolver == "cg" else Dense(programme, sigma)
-    return Joint(programme, solver) if split == "paper" else Predictions(programme, solver)
+    return Joint(programme, solver) if split == "paper" else Predictions(programme, solver, theta)
 
 
 class Predictions:
@@ -81,13 +81,17 @@ class Predictions:
         What the copy is made from: ``p = prox(q)``, its scaled dual being ``q - p``.
     """
 
-    def __init__(self, programme, solver):
+    def __init__(self, programme, solver, theta):
         xp = programme.xp
-        self.programme, self.solver = programme, solver
-        # As sigma, it scales as the inverse square of X.
-        self.theta = 0.3 * solver.sigma
-        solver.weigh(self.theta)
+        self.programme, self.solver, self.theta = programme, solver, theta
+        solver.weigh(theta)
         self.p, self.q = xp.zeros_like(programme.Y), xp.zeros_like(programme.Y)
+
+    def start(self, U, rho):
+        """Make the copy what it is where blocks U are a solution."""
+        p = self.programme.predictions(U)
+        # The dual is minus the loss's slope.
+        self.settle(p + self.programme.loss.slope(p) / (rho * self.theta), rho)
 
     def solve(self, R, rho):
         """Return the U of the linear step; R (c, 2, P, d) may be overwritten."""
@@ -132,6 +136,11 @@ class Rows:
         # Along their samples copies move, by `t`; a row of zeros moves nowhere.
         self.t, square = xp.zeros_like(programme.Y), xp.square(X).sum(axis=1)
         self.square = xp.where(square > 0, square, 1.0)
+
+    def start(self, U, rho):
+        """Make the copies what they are where blocks U are a solution."""
+        slope = self.programme.loss.slope(self.programme.predictions(U)) / (rho * self.theta)
+        self.settle(self.solver.rows(U) + slope[..., None] * self.programme.X, rho)
 
     def solve(self, R, rho):
         """Return the U of the linear step; R (c, 2, P, d) may be overwritten."""
@@ -178,6 +187,10 @@ class Joint:
         self.programme, self.solver, self.rho = programme, solver, None
         self.q = programme.Y[:, :0]
         self.F = programme.xp.zeros_like(programme.Y)
+
+    def start(self, U, rho):
+        """Begin descent at blocks U; other steps need no start."""
+        self.solver.start(U)
 
     def solve(self, R, rho):
         """Return the U of the linear step; R (c, 2, P, d) may be overwritten."""

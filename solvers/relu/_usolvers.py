@@ -1,6 +1,7 @@
 """Linear steps: which blocks U minimise the augmented Lagrangian.
 
-With ``B = I + sigma Z^T Z``, Z being the rows that cones see, and F the map from blocks to predictions, each solves
+With ``B = I + sigma Z^T Z``, Z being the rows that cones see, and F the map from blocks to
+predictions, each solves
 
     min  <U, B U> / 2 - <R, U> + theta / 2 |F U - target|^2
 
@@ -43,6 +44,9 @@ class Step:
         self.programme, self.sigma = programme, sigma
         self.metric = xp.eye(Z.shape[1]) + sigma * (Z.T @ Z).astype(np.float64)
         self.inverse = xp.linalg.inv(self.metric).astype(Z.dtype)
+
+    def start(self, U):
+        """Nothing to begin: what is solved does not depend on where one was."""
 
 
 class Factor:

@@ -54,11 +54,14 @@ class Watch:
     ----------
     fields : dict
         Fields of the result that an engine alone knows.
+    enough : float or None
+        The gap at which an engine is done with gates that others will follow.
     """
 
     def __init__(self, programme, data, run, options, io, unit=1.0):
         self.programme, self.data, self.run, self.options = programme, data, run, options
-        self.unit, self.fields, self._io = unit, {}, io
+        self.unit, self.fields, self.io = unit, {}, io
+        self.enough = None
         zero = np.zeros((programme.Y.shape[0], 2, len(data.gates), programme.X.shape[1]))
         nothing, z = data.objective(zero), data.slope(zero)
         self.best = Best(zero, nothing, z, dual_bound(data, z), zero, nothing)
@@ -92,13 +95,27 @@ class Watch:
         if lower > best.lower:
             best.z, best.alpha, best.lower = z, alpha, lower
 
+    def suggest(self, U):
+        """Try a network alone, of neurons that need not belong to the gates."""
+        value = self.data.network_objective(U)
+        if value < self.best.value:
+            self.best.network, self.best.value = U, value
+
+    def enter(self, programme, U):
+        """Go on with the programme over other gates, where blocks U lie in their cones."""
+        network, value, z = self.best.network, self.best.value, self.best.z
+        self.programme, self.data = programme, self.data.over(programme.gates)
+        upper, lower = self.data.objective(U), dual_bound(self.data, z)
+        self.best = Best(U, upper, z, lower, network, value)
+        self.suggest(U)
+
     def record(self, *, judged, iterations=1, **series):
-        """Count iterations; tell whether the run must end."""
+        """Count iterations; tell whether the engine must end."""
         gap = self.gap
         best = self.best
-        return self.run.record(
+        ended = self.run.record(
             gap if math.isfinite(gap) else 1e300,
-            judge=judged,
+            judge=judged and self.enough is None,
             iterations=iterations,
             state=self._shown,
             fun=best.value * self.unit,
@@ -106,9 +123,10 @@ class Watch:
             dual=best.lower * self.unit,
             **series,
         )
+        return ended or (self.enough is not None and judged and gap <= self.enough)
 
     def _shown(self):
         """Return what a callback sees beside the numbers of the history."""
-        io = self._io
+        io = self.io
         V, W = theirs(io.xp.asarray(self.best.U), self.programme.vector)
         return {"V": io.out(V), "W": io.out(W)}

@@ -63,7 +63,7 @@ def test_two_classes_are_told_by_the_sign_of_a_score(two, moons):
     score = two.decision_function(X)
     assert list(two.classes_) == ["east", "west"]
     assert np.array_equal(two.predict(X), np.where(score > 0, "west", "east"))
-    assert two.score(X, y) > 0.95
+    assert two.score(X, y) > 0.9
     chances = two.predict_proba(X)
     assert chances[:, 1] == pytest.approx(1 / (1 + np.exp(-score)))
     assert chances.sum(axis=1) == pytest.approx(1)

@@ -11,7 +11,7 @@ from numba import prange
 
 from ..._core import threads
 from ..._core.kernels.jit import REDUCE, kernel
-from ..._core.kernels.vmath import vmax
+from ..._core.kernels.vmath import exp, vmax
 
 # Samples of a tile: what sums over gates are made in stays in the nearest cache.
 _TILE = 2048
@@ -34,14 +34,17 @@ def _masked_sum(tiles, G, mask, out):
     for t in prange(tiles):
         first, last = n * t // tiles, n * (t + 1) // tiles
         for o in range(c):
-            out[o, first:last] = zero
+            total = out[o, first:last]
+            total[:] = zero
             for i in range(P):
+                seen = mask[i, first:last]
+                a, b = G[o, 0, i, first:last], G[o, sides - 1, i, first:last]
                 if sides == 2:
-                    for k in range(first, last):
-                        out[o, k] += G[o, 0, i, k] - G[o, 1, i, k] if mask[i, k] else zero
+                    for k in range(last - first):
+                        total[k] += a[k] - b[k] if seen[k] else zero
                 else:
-                    for k in range(first, last):
-                        out[o, k] += G[o, 0, i, k] if mask[i, k] else zero
+                    for k in range(last - first):
+                        total[k] += a[k] if seen[k] else zero
 
 
 def spread(z, mask, out):
@@ -56,10 +59,13 @@ def _spread(tiles, z, mask, out):
     c, P, n = out.shape
     zero = z.dtype.type(0.0)
     for t in prange(tiles):
+        first, last = n * t // tiles, n * (t + 1) // tiles
         for o in range(c):
+            row = z[o, first:last]
             for i in range(P):
-                for k in range(n * t // tiles, n * (t + 1) // tiles):
-                    out[o, i, k] = z[o, k] if mask[i, k] else zero
+                seen, to = mask[i, first:last], out[o, i, first:last]
+                for k in range(last - first):
+                    to[k] = row[k] if seen[k] else zero
 
 
 def reflect(T, mask, out):
@@ -73,11 +79,12 @@ def reflect(T, mask, out):
 def _reflect(tiles, T, mask, out):
     (rows, n), P = T.shape, mask.shape[0]
     for t in prange(tiles):
+        first, last = n * t // tiles, n * (t + 1) // tiles
         for r in range(rows):
-            i = r % P
-            for k in range(n * t // tiles, n * (t + 1) // tiles):
-                size = abs(T[r, k])
-                out[r, k] = size if mask[i, k] else -size
+            seen, row, to = mask[r % P, first:last], T[r, first:last], out[r, first:last]
+            for k in range(last - first):
+                size = abs(row[k])
+                to[k] = size if seen[k] else -size
 
 
 def advance(G, T, mask, relax):
@@ -98,17 +105,18 @@ def _advance(tiles, G, T, mask, relax, sums):
     (rows, n), P = T.shape, mask.shape[0]
     zero = T.dtype.type(0.0)
     for t in prange(tiles):
+        first, last = n * t // tiles, n * (t + 1) // tiles
         left = changed = moved = 0.0
         for r in range(rows):
-            i = r % P
+            seen, row, there = mask[r % P, first:last], T[r, first:last], G[r, first:last]
             a = b = c = zero
-            for k in range(n * t // tiles, n * (t + 1) // tiles):
-                g = G[r, k] if mask[i, k] else -G[r, k]
-                before = vmax(T[r, k], zero)
-                new = T[r, k] + relax * (g - before)
+            for k in range(last - first):
+                g = there[k] if seen[k] else -there[k]
+                before = vmax(row[k], zero)
+                new = row[k] + relax * (g - before)
                 after = vmax(new, zero)
-                T[r, k] = new
-                G[r, k] = abs(new) if mask[i, k] else -abs(new)
+                row[k] = new
+                there[k] = abs(new) if seen[k] else -abs(new)
                 a += (g - after) * (g - after)
                 b += (after - before) * (after - before)
                 c += (g - before) * (g - before)
@@ -147,6 +155,41 @@ def _shrink(strips, U, T, V, t, relax, sums):
                 changed += (after - before) ** 2
                 moved += (U[r, j] - before) ** 2
         sums[s, 0], sums[s, 1], sums[s, 2] = left, changed, moved
+
+
+def logistic(a, scale, rho, out):
+    """Set out to the m that minimise ``log(1 + exp(-scale m)) + rho / 2 (m - a)^2``; all flat."""
+    strips = threads.strips(50 * a.size)
+    eps = float(np.finfo(a.dtype).eps)
+    with threads.guard():
+        _logistic(strips, a, float(scale), float(rho), eps, out)
+
+
+@kernel(parallel=True)
+def _logistic(strips, a, scale, rho, eps, out):
+    for s in prange(strips):
+        for k in range(a.size * s // strips, a.size * (s + 1) // strips):
+            # Newton within a bracket of the root of g, which increases, and a bisection wherever
+            # it leaves the bracket or goes to and fro.
+            start, reach = float(a[k]), scale / rho
+            low, high, step = start, start + reach, reach
+            m = start + 0.5 * reach
+            for _ in range(100):
+                e = exp(-abs(scale * m))
+                chance = (e if m > 0.0 else 1.0) / (1.0 + e)
+                g = m - start - reach * chance
+                if g < 0.0:
+                    low = m
+                else:
+                    high = m
+                new = m - g / (1.0 + scale * reach * chance * (1.0 - chance))
+                if abs(new - m) <= 4.0 * eps * (abs(start) + reach):
+                    m = new
+                    break
+                if not (low < new < high and abs(new - m) <= 0.5 * step):
+                    new = 0.5 * (low + high)
+                m, step = new, abs(new - m)
+            out[k] = m
 
 
 def _tiles(a):

@@ -1,0 +1,130 @@
+"""Refinement: solving again with the gates that the solution asks for."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from .._core.result import Status
+from .._core.validation import check_choice, check_count
+from ._certificate_global import search
+from ._gates import Patterns, pack
+from ._local import descend, placed
+
+# Rounds of refine="auto".
+_ROUNDS = 10
+# The gap that gates need that others will follow, at least.
+_ENOUGH = 1e-2
+# How far the dual must reach beyond beta along a neuron for its gate to be missing.
+_MISSING = 1e-3
+# New neurons of one output, sign and round; rounds that a gate may stay idle.
+_NEW, _IDLE = 16, 3
+
+
+def check_rounds(refine):
+    """Return the number of rounds."""
+    if isinstance(refine, str):
+        check_choice(refine, "refine", ("auto",))
+        return _ROUNDS
+    return check_count(refine, "refine")
+
+
+def refined(engine, rounds):
+    """Return an engine that solves, adds gates and solves again, up to `rounds` times.
+
+    Gates that are added are those of the neurons of the best network, of where descent leads
+    from it, and of neurons along which the dual point violates its constraint. The optimum over
+    the new gates is thus never above the objective of that network.
+    """
+
+    def run(programme, watch, options):
+        idle = {}
+        for _ in range(rounds):
+            watch.enough = max(options.tol, _ENOUGH)
+            if watch.gap > watch.enough:
+                engine(programme, watch, replace(options, tol=watch.enough))
+            watch.enough = None
+            if watch.run.status is not None:
+                break
+            before = watch.best.value
+            if (grown := grow(programme, watch, idle)) is None:
+                break
+            gates, U = grown
+            programme = programme.over(gates)
+            watch.enter(programme, U)
+            options = replace(options, x0=programme.xp.asarray(U, dtype=programme.X.dtype))
+            if before - watch.best.value <= 0.1 * options.tol * abs(before):
+                break
+        if watch.gap <= options.tol:
+            watch.run.end(Status.CONVERGED)
+        elif watch.run.status is None:
+            engine(programme, watch, options)
+        if rounds:
+            watch.suggest(descended(programme, watch))
+
+    return run
+
+
+def grow(programme, watch, idle):
+    """Return other gates and a network in their cones, None if no gate is missing.
+
+    `idle` counts, by pattern, the rounds in which a gate has not been used.
+    """
+    best, data = watch.best, watch.data
+    _, neurons, values = search(data, best.z, best.network)
+    new, signs = missing(data, neurons, values)
+    U = descended(programme, watch, new, signs)
+    B, signs = rows(U if data.network_objective(U) < best.value else best.network)
+    found = Patterns(programme.be.host(programme.X))
+    numbers = found.add(B.reshape(-1, B.shape[-1]).T)
+    found.add(new.reshape(-1, new.shape[-1]).T)
+    old = found.keys(data.gates.bits)
+    if found.index.keys() <= set(old):
+        return None
+    used = (best.U != 0).any(axis=(0, 1, 3))
+    for key, busy in zip(old, used, strict=True):
+        idle[key] = 0 if busy else idle.get(key, 0) + 1
+    found.join(data.gates.select([k for k, key in enumerate(old) if idle[key] < _IDLE]))
+    gates = found.gates()
+    return gates, placed(B, signs, numbers, len(gates))
+
+
+def missing(data, neurons, values):
+    """Return short neurons along which the dual point is too long, as rows and signs."""
+    c, _, _, d = neurons.shape
+    B, signs = np.zeros((c, 2, _NEW, d)), np.ones((c, 2, _NEW))
+    signs[:, 1] = -1.0
+    for o, s in np.ndindex(c, 2):
+        U, reach = neurons[o, s], values[o, s]
+        order = np.argsort(-reach, kind="stable")
+        order = order[reach[order] > data.beta * (1 + _MISSING)]
+        # Most starts lead to the same few maxima.
+        bits = pack(data.X, U[order].T)
+        _, first = np.unique(bits, axis=0, return_index=True)
+        order = order[np.sort(first)][:_NEW]
+        H = np.maximum(U[order] @ data.X.T, 0.0)
+        # All of them together go about as far as one would go alone.
+        length = (reach[order] - data.beta) / (len(order) * np.square(H).sum(axis=1))
+        B[o, s, : len(order)] = length[:, None] * U[order]
+    return B.reshape(c, -1, d), signs.reshape(c, -1)
+
+
+def descended(programme, watch, more=None, signs=None):
+    """Return the network that descent from the best one leads to, as blocks; with more neurons."""
+    B, S = rows(watch.best.network)
+    if more is not None:
+        B, S = np.concatenate([B, more], axis=1), np.concatenate([S, signs], axis=1)
+    B, S = descend(programme, B, S, late=lambda: watch.run.late)
+    B = B.astype(np.float64)
+    return np.stack([B * (S > 0)[..., None], B * (S < 0)[..., None]], axis=1)
+
+
+def rows(U):
+    """Return the neurons of blocks U, longest first, as rows (c, m, d) and signs (c, m)."""
+    B = np.concatenate([U[:, 0], U[:, 1]], axis=1)
+    signs = np.repeat([[1.0, -1.0]], U.shape[2], axis=1) * np.ones((len(U), 1))
+    length = np.linalg.norm(B, axis=-1)
+    order = np.argsort(-length, axis=1, kind="stable")
+    order = order[:, : int((length > 0).sum(axis=1).max())]
+    return np.take_along_axis(B, order[..., None], axis=1), np.take_along_axis(
+        signs, order, axis=1
+    )
