@@ -3,6 +3,7 @@ from ._arrangements import enumerate_arrangements as enumerate_arrangements
 from ._certificate import certify as certify
 from ._estimators import ConvexReLUClassifier as ConvexReLUClassifier
 from ._estimators import ConvexReLURegressor as ConvexReLURegressor
+from ._exact import exact as exact
 from ._gated import gated as gated
 from ._gates import Gates as Gates
 from ._gates import count_arrangements_bound as count_arrangements_bound

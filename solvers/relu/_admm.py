@@ -161,9 +161,10 @@ class State:
 
     def settle(self, programme, split, rho):
         """Make all else anew from `parts`."""
-        kernels, V = programme.kernels, flat(self.V)
-        kernels.shrink(V, flat(self.T_v), V, programme.beta / rho, 0.0)
-        kernels.reflect(flat(self.T_s), programme.mask, flat(self.H))
+        xp, t = programme.xp, programme.beta / rho
+        norms = xp.sqrt(xp.square(self.T_v).sum(axis=-1, keepdims=True))
+        self.V[...] = self.T_v * (1.0 - t / xp.maximum(norms, t))
+        programme.kernels.reflect(flat(self.T_s), programme.mask, flat(self.H))
         split.settle(split.q, rho)
 
     def alpha(self, programme, penalty):

@@ -33,6 +33,9 @@ class Everywhere:
 
     def __init__(self, data, thorough):
         self.data = data
+        if data.complete:
+            self.cells = data
+            return
         rows, basis = essential(data.X)
         rank, most = basis.shape[1], _MANY if thorough else _FEW
         listed = (

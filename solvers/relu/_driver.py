@@ -20,6 +20,7 @@ from .._core.validation import (
     check_threads,
     check_time_limit,
 )
+from ._arrangements import arrangements
 from ._certificate import Data, judge
 from ._gates import SCHEMES, count_arrangements_bound, draw
 from ._local import local_gates
@@ -48,7 +49,7 @@ def train(
     name, X, y, engine, *, beta, loss="squared", n_gates=None, gates=None, scheme="gaussian",
     delta=1.35, logit_scale=1.0, loss_scale="sum", bias=False, refine=0, tol=1e-4, maxiter=5000,
     check_every=200, x0=None, keep_best=True, callback=None, time_limit=None, progress=False,
-    history=True, n_threads=None, rng=None, own=None,
+    history=True, n_threads=None, rng=None, max_cells=None, own=None,
 ):  # fmt: skip
     """Check the options of a call, run `engine` and return the result.
 
@@ -58,6 +59,8 @@ def train(
         The public function, for messages and `Result.method`.
     engine : callable
         ``engine(programme, watch, options)`` runs until ``watch`` says so.
+    max_cells : int, optional
+        Train over all gates, if they are not more.
     own : object
         Options of this solver alone, checked.
     """
@@ -93,15 +96,13 @@ def train(
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         model = LOSSES[loss](Y, io.xp, **parameters)
         programme = Programme(io.be, X, Y, model, beta / unit, None, None, vector)
-        local = None
-        if gates is not None:
-            gates = check_gates(io, gates, n)
-        elif scheme == "local" or refine == "auto":
-            gates, local = local_gates(programme, n_gates or _usual(X), rng, lambda: run.late)
-        else:
-            gates = _sampled(io.be.host(X), n_gates, scheme, rng)
+        if max_cells is not None:
+            gates = arrangements(io.be.host(X), max_cells)
+        scheme = "local" if refine == "auto" else scheme
+        gates, local = choose_gates(io, programme, gates, n_gates, scheme, rng, run)
         programme = programme.over(gates)
         data = Data(io.be.host(X), io.be.host(Y), loss, parameters, beta / unit, gates)
+        data.complete = max_cells is not None
         start = check_start(x0, io, gates, (len(Y), 2, len(gates), X.shape[1]))
         if start is None and local is not None:
             start = Start(local, None)
@@ -121,6 +122,15 @@ def train(
         else:
             refined(engine, rounds)(programme, watch, options)
         return _finished(io, watch, bias)
+
+
+def choose_gates(io, programme, gates, n_gates, scheme, rng, run):
+    """Return the gates of a call, and the blocks of a local descent where they come from one."""
+    if gates is not None:
+        return check_gates(io, gates, len(programme.X)), None
+    if scheme == "local":
+        return local_gates(programme, n_gates or _usual(programme.X), rng, lambda: run.late)
+    return _sampled(io.be.host(programme.X), n_gates, scheme, rng), None
 
 
 def _usual(X):
