@@ -9,7 +9,7 @@ import numpy as np
 from .._core import threads
 from .._core.monitor import Monitor
 from .._core.random import check_rng
-from .._core.result import ConvergenceWarning, Status
+from .._core.result import ConvergenceWarning
 from .._core.validation import (
     check_callable,
     check_choice,
@@ -131,7 +131,7 @@ def train(
         if watch.infeasible:
             run.end(Status.INFEASIBLE, EMPTY)
         elif watch.gap <= tol and not rounds:
-            run.end(Status.CONVERGED)
+            watch.record(judged=True, iterations=0)
         else:
             refined(engine, rounds)(programme, watch, options)
         return _finished(io, watch, bias)
