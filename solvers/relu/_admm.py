@@ -5,6 +5,7 @@ from typing import Any
 
 from .._core.result import Status
 from .._core.validation import check_choice, check_flag, check_positive
+from . import _robust_admm
 from ._anderson import Anderson
 from ._driver import train
 from ._polish import pays, polish, stuck
@@ -58,8 +59,8 @@ def admm(
     )
     return train(
         "admm", X, y, iterate, beta=beta, loss=loss, n_gates=n_gates, gates=gates, scheme=scheme,
-        delta=delta, logit_scale=logit_scale, loss_scale=loss_scale, bias=bias, refine=refine,
-        tol=tol, maxiter=maxiter, check_every=check_every, x0=x0, keep_best=keep_best,
+        delta=delta, logit_scale=logit_scale, loss_scale=loss_scale, robust_eps=robust_eps, bias=bias,
+        refine=refine, tol=tol, maxiter=maxiter, check_every=check_every, x0=x0, keep_best=keep_best,
         callback=callback, time_limit=time_limit, progress=progress, history=history,
         n_threads=n_threads, rng=rng, own=own,
     )  # fmt: skip
@@ -67,6 +68,9 @@ def admm(
 
 def iterate(programme, watch, options):
     """Run the iteration until the watch ends it."""
+    if programme.eps is not None:
+        _robust_admm.iterate(programme, watch, options)
+        return
     if watch.gap <= options.tol:
         return watch.run.end(Status.CONVERGED)
     own, host = options.own, programme.be.host
@@ -172,9 +176,10 @@ class State:
 
     def settle(self, programme, split, rho):
         """Make all else anew from `parts`."""
-        kernels, V = programme.kernels, flat(self.V)
-        kernels.shrink(V, flat(self.T_v), V, programme.beta / rho, 0.0)
-        kernels.reflect(flat(self.T_s), programme.mask, flat(self.H))
+        xp, t = programme.xp, programme.beta / rho
+        norms = xp.sqrt(xp.square(self.T_v).sum(axis=-1, keepdims=True))
+        self.V[...] = self.T_v * (1.0 - t / xp.maximum(norms, t))
+        programme.kernels.reflect(flat(self.T_s), programme.mask, flat(self.H))
         split.settle(split.q, rho)
 
     def alpha(self, programme, penalty):
