@@ -8,6 +8,7 @@ from .._core.validation import check_choice, check_flag, check_positive
 from . import _robust_admm
 from ._anderson import Anderson
 from ._driver import train
+from ._polish import pays, polish, stuck
 from ._problem import times
 from ._splits import check_split, make_split
 
@@ -33,6 +34,7 @@ class Steps:
     split: str
     usolver: str
     accel: str | None
+    polish: bool
 
 
 def admm(
@@ -53,6 +55,7 @@ def admm(
         split=split,
         usolver=usolver,
         accel=check_choice(accel, "accel", ("anderson", None)),
+        polish=check_flag(polish, "polish"),
     )
     return train(
         "admm", X, y, iterate, beta=beta, loss=loss, n_gates=n_gates, gates=gates, scheme=scheme,
@@ -77,7 +80,7 @@ def iterate(programme, watch, options):
     split = make_split(programme, own.split, own.usolver, sigma, _THETA / rho, options.rng)
     state = State.at(programme, options.x0, split, rho)
     accel = Anderson(programme.be, (1.0, sigma, split.theta)) if own.accel else None
-    before, size = 0, None
+    before, size, gaps, polishes = 0, None, [], own.polish
     for turn in watch.run:
         nit = turn + 1
         jumps = accel is not None and accel.due(nit)
@@ -99,6 +102,14 @@ def iterate(programme, watch, options):
                 if watch.record(judged=True, iterations=nit - before, r=r, s=s, rho=rho):
                     return None
                 before, size = nit, max(r, s)
+                gaps.append((nit, watch.gap))
+                if polishes and pays(programme, watch, gaps, options.tol):
+                    polish(programme, watch, watch.best.U, watch.best.z, options.tol)
+                    polishes = False
+                if stuck(gaps):
+                    watch.run.end(Status.STALLED, "Its last checks have not lowered it.")
+                if watch.run.status is not None or watch.gap <= options.tol:
+                    return None
             if own.adapt_rho and nit in _ADAPT and (q := balance(r, s)) != 1.0:
                 rho *= q
                 state.rescale(programme, split, q)
