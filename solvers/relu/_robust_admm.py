@@ -15,8 +15,8 @@ import numpy as np
 from ._certificate_data import RobustDual
 from ._robust_cones import Cones, points_inside
 
-# Penalties: of the blocks in units of beta, of predictions and of rows in the caller's units.
-_RHO, _THETA, _TAU = 10.0, 0.1, 0.1
+# Penalties of blocks, predictions and rows, in the units of each; see `penalties`.
+_RHO, _THETA, _TAU = 1.25, 0.1, 0.015
 # Iterations at which rho is adapted; afterwards it stays, which convergence needs.
 _ADAPT = (20, 40, 70, 100, 150, 200, 300, 400, 600, 800, 1200, 1600)
 # Checks, the first few of them early.
@@ -32,8 +32,8 @@ def iterate(programme, watch, options):
     alive = xp.nonzero(points_inside(programme.be, X, programme.mask, eps)[0])[0]
     part = replace(programme, mask=programme.mask[alive])
     cones = Cones(programme.be, X, part.mask, eps, lead)
-    rho = own.rho or _RHO * programme.beta
-    split = Rows(part, _THETA / rho, _TAU / rho)
+    rho, theta, tau = penalties(programme, own)
+    split = Rows(part, theta, tau)
     state = State.at(part, None if options.x0 is None else options.x0[:, :, alive])
     U = xp.zeros(everything.shape, dtype=X.dtype)
     before = 0
@@ -55,6 +55,14 @@ def iterate(programme, watch, options):
                 state.rescale(q)
                 split.rescale(q)
                 cones.rescale(q)
+
+
+def penalties(programme, own):
+    """Return rho, and theta and tau in its units; they scale as the optimum's units do."""
+    xp, X, Y = programme.xp, programme.X, programme.Y
+    square, targets = programme.be.host(xp.square(X).sum() / len(X), xp.square(Y).mean())
+    rho = own.rho or _RHO * programme.beta * (square / targets) ** 0.5
+    return rho, _THETA / rho, _TAU * _THETA * square / rho
 
 
 @dataclass
