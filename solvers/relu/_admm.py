@@ -5,8 +5,10 @@ from typing import Any
 
 from .._core.result import Status
 from .._core.validation import check_choice, check_flag, check_positive
+from . import _robust_admm
 from ._anderson import Anderson
 from ._driver import train
+from ._polish import pays, polish, stuck
 from ._problem import times
 from ._splits import check_split, make_split
 
@@ -32,6 +34,7 @@ class Steps:
     split: str
     usolver: str
     accel: str | None
+    polish: bool
 
 
 def admm(
@@ -181,11 +184,12 @@ def admm(
         split=split,
         usolver=usolver,
         accel=check_choice(accel, "accel", ("anderson", None)),
+        polish=check_flag(polish, "polish"),
     )
     return train(
         "admm", X, y, iterate, beta=beta, loss=loss, n_gates=n_gates, gates=gates, scheme=scheme,
-        delta=delta, logit_scale=logit_scale, loss_scale=loss_scale, bias=bias, refine=refine,
-        tol=tol, maxiter=maxiter, check_every=check_every, x0=x0, keep_best=keep_best,
+        delta=delta, logit_scale=logit_scale, loss_scale=loss_scale, robust_eps=robust_eps, bias=bias,
+        refine=refine, tol=tol, maxiter=maxiter, check_every=check_every, x0=x0, keep_best=keep_best,
         callback=callback, time_limit=time_limit, progress=progress, history=history,
         n_threads=n_threads, rng=rng, own=own,
     )  # fmt: skip
@@ -204,6 +208,9 @@ def _relaxation(relax):
 
 def iterate(programme, watch, options):
     """Run the iteration until the watch ends it."""
+    if programme.eps is not None:
+        _robust_admm.iterate(programme, watch, options)
+        return
     if watch.gap <= options.tol:
         return watch.run.end(Status.CONVERGED)
     own, host = options.own, programme.be.host
@@ -213,7 +220,7 @@ def iterate(programme, watch, options):
     split = make_split(programme, own.split, own.usolver, sigma, _THETA / rho, options.rng)
     state = State.at(programme, options.x0, split, rho)
     accel = Anderson(programme.be, (1.0, sigma, split.theta)) if own.accel else None
-    before, size = 0, None
+    before, size, gaps, polishes = 0, None, [], own.polish
     for turn in watch.run:
         nit = turn + 1
         jumps = accel is not None and accel.due(nit)
@@ -235,6 +242,14 @@ def iterate(programme, watch, options):
                 if watch.record(judged=True, iterations=nit - before, r=r, s=s, rho=rho):
                     return None
                 before, size = nit, max(r, s)
+                gaps.append((nit, watch.gap))
+                if polishes and pays(programme, watch, gaps, options.tol):
+                    polish(programme, watch, watch.best.U, watch.best.z, options.tol)
+                    polishes = False
+                if stuck(gaps):
+                    watch.run.end(Status.STALLED, "Its last checks have not lowered it.")
+                if watch.run.status is not None or watch.gap <= options.tol:
+                    return None
             if own.adapt_rho and nit in _ADAPT and (q := balance(r, s)) != 1.0:
                 rho *= q
                 state.rescale(programme, split, q)
