@@ -9,7 +9,7 @@ import numpy as np
 from .._core import threads
 from .._core.monitor import Monitor
 from .._core.random import check_rng
-from .._core.result import ConvergenceWarning
+from .._core.result import ConvergenceWarning, Status
 from .._core.validation import (
     check_callable,
     check_choice,
