@@ -1,8 +1,10 @@
 from ._admm import admm as admm
 from ._arrangements import enumerate_arrangements as enumerate_arrangements
+from ._attack import attack_pgd as attack_pgd
 from ._certificate import certify as certify
 from ._estimators import ConvexReLUClassifier as ConvexReLUClassifier
 from ._estimators import ConvexReLURegressor as ConvexReLURegressor
+from ._exact import exact as exact
 from ._gated import gated as gated
 from ._gates import Gates as Gates
 from ._gates import count_arrangements_bound as count_arrangements_bound

@@ -60,11 +60,19 @@ class Watch:
 
     def __init__(self, programme, data, run, options, io, unit=1.0):
         self.programme, self.data, self.run, self.options = programme, data, run, options
-        self.unit, self.fields, self._io = unit, {}, io
+        self.unit, self.fields, self.io = unit, {}, io
         self.enough = None
         zero = np.zeros((programme.Y.shape[0], 2, len(data.gates), programme.X.shape[1]))
         nothing, z = data.objective(zero), data.slope(zero)
         self.best = Best(zero, nothing, z, dual_bound(data, z), zero, nothing)
+
+    # Whether no weights but zero are allowed.
+    infeasible = False
+
+    @property
+    def z(self):
+        """The best dual point's part for predictions, (c, n)."""
+        return self.best.z
 
     @property
     def gap(self):
@@ -127,6 +135,6 @@ class Watch:
 
     def _shown(self):
         """Return what a callback sees beside the numbers of the history."""
-        io = self._io
+        io = self.io
         V, W = theirs(io.xp.asarray(self.best.U), self.programme.vector)
         return {"V": io.out(V), "W": io.out(W)}
