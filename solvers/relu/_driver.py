@@ -125,7 +125,7 @@ def train(
         if watch.gap <= tol and not rounds:
             run.end(Status.CONVERGED)
         else:
-            refined(engine, rounds)(programme, watch, options)
+            refined(engine, rounds, local is not None)(programme, watch, options)
         return _finished(io, watch, bias)
 
 
