@@ -131,7 +131,7 @@ def train(
         if watch.infeasible:
             run.end(Status.INFEASIBLE, EMPTY)
         elif watch.gap <= tol and not rounds:
-            run.end(Status.CONVERGED)
+            watch.record(judged=True, iterations=0)
         else:
             refined(engine, rounds)(programme, watch, options)
         return _finished(io, watch, bias)

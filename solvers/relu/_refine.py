@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from .._core.result import Status
 from .._core.validation import check_choice, check_count
 from ._certificate_global import search
 from ._gates import Patterns, pack
@@ -51,13 +50,15 @@ def refined(engine, rounds):
             gates, U = grown
             programme = programme.over(gates)
             watch.enter(programme, U)
+            watch.record(judged=False, iterations=0)
             options = replace(options, x0=programme.xp.asarray(U, dtype=programme.X.dtype))
             if before - watch.best.value <= 0.1 * options.tol * abs(before):
                 break
-        if watch.gap <= options.tol:
-            watch.run.end(Status.CONVERGED)
-        elif watch.run.status is None:
-            engine(programme, watch, options)
+        if watch.run.status is None:
+            if watch.gap <= options.tol:
+                watch.record(judged=True, iterations=0)
+            else:
+                engine(programme, watch, options)
         if rounds:
             watch.suggest(descended(programme, watch))
 
