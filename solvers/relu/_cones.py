@@ -97,7 +97,8 @@ class Cones:
             out[open_], added[open_] = U, problems.alpha.sum(axis=1)
             size = np.linalg.norm(U, axis=1)
             T = self.slack(U, gates[open_]) - floor * (self.length > 0)
-            T[-T <= _ROUNDING * (1.0 + size)[:, None]] = 0.0
+            hair = _ROUNDING * (1.0 + size)[:, None]
+            T = np.where(-hair > T, T, 0.0)
             left = problems.moved & (T < 0.0).any(axis=1) & ((size > goals[open_]) | (floor > 0))
             if not left.any():
                 break

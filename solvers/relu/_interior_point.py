@@ -129,13 +129,16 @@ def approach(programme, watch, options):
     programme = in_double(programme)
     if watch.gap <= options.tol:
         return watch.run.end(Status.CONVERGED)
-    point = Point.at(programme, options.x0)
-    follow(programme, point, watch, options.tol)
+    if follow(programme, Point.at(programme, options.x0), watch, options.tol):
+        watch.run.end(Status.STALLED, "Rounding errors keep the Newton steps from going further.")
     return None
 
 
 def follow(programme, point, watch, tol, enough=0.0):
-    """Follow the central path from a point until the watch ends the run, or the gap is enough."""
+    """Follow the central path until the watch ends the run, or the gap of the point is enough.
+
+    Returns whether rounding errors have put an end to it before.
+    """
     products, run = Products(programme.xp, programme.X), watch.run
     judged, progress = math.inf, Progress()
     for _ in run:
@@ -145,17 +148,17 @@ def follow(programme, point, watch, tol, enough=0.0):
         except np.linalg.LinAlgError:
             gap = mu = math.nan
         if math.isnan(gap + mu):
-            return run.end(Status.STALLED, "Rounding errors end the Newton steps here.")
+            return True
         stuck = progress.ends(gap, mu)
         look = gap <= max(tol, _JUDGE * judged) or stuck or run.nit + 1 == run.maxiter
         if look:
             watch.judge(point.V, *point.dual(programme))
             judged = gap
         if watch.record(judged=look, mu=mu) or gap <= enough:
-            return None
+            return False
         if stuck:
-            return run.end(Status.STALLED, "Rounding errors keep it from falling further.")
-    return None
+            return True
+    return False
 
 
 class Progress:

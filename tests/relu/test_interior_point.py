@@ -209,3 +209,54 @@ def test_large_tables_of_products_are_replaced_by_products_of_matrices(monkeypat
     other = train(X, y, D)
     assert other.nit == plain.nit
     np.testing.assert_allclose(other.V, plain.V, atol=1e-8)
+
+
+def slow(*, polish, tol=1e-7, n=60, P=60, **more):
+    """A run of `admm` whose tolerance is far beyond its checks."""
+    X, y, D = problem("hinge", n=n, d=6, P=P, seed=3)
+    return relu.admm(
+        X, y, beta=0.05, loss="hinge", gates=D, tol=tol, maxiter=1000, polish=polish, **more
+    )
+
+
+def test_polish_ends_a_run_of_iterations_by_steps_that_its_stages_tell_apart():
+    with pytest.warns(ConvergenceWarning):
+        plain = slow(polish=False, accel=None)
+    res = slow(polish=True, accel=None)
+    assert plain.status == Status.MAXITER
+    assert res.success
+    assert [name for name, _, _ in res.stages] == ["admm", "interior_point"]
+    assert sum(nit for _, nit, _ in res.stages) == res.nit < plain.nit
+    assert plain.dual <= res.fun_convex <= plain.fun_convex
+
+
+def test_polish_takes_in_gates_that_it_had_left_out(monkeypatch):
+    from solvers.relu import _polish
+
+    X, y, D = problem("squared", P=20)
+    whole = train(X, y, D)
+    lengths, seen = _polish.lengths, []
+
+    def blind(data, z):
+        # The first look sees no gate but one.
+        seen.append(z)
+        found = lengths(data, z)
+        return found if len(seen) > 1 else np.where(np.arange(len(found)) == 3, 2 * data.beta, 0)
+
+    def engine(programme, watch, options):
+        zero = np.zeros_like(watch.best.U)
+        _polish.polish(programme, watch, zero, watch.best.z, options.tol)
+
+    from solvers.relu._driver import train as drive
+
+    monkeypatch.setattr(_polish, "lengths", blind)
+    res = drive("admm", X, y, engine, beta=0.1, gates=D, tol=1e-8)
+    assert len(seen) > 2
+    assert res.success
+    assert res.fun_convex == pytest.approx(whole.fun_convex, rel=1e-7)
+
+
+def test_a_run_that_has_stopped_to_improve_is_stalled():
+    with pytest.warns(ConvergenceWarning):
+        res = slow(polish=True, tol=1e-16, check_every=25)
+    assert res.status == Status.STALLED
