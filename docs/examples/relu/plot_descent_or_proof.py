@@ -2,8 +2,7 @@
 Does descent find the best network?
 ===================================
 
-Thirty points on a line. All activation patterns can be listed here, so the best network is known
-and proven; L-BFGS and Adam look for it from fifteen random starts.
+Thirty points on a line: all activation patterns can be listed, so the best network is known.
 """
 
 import matplotlib.pyplot as plt
@@ -57,5 +56,4 @@ right.set(xlabel="x", ylabel="y", title="the best, and the worst ends of descent
 right.legend()
 
 # %%
-# Learnt: not from these starts. Some are near, most are stuck far above, and without a bound there
-# is no telling which.
+# Learnt: not from these starts, and without a bound there is no telling how far they are.
