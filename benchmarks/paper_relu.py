@@ -5,7 +5,8 @@ Run from the repository's root::
     python -m benchmarks.paper_relu
 
 E1: how fast the paper's iteration and ours converge, against an interior point. E2: the paper's
-inner loop on random blocks against direct linear steps, on digits of the size of its images. E6:
+inner loop on random blocks against direct linear steps, on digits of the size of its images. E5:
+robust and standard training under attack, see `paper_relu_robust`. E6:
 small sets of data to a certified gap, and paths of penalty weights with warm starts. Writes
 ``results/paper_relu.md`` and ``.json``, and the figure of the documentation. `--quick` runs all
 of it in small, `--only` some experiments, which take the place of earlier results.
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.paper_relu_robust import attacks
 from benchmarks.peers import common
 from solvers import relu
 
@@ -256,7 +258,7 @@ def paths(options):
     }]  # fmt: skip
 
 
-EXPERIMENTS = (convergence, linear_steps, gaps, paths)
+EXPERIMENTS = (convergence, linear_steps, gaps, paths, attacks)
 
 
 # ---- the report
@@ -341,10 +343,13 @@ def settings(quick):
     if quick:
         return {"gaussian": [(30, 3, 6)], "iterations": 100, "images": (60, 10, 6), "long": 60,
                 "sets": {name: sets[name] for name in ("iris", "moons")}, "gates": 6, "beta": 1.0,
-                "paths": ["iris"], "betas": 3}  # fmt: skip
+                "paths": ["iris"], "betas": 3, "robust": ["moons"], "samples": 40,
+                "descent": 20}  # fmt: skip
     return {"gaussian": [(60, 5, 20), (200, 10, 40)], "iterations": 4000, "images": (800, 14, 72),
             "long": 500, "sets": sets, "gates": 50, "beta": 0.5,
-            "paths": ["iris", "diabetes", "breast_cancer"], "betas": 10}  # fmt: skip
+            "paths": ["iris", "diabetes", "breast_cancer"], "betas": 10,
+            "robust": ["moons", "digits 3, 8", "digits 4, 9", "breast cancer"], "samples": 400,
+            "descent": 400}  # fmt: skip
 
 
 def worker(options):
