@@ -9,7 +9,7 @@ import numpy as np
 from .._core import threads
 from .._core.monitor import Monitor
 from .._core.random import check_rng
-from .._core.result import ConvergenceWarning
+from .._core.result import ConvergenceWarning, Status
 from .._core.validation import (
     check_callable,
     check_choice,
@@ -133,7 +133,7 @@ def train(
         elif watch.gap <= tol and not rounds:
             watch.record(judged=True, iterations=0)
         else:
-            refined(engine, rounds)(programme, watch, options)
+            refined(engine, rounds, local is not None)(programme, watch, options)
         return _finished(io, watch, bias)
 
 
