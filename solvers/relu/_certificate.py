@@ -138,7 +138,7 @@ def certify(
             zero = np.zeros(shapes["alpha"])
             alpha = ours(given.get("alpha", zero), given.get("gamma", zero), np)
             z = np.atleast_2d(given["z"])
-            duals = z if data.eps is None else robust_point(data, U, _NEAR[1], z), alpha
+            duals = z if data.eps is None else robust_point(data, U, _NEAR[0], z), alpha
         return judge(data, U, tol=tol, slack=1e-5 if single else 1e-8, duals=duals, scope=scope)
 
 
@@ -198,7 +198,7 @@ def relative_gap(upper, lower):
 def _best_dual(data, U, upper, duals, tol):
     """Return the dual point with the highest bound, and it: the one given or one of U."""
     z, dual = (duals[0], dual_bound(data, *duals)) if duals else (None, -math.inf)
-    for own in _own_duals(data, U):
+    for own in _own_duals(data, U, z):
         if relative_gap(upper, dual) <= tol:
             break
         point = own()
@@ -208,10 +208,11 @@ def _best_dual(data, U, upper, duals, tol):
     return z, dual
 
 
-def _own_duals(data, U):
+def _own_duals(data, U, given):
     """Return ways to the dual point of blocks U."""
     if data.eps is not None:
-        return [partial(robust_point, data, U, near) for near in _NEAR]
+        zs = [None] if given is None else [given.z, None]
+        return [partial(robust_point, data, U, near, z) for near in _NEAR for z in zs]
     if data.kinks:
         return [partial(at_kinks, data, U, near) for near in _NEAR]
     return [partial(data.slope, U)]

@@ -119,7 +119,8 @@ class Data:
             return -self.loss.slope(self.predictions(U)) if z is None else z
         Q = self.differences(U)
         own = -self.loss.slope(self.worst(self.predictions(U), abs(Q) @ self.eps))
-        z = own if z is None else z
+        # A copy: whoever completes the point writes to it.
+        z = own if z is None else z.copy()
         w = abs(z) if self.loss.margin else np.maximum(abs(z), abs(own))
         return RobustDual(z, w, -w[..., None] * self.eps * np.sign(Q))
 

@@ -252,7 +252,7 @@ def test_robust_bounds_enclose_the_optimum(loss):
     optimum, V, W = oracles.clarabel(X, y, D, 0.1, loss, eps=eps)
     options = {"beta": 0.1, "loss": loss, "V": V, "W": W, "gates": relu.Gates(D, g)}
     certificate = relu.certify(X, y, robust_eps=eps, **options)
-    assert certificate.value <= 1e-5
+    assert certificate.value <= 1e-4
     assert certificate.details["dual"] <= optimum * (1 + 1e-7)
     assert certificate.details["fun_convex"] == pytest.approx(optimum, rel=1e-6)
     assert certificate.details["cone_violation"] <= 1e-8
