@@ -11,4 +11,5 @@ STOPS = {
     "constrained": "digits told apart by weights that shifts and turns leave alone",
     "completion": "a photograph with 70 % of its pixels missing",
     "bcd": "a sparse classifier of tumours, along its path",
+    "relu": "a network that tells tumours apart, and what no other could gain",
 }

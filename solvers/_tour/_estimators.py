@@ -4,6 +4,7 @@ import inspect
 
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 
 
 def sparse_logistic_regression(alpha, n, **options):
@@ -22,3 +23,11 @@ def sparse_logistic_regression(alpha, n, **options):
 def handwritten_digits():
     """Return 1797 images as rows of 64 pixels, and the digits that they show."""
     return load_digits(return_X_y=True)
+
+
+def multilayer_perceptron(beta, neurons):
+    """Return scikit-learn's network for the objective ``sum(loss) + beta / 2 |weights|^2``.
+
+    It does not penalise offsets.
+    """
+    return MLPClassifier((neurons,), solver="lbfgs", alpha=beta, max_iter=5000, random_state=0)

@@ -1,5 +1,6 @@
 from ._admm import admm as admm
 from ._arrangements import enumerate_arrangements as enumerate_arrangements
+from ._attack import attack_pgd as attack_pgd
 from ._certificate import certify as certify
 from ._estimators import ConvexReLUClassifier as ConvexReLUClassifier
 from ._estimators import ConvexReLURegressor as ConvexReLURegressor

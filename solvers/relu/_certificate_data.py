@@ -50,7 +50,7 @@ class Data:
         self.X, self.Y = X.astype(np.float64), Y.astype(np.float64)
         self.eps = None if eps is None or not np.any(eps) else np.asarray(eps, dtype=np.float64)
         self.loss, self.beta = LOSSES[loss](self.Y, np, **parameters), beta
-        # Whether there are no other gates than these.
+        # Whether these are all gates, so that a bound over all networks is worth its time.
         self.complete = False
         self._take(gates)
 

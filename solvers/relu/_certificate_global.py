@@ -8,16 +8,14 @@ import math
 
 import numpy as np
 
-from ._arrangements import arrangements, essential
-from ._certificate_bounds import dual_norm, rounding, scaled_dual
-from ._gates import count_arrangements_bound
+from ._certificate_bounds import rounding, scaled_dual
+from ._certificate_branch import longest_neuron
 
-# Rank up to which all cells are listed, and how many of them at most: a certificate of sampled
-# gates, which shows the bound beside its own, may not wait for many.
-_RANK, _FEW, _MANY = 4, 10_000, 200_000
-# Rows closer to parallel than this are one when cells are listed, so that thin cells are missing.
-_THIN = 1e-11
-# Operations that a search for neurons may take, its steps, and its random starts at most.
+_EPS = np.finfo(np.float64).eps
+# Rank up to which the longest neuron is found by branch and bound, and the work for it: a
+# certificate over sampled gates, which shows the bound beside its own, may not wait for much.
+_RANK, _QUICK, _THOROUGH = 10, 1e6, 1e8
+# Operations that a search for neurons may take, its steps, and its starts at most.
 _WORK, _STEPS, _STARTS = 2e9, 40, 300
 
 
@@ -28,38 +26,58 @@ class Everywhere:
     ----------
     data : Data
     thorough : bool
-        Whether a list of many cells is worth its time.
+        Whether a sharp bound is worth its time.
     """
 
     def __init__(self, data, thorough):
-        self.data = data
-        if data.complete:
-            self.cells = data
-            return
-        rows, basis = essential(data.X)
-        rank, most = basis.shape[1], _MANY if thorough else _FEW
-        listed = (
-            rank <= _RANK and count_arrangements_bound(max(len(rows), 1), max(rank, 1)) <= most
-        )
-        # Rows without any direction: no neuron gives anything.
-        self.cells = data.over(arrangements(data.X, most)) if listed and rank else None
+        self.data, self.work = data, _THOROUGH if thorough else _QUICK
+        self.reduced, self.outside = _reduced(data.X)
+        n, r = self.reduced.shape
+        self.branches = 0 < r <= _RANK and 2.0**r * n * r <= self.work
 
     def bound(self, z, found=0.0):
         """Return a lower bound of the optimum from any z (c, n).
 
-        `found` is the most that z gives along any neuron known.
+        `found` is the most that z gives along any neuron known, from `search`.
         """
         z = self.data.loss.clip(z)
-        reach = crude_norm(self.data, z)
-        if self.cells is not None:
-            exact = dual_norm(self.cells, z) + _THIN * float(self.data.lengths_of(z).max())
-            # A list of cells that misses what a search has found proves nothing.
-            reach = min(reach, exact) if found <= exact else reach
-        return scaled_dual(self.data, z, reach)
+        if not np.isfinite(z).all():
+            return 0.0
+        norm = crude_norm(self.data, z)
+        if self.branches:
+            norm = min(norm, self._branched(z, found))
+        return scaled_dual(self.data, z, norm)
 
     def estimate(self, z, found):
         """Return what `bound` would be if nothing gave more than `found`; no bound itself."""
         return scaled_dual(self.data, self.data.loss.clip(z), found)
+
+    def _branched(self, z, found):
+        norm = 0.0
+        for row in z:
+            for side in (row, -row):
+                try:
+                    found = max(found, norm)
+                    norm = max(norm, longest_neuron(self.reduced, side, found, work=self.work))
+                except np.linalg.LinAlgError:
+                    # Rounding has laid the rays of a node into a plane.
+                    return math.inf
+        lost = float((abs(z) @ self.outside).max())
+        return norm + lost + rounding(self.data) * float(self.data.lengths_of(z).max())
+
+
+def _reduced(X):
+    """Return rows in coordinates of their span, if that is small, and the lengths left out."""
+    n, d = X.shape
+    if d > _RANK:
+        # A glance at the squares spares large data the decomposition.
+        squares = np.linalg.eigvalsh(X.T @ X)
+        if (squares > 1e-10 * squares[-1]).sum() > _RANK:
+            return X, np.zeros(n)
+    _, s, Vt = np.linalg.svd(X, full_matrices=False)
+    basis = Vt[s > max(n, d) * _EPS * s[0]].T
+    reduced = X @ basis
+    return reduced, np.linalg.norm(X - reduced @ basis.T, axis=1)
 
 
 def crude_norm(data, z):
@@ -69,8 +87,9 @@ def crude_norm(data, z):
         for side in (row, -row):
             s = np.maximum(side, 0.0)
             top = float(np.linalg.eigvalsh((X.T * s) @ X)[-1])
-            half = float(np.linalg.norm(X.T @ s)) + math.sqrt(max(float(s.sum()) * top, 0.0))
-            norm = max(norm, 0.5 * half)
+            half = np.linalg.norm(X.T @ s) + np.sqrt(np.maximum(s.sum() * top, 0.0))
+            # Unlike `max`, this keeps what is not a number.
+            norm = float(np.maximum(norm, 0.5 * half))
     return norm + rounding(data) * float(data.lengths_of(z).max())
 
 

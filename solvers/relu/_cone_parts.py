@@ -14,8 +14,7 @@ _ROWS = 8
 
 def interior(A):
     """Return the shortest g with ``A g >= 1``, or None where there is none."""
-    seen = A[abs(A).max(axis=1) > 0]
-    return nearest(seen, np.ones(len(seen)), np.zeros(A.shape[1]))
+    return nearest(A, np.ones(len(A)), np.zeros(A.shape[1]))
 
 
 def parts(A, u, g, how):
@@ -24,11 +23,14 @@ def parts(A, u, g, how):
     `g` is a point inside the cone, or None. "minimal" makes ``|v| + |w|`` as small as it gets,
     "shift" moves u along g until it is inside.
     """
+    length = np.linalg.norm(A, axis=1)
+    # Rows of zeros hold for every vector.
+    A = A[length > 0] / length[length > 0, None]
     if (A @ u >= 0).all():
         return u, np.zeros_like(u)
     if (A @ -u >= 0).all():
         return np.zeros_like(u), -u
-    if g is None or not (A @ g > 0)[abs(A).max(axis=1) > 0].all():
+    if g is None or not (A @ g > 0).all():
         g = interior(A)
     shifted = None if g is None else (_step(A, u, g) * g)
     if how == "shift":
@@ -40,14 +42,12 @@ def parts(A, u, g, how):
     if g is not None:
         w = w + max(_step(A, w, g), _step(A, u + w, g)) * g
     short = min((A @ w).min(), (A @ (u + w)).min())
-    return (u + w, w) if short >= -1e-10 * (1 + abs(w).max()) else None
+    return (u + w, w) if short >= -1e-12 * abs(w).max() else None
 
 
 def _step(A, u, g):
     """Return the least t >= 0 for which ``u + t g`` is in the cone."""
-    room = A @ g
-    counts = room > 0
-    return max(0.0, float((-(A[counts] @ u) / room[counts]).max(initial=0.0)))
+    return max(0.0, float((-(A @ u) / (A @ g)).max()))
 
 
 def _shortest(A, u, w):
@@ -77,14 +77,15 @@ def _shortest(A, u, w):
 def nearest(A, low, x, rows=None):
     """Return the point with ``A y >= low`` nearest to x, or None where there is none.
 
-    `rows` marks the constraints that count at first; those that are violated join, in place.
+    Rows of A have length 1. `rows` marks the constraints that count at first; those that are
+    violated join, in place.
     """
     rows = np.zeros(len(A), dtype=bool) if rows is None else rows
     y = x
     for _ in range(len(A)):
         short = A @ y - low
         worst = short.min(initial=0.0)
-        if worst >= -1e-13 * (1.0 + abs(y).max()):
+        if worst >= -1e-13 * max(abs(low).max(), abs(y).max()):
             break
         outside = np.flatnonzero((short < 0.1 * worst) & ~rows)
         if not outside.size:

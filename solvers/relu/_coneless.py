@@ -25,7 +25,7 @@ from ._certificate_data import Data
 from ._certificate_global import Everywhere, search
 from ._losses import LOSSES
 from ._net import Net, neurons, objective
-from ._problem import check_data, theirs
+from ._problem import Programme, check_data, theirs
 from ._result import ReLUResult
 from ._semismooth import Task
 
@@ -68,10 +68,14 @@ class Call:
     def xp(self):
         return self.io.xp
 
+    def programme(self):
+        """Return the programme with cones, without gates yet."""
+        model = LOSSES[self.loss](self.Y, self.xp, **self.parameters)
+        return Programme(self.io.be, self.X, self.Y, model, self.beta, None, None, self.vector)
+
     def task(self, design, norm):
         """Return the programme for the solver, in the precision of the data."""
-        model = LOSSES[self.loss](self.Y, self.xp, **self.parameters)
-        return Task(self.io.be, design, model, norm, self.beta)
+        return Task(self.io.be, design, self.programme().loss, norm, self.beta)
 
     def data(self, gates):
         """Return the programme as the judge knows it."""

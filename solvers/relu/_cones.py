@@ -10,8 +10,8 @@ from .._core.backend import get_backend
 
 # What a violation may be, for vectors and rows of length 1, and still be left to rounding.
 _ROUNDING = 1e-13
-# Numbers in one of the arrays that a batch makes.
-_BATCH = 1 << 20
+# Numbers in one of the arrays that a batch of cones makes, and cones in it at least.
+_BATCH, _LEAST = 1 << 20, 16
 _ROUNDS = 200
 
 
@@ -64,7 +64,8 @@ class Cones:
     def batches(self, count):
         """Yield slices of `count` vectors whose slacks are few enough for the cache."""
         n, d = self.X.shape
-        step = max(1, _BATCH // max(n, 2 * d * d))
+        # A few at least: reading the samples costs as much for one as for several.
+        step = max(_LEAST, _BATCH // max(n, 2 * d * d))
         for low in range(0, count, step):
             yield slice(low, low + step)
 
@@ -97,7 +98,8 @@ class Cones:
             out[open_], added[open_] = U, problems.alpha.sum(axis=1)
             size = np.linalg.norm(U, axis=1)
             T = self.slack(U, gates[open_]) - floor * (self.length > 0)
-            T[-T <= _ROUNDING * (1.0 + size)[:, None]] = 0.0
+            hair = _ROUNDING * (1.0 + size)[:, None]
+            T = np.where(-hair > T, T, 0.0)
             left = problems.moved & (T < 0.0).any(axis=1) & ((size > goals[open_]) | (floor > 0))
             if not left.any():
                 break

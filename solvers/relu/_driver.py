@@ -26,9 +26,10 @@ from ._gates import SCHEMES, count_arrangements_bound, draw
 from ._local import local_gates
 from ._losses import LOSSES
 from ._net import Net, neurons, objective
-from ._problem import Programme, check_data, check_gates, theirs
+from ._problem import Programme, check_data, check_eps, check_gates, theirs
 from ._refine import check_rounds, refined
 from ._result import ReLUResult
+from ._robust import EMPTY, RobustWatch, draw_robust
 from ._start import Start, check_start
 from ._watch import Watch
 
@@ -47,9 +48,10 @@ class Options:
 
 def train(
     name, X, y, engine, *, beta, loss="squared", n_gates=None, gates=None, scheme="gaussian",
-    delta=1.35, logit_scale=1.0, loss_scale="sum", bias=False, refine=0, tol=1e-4, maxiter=5000,
-    check_every=200, x0=None, keep_best=True, callback=None, time_limit=None, progress=False,
-    history=True, n_threads=None, rng=None, max_cells=None, own=None,
+    delta=1.35, logit_scale=1.0, loss_scale="sum", robust_eps=None, bias=False, refine=0,
+    tol=1e-4, maxiter=5000, check_every=200, x0=None, keep_best=True, callback=None,
+    time_limit=None, progress=False, history=True, n_threads=None, rng=None, max_cells=None,
+    own=None,
 ):  # fmt: skip
     """Check the options of a call, run `engine` and return the result.
 
@@ -74,11 +76,19 @@ def train(
         logit_scale=logit_scale,
         bias=check_flag(bias, "bias"),
     )
+    eps = check_eps(robust_eps, loss, X.shape[1] - bias)
+    # A column of ones does not move.
+    eps = None if eps is None else np.append(eps, 0.0) if bias else eps
     check_choice(loss_scale, "loss_scale", ("sum", "mean"))
     rng, n = check_rng(rng), X.shape[0]
     unit = 1.0 / n if loss_scale == "mean" else 1.0
     check_choice(scheme, "scheme", SCHEMES)
     rounds = check_rounds(refine)
+    if eps is not None and rounds:
+        # New gates come from patterns of neurons, whose robust cones are mostly empty.
+        if refine != "auto":
+            raise NotImplementedError(f"`refine` came as {refine!r} with robust_eps; expected 0")
+        rounds = check_rounds(0)
     n_gates = check_count(n_gates, "n_gates", minimum=1, allow_none=True)
     tol = check_positive(tol, "tol")
     run = Monitor(
@@ -95,18 +105,14 @@ def train(
         gates = x0.gates
     with io.device, threads.limit(check_threads(n_threads)), np.errstate(all="ignore"):
         model = LOSSES[loss](Y, io.xp, **parameters)
-        programme = Programme(io.be, X, Y, model, beta / unit, None, None, vector)
-        local = None
+        moves = None if eps is None else io.xp.asarray(eps)
+        programme = Programme(io.be, X, Y, model, beta / unit, None, None, vector, moves)
         if max_cells is not None:
             gates = arrangements(io.be.host(X), max_cells)
-        elif gates is not None:
-            gates = check_gates(io, gates, n)
-        elif scheme == "local" or refine == "auto":
-            gates, local = local_gates(programme, n_gates or _usual(X), rng, lambda: run.late)
-        else:
-            gates = _sampled(io.be.host(X), n_gates, scheme, rng)
+        scheme = "local" if refine == "auto" else scheme
+        gates, local = choose_gates(io, programme, gates, n_gates, scheme, rng, run)
         programme = programme.over(gates)
-        data = Data(io.be.host(X), io.be.host(Y), loss, parameters, beta / unit, gates)
+        data = Data(io.be.host(X), io.be.host(Y), loss, parameters, beta / unit, gates, eps)
         data.complete = max_cells is not None
         start = check_start(x0, io, gates, (len(Y), 2, len(gates), X.shape[1]))
         if start is None and local is not None:
@@ -119,14 +125,28 @@ def train(
             x0=None if start is None else start.U,
             own=own,
         )
-        watch = Watch(programme, data, run, options, io, unit)
+        watch = (Watch if eps is None else RobustWatch)(programme, data, run, options, io, unit)
         if start is not None:
-            watch.judge(start.U, start.z if start.z is not None else data.slope(start.U))
-        if watch.gap <= tol and not rounds:
-            run.end(Status.CONVERGED)
+            watch.judge(start.U, data.slope(io.be.host(start.U).astype(np.float64), start.z))
+        if watch.infeasible:
+            run.end(Status.INFEASIBLE, EMPTY)
+        elif watch.gap <= tol and not rounds:
+            watch.record(judged=True, iterations=0)
         else:
             refined(engine, rounds, local is not None)(programme, watch, options)
         return _finished(io, watch, bias)
+
+
+def choose_gates(io, programme, gates, n_gates, scheme, rng, run):
+    """Return the gates of a call, and the blocks of a local descent where they come from one."""
+    if gates is not None:
+        return check_gates(io, gates, len(programme.X)), None
+    if programme.eps is not None:
+        n = n_gates or _usual(programme.X)
+        return draw_robust(io.be, programme.X, io.be.host(programme.eps), n, scheme, rng), None
+    if scheme == "local":
+        return local_gates(programme, n_gates or _usual(programme.X), rng, lambda: run.late)
+    return _sampled(io.be.host(programme.X), n_gates, scheme, rng), None
 
 
 def _usual(X):
@@ -151,12 +171,17 @@ def _finished(io, watch, bias):
     U = _rounded(best.U, io)
     slack = 1e-5 if io.dtype == np.float32 else 1e-8
     certificate = judge(data, U, tol=watch.options.tol, slack=slack, duals=(best.z, best.alpha))
+    if watch.infeasible:
+        # Zero is optimal among one candidate: that proves nothing of the network.
+        certificate = replace(certificate, value=np.inf)
     details = _in_unit(certificate.details, unit)
     V, W = theirs(io.xp.asarray(U.astype(io.dtype)), watch.programme.vector)
     net_U = _rounded(best.network, io) if watch.options.keep_best else U
     pair = neurons(*theirs(net_U, watch.programme.vector), np, data.X)
     hidden, out = (_rounded(a, io) for a in pair)
     fun = objective(data.X, data.loss, data.beta, hidden, out) * unit
+    if data.eps is not None:
+        watch.fields["robust_fun"] = details["fun_convex"]
     return watch.run.finish(
         ReLUResult,
         replace(certificate, details={**details, "fun": fun}),
@@ -171,7 +196,7 @@ def _finished(io, watch, bias):
         gap=certificate.value,
         gap_global=(fun - details["dual_global"]) / max(abs(fun), 1e-300),
         n_active=int((np.linalg.norm(U, axis=-1) > 0).sum()),
-        z=io.out(io.xp.asarray(best.z if watch.programme.vector else best.z[0])),
+        z=io.out(io.xp.asarray(watch.z if watch.programme.vector else watch.z[0])),
         **{"rho": None, "sigma": None, "robust_fun": None, **watch.fields},
     )
 

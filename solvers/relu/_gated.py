@@ -9,10 +9,10 @@ from ._certificate_bounds import rounding, scaled_dual
 from ._cone_parts import parts
 from ._coneless import finish, pose, start
 from ._designs import GatedData
-from ._driver import _default_gates
-from ._gates import DRAWN, draw
+from ._driver import choose_gates
+from ._gates import SCHEMES
 from ._groups import NORMS, PerOutput
-from ._problem import check_gates
+from ._result import ReLUResult
 from ._semismooth import minimise
 
 GAP = "relative duality gap of the gated programme"
@@ -121,7 +121,7 @@ def gated(
     True
     """
     n_gates = check_count(n_gates, "n_gates", minimum=1, allow_none=True)
-    check_choice(scheme, "scheme", DRAWN)
+    check_choice(scheme, "scheme", SCHEMES)
     joint = check_choice(multi_output, "multi_output", ("separate", "joint")) == "joint"
     check_choice(norm, "norm", tuple(NORMS))
     check_choice(decomposition, "decomposition", ("minimal", "shift"))
@@ -133,11 +133,10 @@ def gated(
     )  # fmt: skip
     norms = NORMS[norm] if joint else PerOutput
     with call.io.device, threads.limit(call.n_threads), np.errstate(all="ignore"):
-        if gates is None:
-            draws = (n_gates, scheme, call.rng)
-            gates = draw(call.X, *draws) if n_gates else _default_gates(call.X, scheme, call.rng)
-        else:
-            gates = check_gates(call.io, gates, len(call.X))
+        if gates is None and n_gates is None and isinstance(x0, ReLUResult):
+            gates = x0.gates
+        programme = call.programme()
+        gates, _ = choose_gates(call.io, programme, gates, n_gates, scheme, call.rng, call.run)
         mask = call.xp.asarray(gates.mask).astype(call.X.dtype)
         task = call.task(GatedData(call.io.be, call.X, mask), norms(call.xp))
         P, d = task.design.shape

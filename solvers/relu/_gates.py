@@ -59,7 +59,8 @@ class Gates:
     @property
     def mask(self):
         """The patterns as zeros and ones, shape (P, n)."""
-        return np.unpackbits(self.bits, axis=1, count=self.n)
+        # NumPy keeps the order of patterns that came as columns; kernels read rows.
+        return np.ascontiguousarray(np.unpackbits(self.bits, axis=1, count=self.n))
 
     def select(self, which):
         """Return some of the gates, by their numbers."""

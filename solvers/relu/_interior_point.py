@@ -129,13 +129,16 @@ def approach(programme, watch, options):
     programme = in_double(programme)
     if watch.gap <= options.tol:
         return watch.run.end(Status.CONVERGED)
-    point = Point.at(programme, options.x0)
-    follow(programme, point, watch, options.tol)
+    if follow(programme, Point.at(programme, options.x0), watch, options.tol):
+        watch.run.end(Status.STALLED, "Rounding errors keep the Newton steps from going further.")
     return None
 
 
-def follow(programme, point, watch, tol):
-    """Follow the central path from a point until the watch ends the run."""
+def follow(programme, point, watch, tol, enough=0.0):
+    """Follow the central path until the watch ends the run, or the gap of the point is enough.
+
+    Returns whether rounding errors have put an end to it before.
+    """
     products, run = Products(programme.xp, programme.X), watch.run
     judged, progress = math.inf, Progress()
     for _ in run:
@@ -145,17 +148,17 @@ def follow(programme, point, watch, tol):
         except np.linalg.LinAlgError:
             gap = mu = math.nan
         if math.isnan(gap + mu):
-            return run.end(Status.STALLED, "Rounding errors end the Newton steps here.")
+            return True
         stuck = progress.ends(gap, mu)
         look = gap <= max(tol, _JUDGE * judged) or stuck or run.nit + 1 == run.maxiter
         if look:
             watch.judge(point.V, *point.dual(programme))
             judged = gap
-        if watch.record(judged=look, mu=mu):
-            return None
+        if watch.record(judged=look, mu=mu) or gap <= enough:
+            return False
         if stuck:
-            return run.end(Status.STALLED, "Rounding errors keep it from falling further.")
-    return None
+            return True
+    return False
 
 
 class Progress:
@@ -237,16 +240,16 @@ class Point:
         p = programme.predictions(V)
         tau = _START * programme.loss.value(xp.zeros_like(p)) / (2 * c * P * beta)
         mu = tau * beta
-        row = math.sqrt(max(float(xp.square(X).sum()) / n, 1e-300))
-        ones = xp.ones((c, 2, P, n))
+        rows = xp.sqrt(xp.square(X).sum(axis=1))
+        rows = xp.where(rows > 0, rows, 1.0) * xp.ones((c, 2, P, n))
         return cls(
             xp=xp,
             beta=xp.full((c, 2, P), beta),
             V=V,
             tau=tau + xp.sqrt(cones.dot(V, V)),
             G=xp.zeros_like(V),
-            S=tau * row * ones,
-            alpha=beta / row * ones,
+            S=tau * rows,
+            alpha=beta / rows,
             slopes=slopes_of(programme.loss, -programme.loss.slope(p), mu),
             p=p,
             signs=2.0 * programme.mask - 1.0,

@@ -24,9 +24,15 @@ class Loss:
     margin = False
     # Largest second derivative.
     curvature_bound = 1.0
+    # Its number among the losses of robust training, which the kernels know.
+    robust = -1
 
     def __init__(self, y, xp, *, delta=1.35, logit_scale=1.0):
         self.y, self.xp, self.delta, self.scale = y, xp, delta, logit_scale
+
+    def value(self, p):
+        """Return the loss."""
+        return float(self.each(p).sum())
 
     def clip(self, z):
         """Return the dual candidate moved into the conjugate's domain."""
@@ -50,8 +56,11 @@ class Loss:
 class Squared(Loss):
     """``(p - y)^2 / 2``."""
 
-    def value(self, p):
-        return 0.5 * float(self.xp.square(p - self.y).sum())
+    robust = 2
+
+    def each(self, p):
+        """Return the loss of each sample."""
+        return 0.5 * self.xp.square(p - self.y)
 
     def slope(self, p):
         return p - self.y
@@ -73,10 +82,10 @@ class Squared(Loss):
 class Huber(Squared):
     """``r^2 / 2`` of ``r = p - y`` up to `delta`, linear from there."""
 
-    def value(self, p):
+    def each(self, p):
         r = abs(p - self.y)
         d = self.delta
-        return float(self.xp.where(r <= d, 0.5 * r * r, d * r - 0.5 * d * d).sum())
+        return self.xp.where(r <= d, 0.5 * r * r, d * r - 0.5 * d * d)
 
     def slope(self, p):
         return self.xp.clip(p - self.y, -self.delta, self.delta)
@@ -104,8 +113,8 @@ class SquaredHinge(Loss):
 
     margin = True
 
-    def value(self, p):
-        return 0.5 * float(self.xp.square(self.xp.maximum(1.0 - self.y * p, 0.0)).sum())
+    def each(self, p):
+        return 0.5 * self.xp.square(self.xp.maximum(1.0 - self.y * p, 0.0))
 
     def slope(self, p):
         return -self.y * self.xp.maximum(1.0 - self.y * p, 0.0)
@@ -132,10 +141,11 @@ class Hinge(Loss):
     """``max(1 - y p, 0)``."""
 
     margin = True
+    robust = 0
     curvature_bound = math.inf
 
-    def value(self, p):
-        return float(self.xp.maximum(1.0 - self.y * p, 0.0).sum())
+    def each(self, p):
+        return self.xp.maximum(1.0 - self.y * p, 0.0)
 
     def slope(self, p):
         return -self.y * (self.y * p < 1.0)
@@ -168,15 +178,16 @@ class Logistic(Loss):
     """``log(1 + exp(-s y p))`` with s the scale of logits."""
 
     margin = True
+    robust = 1
 
     def __init__(self, y, xp, **parameters):
         super().__init__(y, xp, **parameters)
         self.curvature_bound = 0.25 * self.scale**2
 
-    def value(self, p):
+    def each(self, p):
         m = self.scale * self.y * p
         xp = self.xp
-        return float((xp.maximum(-m, 0.0) + xp.log1p(xp.exp(-abs(m)))).sum())
+        return xp.maximum(-m, 0.0) + xp.log1p(xp.exp(-abs(m)))
 
     def slope(self, p):
         return -self.scale * self.y * self._chance(-self.scale * self.y * p)

@@ -34,6 +34,8 @@ class Programme:
     mask : array of uint8, shape (P, n)
     vector : bool
         Whether the caller's targets had columns.
+    eps : array, shape (d,), optional
+        How far every entry of a row may move, for robust training.
     rows, lengths : array, shapes (n, d) and (n,)
         What the cones see: ``X = lengths[:, None] * rows``. A row's length does not move its
         constraint, but the iteration's pace; X and ones until `equalise` is called.
@@ -47,6 +49,7 @@ class Programme:
     gates: Gates
     mask: Any
     vector: bool
+    eps: Any = None
 
     def __post_init__(self):
         self.rows = self.X
@@ -164,13 +167,7 @@ def check_eps(robust_eps, loss, d):
     """Return how far each of d features may move as a float64 host array, None for not at all."""
     if robust_eps is None:
         return None
-    if isinstance(robust_eps, numbers.Real) and not isinstance(robust_eps, bool):
-        eps = np.full(d, check_nonnegative(robust_eps, "robust_eps"))
-    else:
-        io = Ingest(robust_eps=robust_eps)
-        shape = "(d,), one for each feature"
-        eps = check_array(io, "robust_eps", shape=(d,), means=shape, minimum=0.0)
-        eps = io.be.host(eps).astype(np.float64)
+    eps = check_box(robust_eps, "robust_eps", d)
     if not eps.any():
         return None
     if loss not in ROBUST:
@@ -178,6 +175,15 @@ def check_eps(robust_eps, loss, d):
             f"`robust_eps` came with loss={loss!r}; robust training knows {', '.join(ROBUST)}"
         )
     return eps
+
+
+def check_box(far, name, d):
+    """Return how far each of d features may move as a float64 host array."""
+    if isinstance(far, numbers.Real) and not isinstance(far, bool):
+        return np.full(d, check_nonnegative(far, name))
+    io = Ingest(**{name: far})
+    far = check_array(io, name, shape=(d,), means="(d,), one for each feature", minimum=0.0)
+    return io.be.host(far).astype(np.float64)
 
 
 def check_gates(io, gates, n):

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from .._core.result import Status
 from .._core.validation import check_choice, check_count
 from ._certificate_global import search
 from ._gates import Patterns, pack
@@ -58,15 +57,17 @@ def refined(engine, rounds, local):
             gates, U = grown
             programme = programme.over(gates)
             watch.enter(programme, U)
+            watch.record(judged=False, iterations=0)
             options = replace(options, x0=programme.xp.asarray(U, dtype=programme.X.dtype))
             gain = (before - watch.best.value) / max(abs(before), 1e-300)
             if not quick and gain <= _GAIN * options.tol:
                 break
             quick = quick and gain > _FAR
-        if watch.gap <= options.tol:
-            watch.run.end(Status.CONVERGED)
-        elif watch.run.status is None:
-            engine(programme, watch, options)
+        if watch.run.status is None:
+            if watch.gap <= options.tol:
+                watch.record(judged=True, iterations=0)
+            else:
+                engine(programme, watch, options)
         watch.suggest(descended(programme, watch))
 
     return run

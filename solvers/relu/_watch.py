@@ -66,6 +66,14 @@ class Watch:
         nothing, z = data.objective(zero), data.slope(zero)
         self.best = Best(zero, nothing, z, dual_bound(data, z), zero, nothing)
 
+    # Whether no weights but zero are allowed.
+    infeasible = False
+
+    @property
+    def z(self):
+        """The best dual point's part for predictions, (c, n)."""
+        return self.best.z
+
     @property
     def gap(self):
         """The relative gap between the best bounds."""

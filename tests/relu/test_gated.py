@@ -1,8 +1,10 @@
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from _cupy_standin import run_with_standin
 
 import solvers
 from solvers import relu
@@ -398,3 +400,7 @@ def test_a_start_of_another_method_is_refused():
     other = relu.sampled_convex(X, y, beta=0.1, n_neurons=5, rng=0)
     with pytest.raises(ValueError, match="`x0` came as a result of sampled_convex"):
         relu.gated(X, y, beta=0.1, n_gates=5, rng=0, x0=other)
+
+
+def test_cupy_arrays_stay_on_the_device():
+    run_with_standin(Path(__file__).parent / "coneless_on_device.py")

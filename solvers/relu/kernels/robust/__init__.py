@@ -1,0 +1,1 @@
+"""Kernels of robust training, in twins."""
