@@ -1,5 +1,6 @@
 """The alternating direction method of multipliers over a set of gates."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ _EARLY, _LOOK = (50, 100, 200, 400), 25
 # Starts of rho and sigma, in units that scale with the data, and the penalty of predictions, in
 # that of the loss's curvature.
 _RHO, _SIGMA, _THETA = 0.3, 100.0, 1.0
+# The most by which predictions may be bound more tightly than cones.
+_TIGHT = 2.0
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,8 @@ def iterate(programme, watch, options):
     rho, sigma = penalties(programme, own)
     if own.split != "paper":
         programme.equalise()
-    split = make_split(programme, own.split, own.usolver, sigma, _THETA / rho, options.rng)
+    theta = tightness(programme, rho, sigma)
+    split = make_split(programme, own.split, own.usolver, sigma, theta, options.rng)
     state = State.at(programme, options.x0, split, rho)
     accel = Anderson(programme.be, (1.0, sigma, split.theta)) if own.accel else None
     before, size, gaps, polishes = 0, None, [], own.polish
@@ -271,6 +275,16 @@ def penalties(programme, own):
     row = (square / len(X)) ** 0.5
     rho = own.rho or _RHO * programme.beta * row / targets**0.5
     return rho, own.sigma or _SIGMA * X.shape[1] / square
+
+
+def tightness(programme, rho, sigma):
+    """Return theta: with a small beta, the loss's curvature alone would ask for far too much."""
+    xp = programme.xp
+    squares = xp.square(programme.X).sum(axis=1)
+    # A few long rows have a say in sigma, but none here.
+    mean, usual = programme.be.host(squares.mean(), xp.median(squares))
+    most = _TIGHT * sigma * mean / usual if usual > 0 else math.inf
+    return min(_THETA / rho, most)
 
 
 @dataclass
