@@ -82,10 +82,10 @@ def sampled_gates(options):
     return [{
         "title": f"E4: how many gates are needed, beta = {options.beta / 10}",
         "text": "Squared loss of a planted network in rank r, with a column of ones. The optimum "
-        "over all gates is found and proved by `exact` (objective, proved gap); beside it the part "
-        "by which the best objective found over P gates lies above it: gates of gaussian vectors, of "
-        "differences of samples, and of a local descent. The last row of each problem is the "
-        "network of `refine=\"auto\"`, with the gates it used.",
+        "over all gates is found and proved by `exact` (objective, proved gap). Beside it, the "
+        "part by which the best objective found over P gates lies above it: gates of gaussian "
+        "vectors, of differences of samples, and of a local descent. The last row of each problem "
+        "is the network of `refine=\"auto\"`, with the gates it used.",
         "header": ["r", "n", "all gates", "optimum", "gap", "P", "gaussian", "data", "local"],
         "rows": rows,
     }]  # fmt: skip
