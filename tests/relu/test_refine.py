@@ -98,18 +98,20 @@ def test_local_gates_are_as_good_as_descent_by_construction():
 
 
 def test_outputs_share_gates_and_are_all_refined():
-    X, y = data()
-    Y = np.c_[y, -y, y**2]
-    res = relu.admm(X, Y, beta=0.1, refine="auto", tol=1e-2, rng=0)
+    X, y = data(30)
+    Y = np.c_[y, -y]
+    res = relu.admm(X, Y, beta=0.2, refine="auto", n_gates=20, tol=2e-2, rng=0)
     assert res.success
-    assert res.V.shape == (3, 4, len(res.gates))
-    apart = sum(min(descent(X, Y[:, k], 0.1, 20, s) for s in range(2)) for k in range(3))
+    assert res.V.shape == (2, 4, len(res.gates))
+    apart = 2 * min(descent(X, y, 0.2, 20, s) for s in range(2))
     assert res.fun <= apart * (1 + 1e-2)
 
 
 def test_refinement_keeps_precision_and_repeats_itself():
     X, y = (a.astype(np.float32) for a in data())
-    first, again = (relu.admm(X, y, beta=0.1, refine=2, tol=1e-2, rng=4) for _ in range(2))
+    first, again = (
+        relu.admm(X, y, beta=0.1, refine=1, n_gates=20, tol=2e-2, rng=4) for _ in range(2)
+    )
     assert first.V.dtype == np.float32
     assert first.gates.vectors.dtype == np.float32
     assert np.array_equal(first.V, again.V)
@@ -150,23 +152,21 @@ def test_other_rounds_are_refused(error, refine):
         relu.admm(*data(), beta=0.1, refine=refine)
 
 
-@pytest.mark.parametrize("loss", ["squared", "logistic", "squared_hinge", "huber"])
-def test_descent_ends_where_the_gradient_vanishes(loss):
-    X, y = data(labels=loss in ("logistic", "squared_hinge"))
-    Y, rng = np.stack([y, -y]), np.random.default_rng(1)
-    B, signs = rng.standard_normal((2, 6, 4)), np.sign(rng.standard_normal((2, 6)))
-    B_new, signs_new = descend(programme(X, Y, loss), B, signs, tol=1e-13, maxiter=3000)
+@pytest.mark.parametrize("loss", ["squared", "logistic", "hinge", "squared_hinge", "huber"])
+def test_descent_goes_as_far_as_nelder_and_mead_can_tell(loss):
+    X, y = data(20, 2, labels=loss in ("logistic", "hinge", "squared_hinge"))
+    Y, rng = y[None], np.random.default_rng(1)
+    B, signs = rng.standard_normal((1, 3, 2)), np.array([[1.0, -1.0, 1.0]])
+    B_new, signs_new = descend(programme(X, Y, loss), B, signs, tol=1e-12)
     end = value(X, Y, B_new, signs_new, 0.1, loss)
     assert end < value(X, Y, B, signs, 0.1, loss)
-    for o, j in np.ndindex(2, 6):
-        if np.linalg.norm(B_new[o, j]) > 1e-3:
-            for e in 1e-5 * np.eye(4):
-                moved = B_new.copy(), B_new.copy()
-                moved[0][o, j] += e
-                moved[1][o, j] -= e
-                up, down = (value(X, Y, M, signs_new, 0.1, loss) for M in moved)
-                # At a kink both ways go up; elsewhere slopes are small against beta = 0.1.
-                assert min(up, down) >= end - 1e-5 * 0.05 * 0.1
+    nearby = minimize(
+        lambda b: value(X, Y, b.reshape(B.shape), signs_new, 0.1, loss),
+        B_new.ravel(),
+        method="Nelder-Mead",
+        options={"initial_simplex": B_new.ravel() + 1e-2 * np.eye(7, 6), "xatol": 1e-9},
+    )
+    assert end <= nearby.fun * (1 + 2e-3)
 
 
 def test_descent_minimises_a_quadratic_like_a_linear_solve():
