@@ -15,11 +15,11 @@ from ._slopes import longest, slopes_of
 # Part of the way to the nearest boundary that a step goes.
 _REACH = 0.99
 # The start's gap, relative to the objective at zero.
-_START = 0.05
+_START = 0.5
 # Judged again when the gap has fallen by this factor.
 _JUDGE = 0.3
 # Steps without halving after which rounding errors are taken to rule.
-_PATIENCE = 15
+_PATIENCE = 20
 # Ridge on the blocks of the Newton system, relative to their diagonal.
 _RIDGE = 1e-15
 # Most numbers in the table of products of features.
