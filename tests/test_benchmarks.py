@@ -9,7 +9,7 @@ import pytest
 import scipy.optimize
 import scipy.sparse.linalg
 
-from benchmarks import bench_bcd, paper_ot
+from benchmarks import bench_bcd, bench_relu, paper_ot
 from benchmarks.common import marginal_error, plan_from_potentials, seconds_if_certified
 from benchmarks.peers import (
     bcd,
@@ -388,6 +388,16 @@ def test_the_suite_times_what_is_certified(monkeypatch):
         assert suite.track_seconds_to_accuracy(*place) > 0
         assert suite.track_error(*place) <= 1e-8
     assert bench_bcd.Squares.track_passes is bench_bcd.Logistic.track_passes
+
+
+def test_the_suite_times_networks_that_are_certified():
+    X, y, *_ = datasets.planted_network(30, 3, 2, rng=0)
+    suite = bench_relu.Tables()
+    suite.over(X, y, 10, 1.0)
+    assert suite.track_seconds_to_accuracy() > 0
+    assert suite.track_gap() <= 1e-3
+    suite.judge = lambda res: 1.0
+    assert np.isnan(suite.track_seconds_to_accuracy())
 
 
 @pytest.mark.parametrize("peer", ["scikit-learn Lasso", "scikit-learn lars_path"])

@@ -16,6 +16,7 @@ from solvers._tour import bcd as tumours
 from solvers._tour import completion as photograph
 from solvers._tour import constrained as digits
 from solvers._tour import ot as color_transfer
+from solvers._tour import relu as networks
 
 ROOT = Path(__file__).parents[1]
 
@@ -234,3 +235,24 @@ def test_scipy_is_judged_by_the_same_certificate():
     assert curve[1, -1] == pytest.approx(peer.certificate.value, rel=1e-6)
     assert abs(T[1] @ ours.x[65:129]).max() <= 1e-10
     assert np.linalg.norm(ours.x[:64]) == pytest.approx(1.0, rel=1e-10)
+
+
+def test_a_network_of_scikit_learn_is_judged_with_its_offsets():
+    X, y = solvers.datasets.standard_table("breast_cancer")
+    X, y = np.column_stack([X[:120, :5], np.ones(120)]), y[:120]
+    hidden, out, _ = networks._perceptron(X, y, 2.0)
+    net = solvers.relu.Net(hidden, out)
+    with_offsets = networks.multilayer_perceptron(2.0, networks.NEURONS).fit(X[:, :-1], y)
+    chance = with_offsets.predict_proba(X[:, :-1])[:, 1]
+    assert 1 / (1 + np.exp(-net.predict(X))) == pytest.approx(chance)
+    result = networks._solve(X, y, 2.0)
+    judged = networks.judge(X, y, 2.0, hidden, out, result)
+    # Neurons are balanced first, which lowers the penalty and leaves the outputs.
+    size = np.sqrt(np.linalg.norm(hidden, axis=0) / np.maximum(abs(out), 1e-300))
+    balanced = solvers.relu.Net(hidden / size, out * size)
+    value = solvers.relu.network_objective(X, y, balanced, 2.0, "logistic")
+    assert judged.details["fun_convex"] == pytest.approx(value)
+    assert judged.details["fun_convex"] >= result.dual_global
+    share, radius = networks.prospects(X, y, hidden, out)
+    assert share == (np.sign(net.predict(X)) == y).mean()
+    assert (radius > 0).mean() == share

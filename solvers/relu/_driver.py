@@ -131,9 +131,9 @@ def train(
         if watch.infeasible:
             run.end(Status.INFEASIBLE, EMPTY)
         elif watch.gap <= tol and not rounds:
-            run.end(Status.CONVERGED)
+            watch.record(judged=True, iterations=0)
         else:
-            refined(engine, rounds)(programme, watch, options)
+            refined(engine, rounds, local is not None)(programme, watch, options)
         return _finished(io, watch, bias)
 
 

@@ -4,10 +4,10 @@ Every sample may move by `eps_j` in coordinate j. Work arrays and what they hold
 data and results have the solver's precision.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from math import copysign, exp, sqrt
 
 import numpy as np
-from numba import prange
 
 from ...._core import threads
 from ...._core.kernels.jit import REDUCE, kernel
@@ -45,31 +45,41 @@ def project(X, mask, eps, level, enough, tol, V, U, norm, index, weight, count):
     count : array of int32, shape (B,)
         How many are active.
     """
-    m = index.shape[1]
+    m, d = index.shape[1], X.shape[1]
     strips = min(threads.strips(V.shape[0] * X.size), V.shape[0])
-    d = X.shape[1]
+    # A row of `rest` for each vector of work.
     work = np.empty((strips, m, d)), np.empty((strips, m, m)), np.empty((strips, 4, max(d, m)))
-    with threads.guard():
-        _project(X, mask, eps, level, enough, tol, V, U, norm, index, weight, count, *work)
 
-
-@kernel(parallel=True)
-def _project(X, mask, eps, level, enough, tol, V, U, norm, index, weight, count, M, H, rest):
-    for t in prange(M.shape[0]):
+    def strip(t):
+        room = tuple(part[t] for part in work)
         _project_strip(
-            t, X, mask, eps, level, enough, tol, V, U, norm, index, weight, count, M, H, rest
+            t, strips, X, mask, eps, level, enough, tol, V, U, norm, index, weight, count, *room
         )
+
+    _in_threads(strip, strips)
+
+
+def _in_threads(strip, strips):
+    """Run strips of a loop side by side.
+
+    They are long, and a kernel of its own threads would take three times as long to compile.
+    """
+    if strips == 1:
+        strip(0)
+    else:
+        with ThreadPoolExecutor(strips) as pool:
+            list(pool.map(strip, range(strips)))
 
 
 @kernel()
 def _project_strip(
-    t, X, mask, eps, level, enough, tol, V, U, norm, index, weight, count, M, H, rest
-):  # fmt: skip
-    for b in range(t, V.shape[0], M.shape[0]):
+    t, strips, X, mask, eps, level, enough, tol, V, U, norm, index, weight, count, M, H, rest
+):
+    for b in range(t, V.shape[0], strips):
         signs = mask[b % mask.shape[0]]
         count[b], norm[b] = _project_one(
             X, signs, eps, level, enough, tol, V[b], U[b], index[b], weight[b], count[b],
-            M[t], H[t], rest[t, 0], rest[t, 1], rest[t, 2], rest[t, 3],
+            M, H, rest[0], rest[1], rest[2], rest[3],
         )  # fmt: skip
 
 
@@ -113,10 +123,10 @@ def _gather(X, signs, v, index, weight, p, base):
     total = 0.0
     for j in range(v.size):
         base[j] = v[j]
-    for l in range(p):
-        k = index[l]
-        a = weight[l] if signs[k] else -weight[l]
-        total += weight[l]
+    for h in range(p):
+        k = index[h]
+        a = weight[h] if signs[k] else -weight[h]
+        total += weight[h]
         for j in range(v.size):
             base[j] += a * X[k, j]
     return total
@@ -137,16 +147,16 @@ def _shorten(base, total, eps, r, d):
 def _bend(X, signs, eps, r, index, p, gap, M, slope, d):
     """Set M to the active rows where r is not 0, `slope` to the gradient; return its size."""
     largest = 0.0
-    for l in range(p):
-        k = index[l]
+    for h in range(p):
+        k = index[h]
         e = 1.0 if signs[k] else -1.0
         g = gap
         for j in range(d):
             # Where r is 0 it stays so: the coordinate does not feel a small change of alpha.
             row = e * X[k, j] - copysign(eps[j], r[j]) if r[j] != 0.0 else 0.0
-            M[l, j] = row
+            M[h, j] = row
             g += row * r[j]
-        slope[l] = g
+        slope[h] = g
         largest = max(largest, abs(g))
     return largest
 
@@ -170,47 +180,47 @@ def _most_violated(X, signs, eps, r, gap, limit, d):
 
 @kernel()
 def _holds(index, p, k):
-    for l in range(p):
-        if index[l] == k:
-            return True
-    return False
+    found = False
+    for h in range(p):
+        found |= index[h] == k
+    return found
 
 
 @kernel(fastmath=REDUCE)
 def _newton(M, H, step, p, d, lift):
     """Replace the gradient in `step` by the Newton step; False if there is none."""
     trace = 0.0
-    for l in range(p):
-        for i in range(l + 1):
+    for h in range(p):
+        for i in range(h + 1):
             s = lift
             for j in range(d):
-                s += M[l, j] * M[i, j]
-            H[l, i] = s
-        trace += H[l, l]
+                s += M[h, j] * M[i, j]
+            H[h, i] = s
+        trace += H[h, h]
     if not trace > 0.0:
         return False
     # Cholesky, and the two triangular systems; a trace of ridge for rows that depend.
-    for l in range(p):
-        H[l, l] += 1e-13 * trace
-        for i in range(l + 1):
-            s = H[l, i]
+    for h in range(p):
+        H[h, h] += 1e-13 * trace
+        for i in range(h + 1):
+            s = H[h, i]
             for j in range(i):
-                s -= H[l, j] * H[i, j]
-            if i < l:
-                H[l, i] = s / H[i, i]
+                s -= H[h, j] * H[i, j]
+            if i < h:
+                H[h, i] = s / H[i, i]
             else:
-                H[l, l] = sqrt(max(s, 1e-14 * trace))
-    for l in range(p):
-        s = -step[l]
-        for j in range(l):
-            s -= H[l, j] * step[j]
-        step[l] = s / H[l, l]
+                H[h, h] = sqrt(max(s, 1e-14 * trace))
+    for h in range(p):
+        s = -step[h]
+        for j in range(h):
+            s -= H[h, j] * step[j]
+        step[h] = s / H[h, h]
     for q in range(p):
-        l = p - 1 - q
-        s = step[l]
-        for j in range(l + 1, p):
-            s -= H[j, l] * step[j]
-        step[l] = s / H[l, l]
+        h = p - 1 - q
+        s = step[h]
+        for j in range(h + 1, p):
+            s -= H[j, h] * step[j]
+        step[h] = s / H[h, h]
     return True
 
 
@@ -220,12 +230,12 @@ def _move(X, signs, eps, level, index, weight, p, base, total, along, step, d):
     change, far = 0.0, 1.0
     for j in range(d):
         along[j] = 0.0
-    for l in range(p):
-        k = index[l]
-        change += step[l]
-        if weight[l] + far * step[l] < 0.0:
-            far = -weight[l] / step[l]
-        a = step[l] if signs[k] else -step[l]
+    for h in range(p):
+        k = index[h]
+        change += step[h]
+        if weight[h] + far * step[h] < 0.0:
+            far = -weight[h] / step[h]
+        a = step[h] if signs[k] else -step[h]
         for j in range(d):
             along[j] += a * X[k, j]
     low, high, t = 0.0, far, far
@@ -254,11 +264,11 @@ def _move(X, signs, eps, level, index, weight, p, base, total, along, step, d):
             t = 0.5 * (low + high)
     t = low if low > 0.0 else t
     kept = 0
-    for l in range(p):
-        a = weight[l] + t * step[l]
+    for h in range(p):
+        a = weight[h] + t * step[h]
         # The row that stops the step leaves.
-        if a > 1e-15 * (1.0 + abs(weight[l])):
-            index[kept], weight[kept] = index[l], a
+        if a > 1e-15 * (1.0 + abs(weight[h])):
+            index[kept], weight[kept] = index[h], a
             kept += 1
     return kept
 
@@ -283,27 +293,29 @@ def rows(loss, Y, eps, scale, rho, sigma, p0, q0, p, Q, w):
     q0, Q : array, shape (c, n, d)
     """
     strips = min(threads.strips(10 * q0.size), p0.size)
-    with threads.guard():
-        _rows(strips, loss, Y, eps, scale, rho, sigma, p0, q0, p, Q, w)
+
+    def strip(t):
+        _rows_strip(t, strips, loss, Y, eps, scale, rho, sigma, p0, q0, p, Q, w)
+
+    _in_threads(strip, strips)
 
 
-@kernel(parallel=True)
-def _rows(strips, loss, Y, eps, scale, rho, sigma, p0, q0, p, Q, w):
+@kernel()
+def _rows_strip(t, strips, loss, Y, eps, scale, rho, sigma, p0, q0, p, Q, w):
     n = Y.shape[1]
-    for t in prange(strips):
-        for i in range(t, p0.size, strips):
-            o, k = i // n, i % n
-            q, y = q0[o, k], Y[o, k]
-            if loss == SQUARED:
-                away = p0[o, k] - y
-                price = _price(loss, abs(away), eps, scale, rho, sigma, q)
-                p[o, k] = p0[o, k] - copysign(min(price / rho, abs(away)), away)
-            else:
-                price = _price(loss, y * p0[o, k], eps, scale, rho, sigma, q)
-                p[o, k] = p0[o, k] + y * price / rho
-            w[o, k] = price
-            for j in range(eps.size):
-                Q[o, k, j] = copysign(max(abs(q[j]) - price * eps[j] / sigma, 0.0), q[j])
+    for i in range(t, p0.size, strips):
+        o, k = i // n, i % n
+        q, y = q0[o, k], Y[o, k]
+        if loss == SQUARED:
+            away = p0[o, k] - y
+            price = _price(loss, abs(away), eps, scale, rho, sigma, q)
+            p[o, k] = p0[o, k] - copysign(min(price / rho, abs(away)), away)
+        else:
+            price = _price(loss, y * p0[o, k], eps, scale, rho, sigma, q)
+            p[o, k] = p0[o, k] + y * price / rho
+        w[o, k] = price
+        for j in range(eps.size):
+            Q[o, k, j] = copysign(max(abs(q[j]) - price * eps[j] / sigma, 0.0), q[j])
 
 
 @kernel()
