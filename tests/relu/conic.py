@@ -25,6 +25,7 @@ def conic_loss(cp, loss, p, y):
         "hinge": lambda: cp.sum(cp.pos(margin)),
         "squared_hinge": lambda: 0.5 * cp.sum_squares(cp.pos(margin)),
         "huber": lambda: 0.5 * cp.sum(cp.huber(p - y, 1.35)),
+        "softmax": lambda: cp.sum(cp.log_sum_exp(p, axis=1)) - cp.sum(cp.multiply(y, p)),
     }[loss]()
 
 
