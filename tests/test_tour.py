@@ -239,7 +239,7 @@ def test_scipy_is_judged_by_the_same_certificate():
 
 def test_a_network_of_scikit_learn_is_judged_with_its_offsets():
     X, y = solvers.datasets.standard_table("breast_cancer")
-    X, y = np.hstack([X[:120, :5], X[:120, -1:]]), y[:120]
+    X, y = np.column_stack([X[:120, :5], np.ones(120)]), y[:120]
     hidden, out, _ = networks._perceptron(X, y, 2.0)
     net = solvers.relu.Net(hidden, out)
     with_offsets = networks.multilayer_perceptron(2.0, networks.NEURONS).fit(X[:, :-1], y)

@@ -49,15 +49,18 @@ class Training(NamedTuple):
         norms = np.linalg.norm(V, axis=0).sum() + np.linalg.norm(W, axis=0).sum()
         return 0.5 * np.square(p - self.y).sum() + self.beta * norms
 
-    def error(self, V, W):
-        """Return the relative gap of weights (d, P), moved into their cones."""
+    def error(self, V, W, z=None):
+        """Return the relative gap of weights (d, P), moved into their cones.
+
+        Without a dual point z that of the weights is judged: the slopes of the loss there.
+        """
         from solvers import relu
 
         if not (np.isfinite(V).all() and np.isfinite(W).all()):
             return math.inf
         gates = relu.Gates(self.D, self.G)
         verdict = relu.certify(
-            self.X, self.y, beta=self.beta, loss="squared", V=V, W=W, gates=gates
+            self.X, self.y, beta=self.beta, loss="squared", V=V, W=W, gates=gates, z=z
         )
         gap = verdict.details["gap_projected"]
         if verdict.value == gap:
@@ -131,7 +134,7 @@ class Contender:
         return 0
 
     def error(self, answer):
-        return self.problem.error(*answer[:2])
+        return self.problem.error(*answer)
 
 
 class Ours(Contender):
@@ -154,10 +157,13 @@ class Ours(Contender):
     def fit(self, threshold, cap):
         p = self.problem
         res = self.solve(p.X, p.y, gates=self.gates, tol=threshold, maxiter=cap)
-        return res.V, res.W, res.nit
+        return res.V, res.W, res.z, res.nit
 
     def iterations(self, answer):
-        return answer[2]
+        return answer[3]
+
+    def error(self, answer):
+        return self.problem.error(*answer[:3])
 
 
 class Scnn(Contender):

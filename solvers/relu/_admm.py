@@ -230,14 +230,16 @@ def iterate(programme, watch, options):
         if accel is not None and not accel.stands(residuals[2]):
             accel.undo(state.parts(split))
             state.settle(programme, split, rho)
-            continue
-        looks = nit % _LOOK == 0 or nit in _ADAPT or nit == watch.run.maxiter
-        if looks or nit % options.check_every == 0:
-            r, s = state.relative(programme.be, *host(residuals)[:2], rho, sigma)
-            must = nit in _EARLY or nit % options.check_every == 0 or nit == watch.run.maxiter
+            jumps = False
+        ends = nit == watch.run.maxiter or watch.run.late
+        must = ends or nit in _EARLY or nit % options.check_every == 0
+        if must or nit % _LOOK == 0 or nit in _ADAPT:
+            r, s = state.relative(programme.be, *host(residuals)[:2], sigma)
             hopes = size is not None and watch.gap * max(r, s) <= options.tol * size
             if must or hopes:
-                watch.judge(state.V, split.dual(rho), state.alpha(programme, rho * sigma))
+                point = state.V, split.dual(rho), state.alpha(programme, rho * sigma)
+                if ends or watch.promises(*point):
+                    watch.judge(*point)
                 watch.fields.update(rho=rho, sigma=sigma)
                 if watch.record(judged=True, iterations=nit - before, r=r, s=s, rho=rho):
                     return None
@@ -336,7 +338,7 @@ class State:
         split.rescale(q)
         programme.kernels.reflect(flat(self.T_s), programme.mask, flat(self.H))
 
-    def relative(self, be, left, changed, rho, sigma):
+    def relative(self, be, left, changed, sigma):
         """Return primal and dual residual, from their squares, relative to the iterates."""
         xp = be.xp
         T_s, dual = self.T_s, self.T_v - self.V

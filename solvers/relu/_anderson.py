@@ -2,8 +2,9 @@
 
 import numpy as np
 
-# Points remembered; iterations between two jumps; the first jump.
-_MEMORY, _EVERY, _FIRST = 10, 3, 50
+# Points remembered, and bytes that they may take; iterations between two jumps; the first jump.
+_MEMORY, _BYTES = 10, 1 << 30
+_EVERY, _FIRST = 3, 50
 # How far a jump may raise the fixed-point residual: over the last one, and over the lowest.
 _RISE, _EVER = 2.0, 10.0
 _RIDGE = 1e-7
@@ -75,21 +76,23 @@ class Anderson:
         """Store the differences to the last point, and their products with the others."""
         xp = self.be.xp
         if self.dF is None:
-            self.dF = [xp.empty((_MEMORY, part.size), dtype=part.dtype) for part in f]
+            fit = _BYTES // (2 * sum(part.nbytes for part in f))
+            self.room = min(max(fit, 2), _MEMORY)
+            self.dF = [xp.empty((self.room, part.size), dtype=part.dtype) for part in f]
             self.dG = [xp.empty_like(ring) for ring in self.dF]
-            self.gram = np.zeros((_MEMORY, _MEMORY))
-        at = self.count % _MEMORY
+            self.gram = np.zeros((self.room, self.room))
+        at = self.count % self.room
         for now, before, rings in ((f, self.last[0], self.dF), (g, self.last[1], self.dG)):
             for a, b, ring in zip(now, before, rings, strict=True):
                 xp.subtract(a.reshape(-1), b.reshape(-1), out=ring[at])
         self.count += 1
-        held = min(self.count, _MEMORY)
+        held = min(self.count, self.room)
         row = self._products([ring[at] for ring in self.dF], held)
         self.gram[at, :held] = self.gram[:held, at] = row
 
     def _move(self, parts, f):
         """Take ``dG gamma`` off the parts."""
-        held = min(self.count, _MEMORY)
+        held = min(self.count, self.room)
         right = self._products([part.reshape(-1) for part in f], held)
         gram = self.gram[:held, :held]
         shift = _RIDGE * np.trace(gram) * np.eye(held)

@@ -8,10 +8,10 @@ import math
 
 import numpy as np
 
-from ._arrangements import essential
 from ._certificate_bounds import rounding, scaled_dual
 from ._certificate_branch import longest_neuron
 
+_EPS = np.finfo(np.float64).eps
 # Rank up to which the longest neuron is found by branch and bound, and the work for it: a
 # certificate over sampled gates, which shows the bound beside its own, may not wait for much.
 _RANK, _QUICK, _THOROUGH = 10, 1e6, 1e8
@@ -31,9 +31,7 @@ class Everywhere:
 
     def __init__(self, data, thorough):
         self.data, self.work = data, _THOROUGH if thorough else _QUICK
-        basis = essential(data.X)[1]
-        self.reduced = data.X @ basis
-        self.outside = np.linalg.norm(data.X - self.reduced @ basis.T, axis=1)
+        self.reduced, self.outside = _reduced(data.X)
         n, r = self.reduced.shape
         self.branches = 0 < r <= _RANK and 2.0**r * n * r <= self.work
 
@@ -66,6 +64,20 @@ class Everywhere:
                     return math.inf
         lost = float((abs(z) @ self.outside).max())
         return norm + lost + rounding(self.data) * float(self.data.lengths_of(z).max())
+
+
+def _reduced(X):
+    """Return rows in coordinates of their span, if that is small, and the lengths left out."""
+    n, d = X.shape
+    if d > _RANK:
+        # A glance at the squares spares large data the decomposition.
+        squares = np.linalg.eigvalsh(X.T @ X)
+        if (squares > 1e-10 * squares[-1]).sum() > _RANK:
+            return X, np.zeros(n)
+    _, s, Vt = np.linalg.svd(X, full_matrices=False)
+    basis = Vt[s > max(n, d) * _EPS * s[0]].T
+    reduced = X @ basis
+    return reduced, np.linalg.norm(X - reduced @ basis.T, axis=1)
 
 
 def crude_norm(data, z):

@@ -10,8 +10,8 @@ from .._core.backend import get_backend
 
 # What a violation may be, for vectors and rows of length 1, and still be left to rounding.
 _ROUNDING = 1e-13
-# Numbers in one of the arrays that a batch makes.
-_BATCH = 1 << 20
+# Numbers in one of the arrays that a batch of cones makes, and cones in it at least.
+_BATCH, _LEAST = 1 << 20, 16
 _ROUNDS = 200
 
 
@@ -64,7 +64,8 @@ class Cones:
     def batches(self, count):
         """Yield slices of `count` vectors whose slacks are few enough for the cache."""
         n, d = self.X.shape
-        step = max(1, _BATCH // max(n, 2 * d * d))
+        # A few at least: reading the samples costs as much for one as for several.
+        step = max(_LEAST, _BATCH // max(n, 2 * d * d))
         for low in range(0, count, step):
             yield slice(low, low + step)
 

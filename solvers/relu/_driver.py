@@ -133,7 +133,7 @@ def train(
         elif watch.gap <= tol and not rounds:
             watch.record(judged=True, iterations=0)
         else:
-            refined(engine, rounds)(programme, watch, options)
+            refined(engine, rounds, local is not None)(programme, watch, options)
         return _finished(io, watch, bias)
 
 

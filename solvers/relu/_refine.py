@@ -15,8 +15,12 @@ _ROUNDS = 10
 _ENOUGH = 1e-2
 # How far the dual must reach beyond beta along a neuron for its gate to be missing.
 _MISSING = 1e-3
+# The relative gain of a round of descent alone that is worth another one.
+_FAR = 1e-3
+# The relative gain, in units of the tolerance, of a round that is worth another one.
+_GAIN = 0.3
 # New neurons of one output, sign and round; rounds that a gate may stay idle.
-_NEW, _IDLE = 16, 3
+_NEW, _IDLE = 16, 2
 
 
 def check_rounds(refine):
@@ -27,64 +31,73 @@ def check_rounds(refine):
     return check_count(refine, "refine")
 
 
-def refined(engine, rounds):
+def refined(engine, rounds, local):
     """Return an engine that solves, adds gates and solves again, up to `rounds` times.
 
     Gates that are added are those of the neurons of the best network, of where descent leads
     from it, and of neurons along which the dual point violates its constraint. The optimum over
-    the new gates is thus never above the objective of that network.
+    the new gates is thus never above the objective of that network. With `local`, nothing is
+    solved as long as new neurons and descent alone go far.
     """
+    if not rounds:
+        return engine
 
     def run(programme, watch, options):
-        idle = {}
+        idle, enough, quick = {}, max(options.tol, _ENOUGH), local
         for _ in range(rounds):
-            watch.enough = max(options.tol, _ENOUGH)
-            if watch.gap > watch.enough:
-                engine(programme, watch, replace(options, tol=watch.enough))
-            watch.enough = None
-            if watch.run.status is not None:
+            if not quick and watch.gap > enough:
+                watch.enough = enough
+                engine(programme, watch, replace(options, tol=enough))
+                watch.enough = None
+            if watch.run.status is not None or watch.run.late:
                 break
             before = watch.best.value
-            if (grown := grow(programme, watch, idle)) is None:
+            if (grown := grow(programme, watch, idle, quick)) is None:
                 break
             gates, U = grown
             programme = programme.over(gates)
             watch.enter(programme, U)
             watch.record(judged=False, iterations=0)
             options = replace(options, x0=programme.xp.asarray(U, dtype=programme.X.dtype))
-            if before - watch.best.value <= 0.1 * options.tol * abs(before):
+            gain = (before - watch.best.value) / max(abs(before), 1e-300)
+            if not quick and gain <= _GAIN * options.tol:
                 break
+            quick = quick and gain > _FAR
         if watch.run.status is None:
             if watch.gap <= options.tol:
                 watch.record(judged=True, iterations=0)
             else:
                 engine(programme, watch, options)
-        if rounds:
-            watch.suggest(descended(programme, watch))
+        watch.suggest(descended(programme, watch))
 
     return run
 
 
-def grow(programme, watch, idle):
+def grow(programme, watch, idle, quick):
     """Return other gates and a network in their cones, None if no gate is missing.
 
     `idle` counts, by pattern, the rounds in which a gate has not been used.
     """
     best, data = watch.best, watch.data
-    _, neurons, values = search(data, best.z, best.network)
+    z = -data.loss.slope(data.outputs(best.network)) if quick else best.z
+    _, neurons, values = search(data, z, best.network)
     new, signs = missing(data, neurons, values)
+    new *= stride(data, best.network, new, signs)
     U = descended(programme, watch, new, signs)
     B, signs = rows(U if data.network_objective(U) < best.value else best.network)
     found = Patterns(programme.be.host(programme.X))
     numbers = found.add(B.reshape(-1, B.shape[-1]).T)
-    found.add(new.reshape(-1, new.shape[-1]).T)
-    old = found.keys(data.gates.bits)
-    if found.index.keys() <= set(old):
+    if len(found) == 0:
         return None
-    used = (best.U != 0).any(axis=(0, 1, 3))
-    for key, busy in zip(old, used, strict=True):
-        idle[key] = 0 if busy else idle.get(key, 0) + 1
-    found.join(data.gates.select([k for k, key in enumerate(old) if idle[key] < _IDLE]))
+    if not quick:
+        found.add(new.reshape(-1, new.shape[-1]).T)
+        old = found.keys(data.gates.bits)
+        if found.index.keys() <= set(old):
+            return None
+        used = (best.U != 0).any(axis=(0, 1, 3))
+        for key, busy in zip(old, used, strict=True):
+            idle[key] = 0 if busy else idle.get(key, 0) + 1
+        found.join(data.gates.select([k for k, key in enumerate(old) if idle[key] < _IDLE]))
     gates = found.gates()
     return gates, placed(B, signs, numbers, len(gates))
 
@@ -103,10 +116,18 @@ def missing(data, neurons, values):
         _, first = np.unique(bits, axis=0, return_index=True)
         order = order[np.sort(first)][:_NEW]
         H = np.maximum(U[order] @ data.X.T, 0.0)
-        # All of them together go about as far as one would go alone.
-        length = (reach[order] - data.beta) / (len(order) * np.square(H).sum(axis=1))
+        length = (reach[order] - data.beta) / np.square(H).sum(axis=1)
         B[o, s, : len(order)] = length[:, None] * U[order]
     return B.reshape(c, -1, d), signs.reshape(c, -1)
+
+
+def stride(data, U, B, signs):
+    """Return how long new neurons should be, in units of theirs, to lower the objective most."""
+    p, q = data.outputs(U), (np.maximum(B @ data.X.T, 0.0) * signs[..., None]).sum(axis=1)
+    cost = data.beta * float(np.linalg.norm(B, axis=-1).sum())
+    steps = 0.5 ** np.arange(12)
+    values = [data.loss.value(p + t * q) + t * cost for t in steps]
+    return steps[int(np.argmin(values))]
 
 
 def descended(programme, watch, more=None, signs=None):

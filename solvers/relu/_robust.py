@@ -16,7 +16,7 @@ EMPTY = (
     "network is zero. Pass a smaller one, other gates, or bias=True."
 )
 # Times that gates are drawn before fewer than asked for are returned.
-_ROUNDS = 5
+_ROUNDS, _FEW = 5, 16
 
 
 class RobustWatch(Watch):
@@ -24,8 +24,9 @@ class RobustWatch(Watch):
 
     def __init__(self, programme, *others):
         super().__init__(programme, *others)
-        alive, _ = points_inside(programme.be, programme.X, programme.mask, programme.eps)
-        self.infeasible = not programme.be.host(alive.any())
+        # Gates whose robust cone has an interior.
+        self.alive, _ = points_inside(programme.be, programme.X, programme.mask, programme.eps)
+        self.infeasible = not programme.be.host(self.alive.any())
 
     @property
     def z(self):
@@ -59,22 +60,23 @@ def draw_robust(be, X, eps, n, scheme, rng):
     """
     rows = be.host(X)
     found = Patterns(rows)
-    draws = (_drawn, _between)
-    for draw in draws:
-        for _ in range(_ROUNDS):
-            mask = draw(rows, eps, n, scheme, rng)
-            if not len(mask):
-                break
+    for draw in (_drawn, _between):
+        # A few tell whether it is worth while.
+        for count in (min(n, _FEW), *[n] * _ROUNDS):
+            mask = draw(rows, eps, count, scheme, rng)
             alive, points = points_inside(be, X, be.xp.asarray(mask), be.xp.asarray(eps))
             alive = be.host(alive)
             found.add(be.host(points)[alive].T)
             if len(found) >= n:
                 return found.gates(n)
-            if alive.mean() < 1 / _ROUNDS:
+            if not alive.any():
                 break
-    message = f"found {len(found)} gates of {n} whose robust cones are not empty"
+    message = (
+        f"admm: found {len(found)} gates with robust cones that are not empty of the {n} asked "
+        "for; a smaller robust_eps or bias=True leaves more."
+    )
     warnings.warn(message, ConvergenceWarning, stacklevel=3)
-    return found.gates(n) if len(found) else Patterns(rows).gates(n)
+    return found.gates(n)
 
 
 def _drawn(rows, eps, n, scheme, rng):
@@ -92,7 +94,7 @@ def _between(rows, eps, n, scheme, rng):
     """Return the patterns of planes across up to three features, in gaps between samples."""
     constant = np.flatnonzero((eps == 0) & (rows[0] != 0) & (rows == rows[0]).all(axis=0))
     if not len(constant):
-        return np.zeros((0, len(rows)), dtype=np.uint8)
+        return np.ones((1, len(rows)), dtype=np.uint8)
     d = rows.shape[1]
     moving = np.setdiff1d(np.arange(d), constant)
     G = np.zeros((n, d))

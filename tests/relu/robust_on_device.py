@@ -37,4 +37,4 @@ def test_robust_training_on_the_device_gives_what_the_host_gives():
     )
     assert isinstance(attack.X_adv, cupy.ndarray)
     host = relu.attack_pgd(here.net, X, y, options["robust_eps"], steps=3, rng=0)
-    assert np.allclose(cupy.asnumpy(attack.loss), host.loss, atol=1e-6)
+    assert np.allclose(cupy_be.host(attack.loss), host.loss, atol=1e-6)

@@ -19,6 +19,7 @@ def found(tmp_path_factory):
     options = argparse.Namespace(
         gaussian=[(30, 3, 6)], iterations=200, images=(40, 8, 5), long=40, gates=6, beta=1.0,
         sets={name: sets[name] for name in ("iris", "moons")}, paths=["iris"], betas=2,
+        robust=["moons"], samples=30, descent=5,
         out=place, figure=place / "paper.png", command="me", only=[],
     )  # fmt: skip
     # As its main program has it: small products are slow on many threads.
@@ -61,3 +62,13 @@ def test_small_sets_are_certified_by_both_methods(found):
 def test_every_answer_of_a_path_is_certified(found):
     (table,) = found["paths"]
     assert all(float(gap) <= 1e-3 for gap in column(table, "largest gap").values())
+
+
+def test_no_attack_costs_more_than_robust_training_certifies(found):
+    (table,) = found["attacks"]
+    rows = [dict(zip(table["header"], row, strict=True)) for row in table["rows"]]
+    assert {row["training"] for row in rows} > {"convex", "convex, robust", "Adam, PGD"}
+    (robust,) = (row for row in rows if row["training"] == "convex, robust")
+    assert float(robust["PGD-40, training loss"]) <= float(robust["worst case"]) * 1.01 + 0.01
+    for row in rows:
+        assert float(row["PGD-40"]) <= float(row["clean"])

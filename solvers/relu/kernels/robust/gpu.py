@@ -1,6 +1,6 @@
 """Launchers of the CUDA twins of `cpu.py`: the same functions, for CuPy arrays."""
 
-from ....._core.backend import CudaSource, blocks, get_backend
+from ...._core.backend import CudaSource, blocks, get_backend
 
 HINGE, LOGISTIC, SQUARED = 0, 1, 2
 
