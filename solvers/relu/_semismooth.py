@@ -22,6 +22,8 @@ from .._core.result import Status
 _TAU, _SIGMA, _GROW, _GROW_SLOWLY = 1.0, 1000.0, 5.0, 2.0
 # Beyond this tau a proximal point differs from its argument by more than rounding leaves of it.
 _LARGEST = 1e6
+# By what sigma grows at most, which only keeps it finite.
+_FARTHEST = 1e15
 # An outer step ends when its equation holds this much better than the last outer step moved ...
 _INNER = 0.1
 # ... or after so many Newton steps; weights grow slowly unless it took few.
@@ -128,7 +130,7 @@ def minimise(task, run, tol, U=None, z=None):
     p = task.design.predictions(U)
     z = -task.loss.slope(p) if z is None else z
     centre = Centre(U, p, *_weights(task))
-    point = evaluate(task, centre, z)
+    first, point = centre.sigma, evaluate(task, centre, z)
     best.take(_at(task, U, p, point))
     if best.gap <= tol:
         run.end(Status.CONVERGED)
@@ -142,8 +144,9 @@ def minimise(task, run, tol, U=None, z=None):
             break
         if steps == _PATIENCE or size == 0.0 or _solved(task, centre, point):
             grow = _GROW if steps <= _FEW else _GROW_SLOWLY
-            grow = grow if centre.tau < _LARGEST else 1.0
-            centre = Centre(point.U, point.p, grow * centre.sigma, grow * centre.tau)
+            sigma = min(grow * centre.sigma, _FARTHEST * first)
+            tau = min(grow * centre.tau, _LARGEST)
+            centre = Centre(point.U, point.p, sigma, tau)
             point, steps = evaluate(task, centre, point.z), 0
     return best
 

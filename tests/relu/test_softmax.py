@@ -61,12 +61,11 @@ def test_the_best_multiple_is_that_of_a_scalar_search(rng):
         assert loss.dual(loss.best(z, largest) * z) >= -found.fun - 1e-9
 
 
-@pytest.mark.parametrize("norm", [None, "fro", "nuc"])
+@pytest.mark.parametrize("norm", [None, "frobenius", "nuclear"])
 def test_gated_networks_of_three_classes_reach_the_optimum(rng, norm):
     X, Y = rng.standard_normal((24, 3)), np.eye(3)[rng.integers(0, 3, 24)]
     gates = relu.sample_gates(X, 5, rng=0)
-    joint = {"fro": "frobenius", "nuc": "nuclear"}
-    options = {} if norm is None else {"multi_output": "joint", "norm": joint[norm]}
+    options = {} if norm is None else {"multi_output": "joint", "norm": norm}
     res = relu.gated(X, Y, beta=0.4, loss="softmax", gates=gates, tol=1e-7, **options)
     assert res.success
     optimum = conic.gated_optimum(X, Y, gates.D, 0.4, "softmax", norm)
