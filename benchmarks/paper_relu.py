@@ -6,8 +6,8 @@ Run from the repository's root::
 
 E1: how fast the paper's iteration and ours converge, against an interior point. E2: the paper's
 inner loop on random blocks against direct linear steps, on digits of the size of its images. E5:
-robust and standard training under attack, see `paper_relu_robust`. E6:
-small sets of data to a certified gap, and paths of penalty weights with warm starts. Writes
+robust and standard training under attack, in `paper_relu_robust`. E6: small sets of data to a
+certified gap, and paths of penalty weights with warm starts. Writes
 ``results/paper_relu.md`` and ``.json``, and the figure of the documentation. `--quick` runs all
 of it in small, `--only` some experiments, which take the place of earlier results.
 
@@ -208,8 +208,8 @@ def gaps(options):
     return [{
         "title": "E6: small sets of data",
         "text": f"Seconds to a certified relative gap, squared loss, beta = {options.beta}; "
-        "the gap that pyscnn's augmented Lagrangian reached, its own tolerances tightened until 1e-3 "
-        "is certified or a run takes five seconds, and the seconds of that run.",
+        "the gap that pyscnn's augmented Lagrangian reached, its own tolerances tightened until "
+        "1e-3 is certified or a run takes five seconds, and the seconds of that run.",
         "header": ["set", "n", "d", "P", *(f"admm {t}" for t in tolerances),
                    *(f"interior point {t}" for t in tolerances), "pyscnn: gap", "s"],
         "rows": rows,
