@@ -590,7 +590,8 @@ def standard_table(name="breast_cancer"):
     if name == "iris":
         X, y = X[y > 0], y[y > 0]
     label = positive[name]
-    return networks.scaled_rows(X), _standardised(y) if label is None else np.where(label(y), 1.0, -1.0)
+    y = _standardised(y) if label is None else np.where(label(y), 1.0, -1.0)
+    return networks.scaled_rows(X), y
 
 
 def enlarged_digits(side=28, noise=0.05, *, rng=None):
