@@ -208,8 +208,8 @@ def gaps(options):
     return [{
         "title": "E6: small sets of data",
         "text": f"Seconds to a certified relative gap, squared loss, beta = {options.beta}; "
-        "the gap that pyscnn's augmented Lagrangian reached, its own tolerances tightened until 1e-3 "
-        "is certified or a run takes five seconds, and the seconds of that run.",
+        "the gap that pyscnn's augmented Lagrangian reached, its own tolerances tightened until "
+        "1e-3 is certified or a run takes five seconds, and the seconds of that run.",
         "header": ["set", "n", "d", "P", *(f"admm {t}" for t in tolerances),
                    *(f"interior point {t}" for t in tolerances), "pyscnn: gap", "s"],
         "rows": rows,

@@ -229,14 +229,16 @@ def iterate(programme, watch, options):
         if accel is not None and not accel.stands(residuals[2]):
             accel.undo(state.parts(split))
             state.settle(programme, split, rho)
-            continue
+            jumps = False
         ends = nit == watch.run.maxiter or watch.run.late
         must = ends or nit in _EARLY or nit % options.check_every == 0
         if must or nit % _LOOK == 0 or nit in _ADAPT:
             r, s = state.relative(programme.be, *host(residuals)[:2], sigma)
             hopes = size is not None and watch.gap * max(r, s) <= options.tol * size
             if must or hopes:
-                watch.judge(state.V, split.dual(rho), state.alpha(programme, rho * sigma))
+                point = state.V, split.dual(rho), state.alpha(programme, rho * sigma)
+                if ends or watch.promises(*point):
+                    watch.judge(*point)
                 watch.fields.update(rho=rho, sigma=sigma)
                 if watch.record(judged=True, iterations=nit - before, r=r, s=s, rho=rho):
                     return None

@@ -118,9 +118,10 @@ class Data:
         if self.eps is None:
             return -self.loss.slope(self.predictions(U)) if z is None else z
         Q = self.differences(U)
-        if z is None:
-            z = -self.loss.slope(self.worst(self.predictions(U), abs(Q) @ self.eps))
-        w = abs(z)
+        own = -self.loss.slope(self.worst(self.predictions(U), abs(Q) @ self.eps))
+        # A copy: whoever completes the point writes to it.
+        z = own if z is None else z.copy()
+        w = abs(z) if self.loss.margin else np.maximum(abs(z), abs(own))
         return RobustDual(z, w, -w[..., None] * self.eps * np.sign(Q))
 
     def blocks(self, U):

@@ -100,14 +100,19 @@ class KernelTests:
         a = np.append(10.0 * rng.standard_normal(60), [-1.3345155853725454, 0.0, 300.0, -300.0])
         a = a.astype(dtype)
         out = be.xp.empty(a.size, dtype=dtype)
-        self.kernels(be).logistic(be.xp.asarray(a), scale, rho, out)
+        rho = np.full(a.size, rho, dtype=dtype)
+        rho[::3] *= 2.0
+        self.kernels(be).logistic(be.xp.asarray(a), scale, be.xp.asarray(rho), out)
 
-        def slope(m, start):
+        def slope(m, start, reach):
             e = np.exp(-abs(scale * m))
-            return m - start - scale / rho * (e if m > 0 else 1.0) / (1.0 + e)
+            return m - start - reach * (e if m > 0 else 1.0) / (1.0 + e)
 
-        reach = scale / rho
-        expected = [brentq(slope, x - 1.0, x + reach + 1.0, (x,), 1e-14) for x in a.astype(float)]
+        reach = scale / rho.astype(float)
+        expected = [
+            brentq(slope, x - 1.0, x + far + 1.0, (x, far), 1e-14)
+            for x, far in zip(a.astype(float), reach, strict=True)
+        ]
         eps = np.finfo(dtype).eps
         error = abs(be.host(out) - np.array(expected)) / (abs(a) + reach)
         assert error.max() <= 100 * eps

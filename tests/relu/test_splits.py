@@ -124,7 +124,7 @@ def test_single_precision_keeps_its_digits(name):
 @pytest.mark.parametrize("name", ["woodbury", "dense", "cg"])
 def test_the_paper_split_follows_rho(name):
     programme, rng = drawn(), np.random.default_rng(0)
-    split = make_split(programme, *check_split("paper", name, "squared"), SIGMA, rng)
+    split = make_split(programme, *check_split("paper", name, "squared"), SIGMA, THETA, rng)
     R = blocks(programme)
     for rho in (0.5, 0.02, 3.0):
         want = dense_solve(*maps(programme), R, programme.Y, 1.0 / rho)
@@ -197,7 +197,7 @@ def test_row_copies_minimise_loss_and_distance(loss):
 def test_the_dual_is_the_slope_at_the_copy_and_survives_a_new_rho(name):
     programme = drawn(loss="logistic")
     if name == "p":
-        split = Predictions(programme, Woodbury(programme, SIGMA))
+        split = Predictions(programme, Woodbury(programme, SIGMA), THETA)
     else:
         split = Rows(programme, SIGMA)
     split.settle(np.random.default_rng(2).standard_normal(split.q.shape), 0.3)
@@ -218,7 +218,7 @@ def test_the_dual_is_the_slope_at_the_copy_and_survives_a_new_rho(name):
 def test_a_start_is_a_fixed_point_and_its_dual_the_slope_there(name, loss):
     programme, rho = drawn(loss=loss), 0.3
     solver = Woodbury(programme, SIGMA)
-    split = Predictions(programme, solver) if name == "p" else Rows(programme, SIGMA)
+    split = Predictions(programme, solver, THETA) if name == "p" else Rows(programme, SIGMA)
     U = blocks(programme)
     F = programme.predictions(U)
     split.start(U, rho)
@@ -257,7 +257,7 @@ def test_row_copies_and_conjugate_gradients_never_hold_a_matrix_of_samples():
     programme, rng = drawn(n=2500, d=4, P=5, c=1), np.random.default_rng(0)
     for usolver in ("sylvester", "cg", "woodbury"):
         tracemalloc.start()
-        split = make_split(programme, *check_split("auto", usolver, "squared"), SIGMA, rng)
+        split = make_split(programme, *check_split("auto", usolver, "squared"), SIGMA, THETA, rng)
         split.solve(blocks(programme), 0.3)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -270,10 +270,10 @@ def test_a_factor_that_does_not_fit_is_refused_with_a_remedy(monkeypatch):
     monkeypatch.setattr(validation, "_SMALL_ALLOCATION", 1 << 20)
     for usolver, remedy in (("woodbury", "sylvester"), ("dense", "woodbury"), ("cg", None)):
         if remedy is None:
-            make_split(programme, "p", usolver, SIGMA, rng)
+            make_split(programme, "p", usolver, SIGMA, THETA, rng)
         else:
             with pytest.raises(MemoryError, match=f"usolver='{remedy}'"):
-                make_split(programme, "paper", usolver, SIGMA, rng)
+                make_split(programme, "paper", usolver, SIGMA, THETA, rng)
 
 
 def test_the_choice_follows_the_sizes():
@@ -287,7 +287,7 @@ def test_the_choice_follows_the_sizes():
     assert check_split("paper", "auto", "hinge") == ("paper", "rbcd")
     programme, rng = drawn(), np.random.default_rng(0)
     for name, kind in (("auto", Predictions), ("Q", Rows), ("paper", Joint)):
-        assert type(make_split(programme, name, "auto", SIGMA, rng)) is kind
+        assert type(make_split(programme, name, "auto", SIGMA, THETA, rng)) is kind
 
 
 @pytest.mark.parametrize(

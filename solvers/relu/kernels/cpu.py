@@ -158,11 +158,14 @@ def _shrink(strips, U, T, V, t, relax, sums):
 
 
 def logistic(a, scale, rho, out):
-    """Set out to the m that minimise ``log(1 + exp(-scale m)) + rho / 2 (m - a)^2``; all flat."""
+    """Set out to the m that minimise ``log(1 + exp(-scale m)) + rho / 2 (m - a)^2``.
+
+    a, rho and out are flat and of one type: each sample has its own rho.
+    """
     strips = threads.strips(50 * a.size)
     eps = float(np.finfo(a.dtype).eps)
     with threads.guard():
-        _logistic(strips, a, float(scale), float(rho), eps, out)
+        _logistic(strips, a, float(scale), rho, eps, out)
 
 
 @kernel(parallel=True)
@@ -171,7 +174,7 @@ def _logistic(strips, a, scale, rho, eps, out):
         for k in range(a.size * s // strips, a.size * (s + 1) // strips):
             # Newton within a bracket of the root of g, which increases, and a bisection wherever
             # it leaves the bracket or goes to and fro.
-            start, reach = float(a[k]), scale / rho
+            start, reach = float(a[k]), scale / rho[k]
             low, high, step = start, start + reach, reach
             m = start + 0.5 * reach
             for _ in range(100):

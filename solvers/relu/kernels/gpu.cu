@@ -112,11 +112,11 @@ __global__ void shrink(const T* __restrict__ U, T* __restrict__ copy, T* __restr
 
 // The m that minimise log(1 + exp(-scale m)) + rho / 2 (m - a)^2. A thread takes a number.
 template <class T>
-__global__ void logistic(const T* __restrict__ a, double scale, double rho, double eps,
-                         T* __restrict__ out, long long count) {
+__global__ void logistic(const T* __restrict__ a, double scale, const T* __restrict__ rho,
+                         double eps, T* __restrict__ out, long long count) {
   const long long stride = (long long)gridDim.x * blockDim.x;
   for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < count; k += stride) {
-    const double start = a[k], reach = scale / rho;
+    const double start = a[k], reach = scale / rho[k];
     double low = start, high = start + reach, step = reach, m = start + 0.5 * reach;
     for (int turn = 0; turn < 100; ++turn) {
       const double e = fexp(-scale * (m > 0 ? m : -m)), chance = (m > 0 ? e : 1.0) / (1.0 + e);

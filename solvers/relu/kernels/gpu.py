@@ -58,9 +58,12 @@ def shrink(U, T, V, t, relax):
 
 
 def logistic(a, scale, rho, out):
-    """Set out to the m that minimise ``log(1 + exp(-scale m)) + rho / 2 (m - a)^2``; all flat."""
+    """Set out to the m that minimise ``log(1 + exp(-scale m)) + rho / 2 (m - a)^2``.
+
+    a, rho and out are flat and of one type: each sample has its own rho.
+    """
     eps = np.float64(np.finfo(a.dtype).eps)
-    args = (a, np.float64(scale), np.float64(rho), eps, out, a.size)
+    args = (a, np.float64(scale), rho, eps, out, a.size)
     _cuda.launch("logistic", a.dtype, blocks(a.size, _BLOCK), _BLOCK, args)
 
 
