@@ -191,10 +191,10 @@ def admm(
     )
     return train(
         "admm", X, y, iterate, beta=beta, loss=loss, n_gates=n_gates, gates=gates, scheme=scheme,
-        delta=delta, logit_scale=logit_scale, loss_scale=loss_scale, robust_eps=robust_eps, bias=bias,
-        refine=refine, tol=tol, maxiter=maxiter, check_every=check_every, x0=x0, keep_best=keep_best,
-        callback=callback, time_limit=time_limit, progress=progress, history=history,
-        n_threads=n_threads, rng=rng, own=own,
+        delta=delta, logit_scale=logit_scale, loss_scale=loss_scale, robust_eps=robust_eps,
+        bias=bias, refine=refine, tol=tol, maxiter=maxiter, check_every=check_every, x0=x0,
+        keep_best=keep_best, callback=callback, time_limit=time_limit, progress=progress,
+        history=history, n_threads=n_threads, rng=rng, own=own,
     )  # fmt: skip
 
 
@@ -212,8 +212,7 @@ def _relaxation(relax):
 def iterate(programme, watch, options):
     """Run the iteration until the watch ends it."""
     if programme.eps is not None:
-        _robust_admm.iterate(programme, watch, options)
-        return
+        return _robust_admm.iterate(programme, watch, options)
     if watch.gap <= options.tol:
         return watch.run.end(Status.CONVERGED)
     own, host = options.own, programme.be.host
