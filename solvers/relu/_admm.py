@@ -334,7 +334,7 @@ class State:
         xp, t = programme.xp, programme.beta / rho
         norms = xp.sqrt(xp.square(self.T_v).sum(axis=-1, keepdims=True))
         self.V[...] = self.T_v * (1.0 - t / xp.maximum(norms, t))
-        programme.kernels.reflect(flat(self.T_s), programme.mask, flat(self.H))
+        self._reflect(programme)
         split.settle(split.q, rho)
 
     def alpha(self, programme, penalty):
@@ -349,7 +349,11 @@ class State:
         self.T_s[...] = xp.maximum(self.T_s, 0.0) + xp.minimum(self.T_s, 0.0) / q
         self.T_v[...] = self.V + (self.T_v - self.V) / q
         split.rescale(q)
-        programme.kernels.reflect(flat(self.T_s), programme.mask, flat(self.H))
+        self._reflect(programme)
+
+    def _reflect(self, programme):
+        # A step of no length leaves the copies where they are.
+        programme.kernels.advance(flat(self.H), flat(self.T_s), programme.mask, 0.0)
 
     def relative(self, be, left, changed, sigma):
         """Return primal and dual residual, from their squares, relative to the iterates."""
