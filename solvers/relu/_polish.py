@@ -62,9 +62,14 @@ def polish(programme, watch, U, z, tol):
     while run.status is None and kept.any() and watch.gap > tol:
         part = Part(watch, np.flatnonzero(kept))
         inner = part.programme(programme)
-        broken = follow(inner, Point.at(inner), part, tol, enough=_SHARE * tol)
-        joined = kept | (lengths(data, watch.best.z) > data.beta)
-        if broken or (joined == kept).all():
+        point, goal = Point.at(inner), _SHARE * tol
+        follow(inner, point, part, goal, enough=goal)
+        # The dual point of the watch, scaled for all gates, would violate none.
+        z = programme.be.host(point.slopes.z)
+        if not np.isfinite(z).all():
+            break
+        joined = kept | (lengths(data, z) > data.beta * (1.0 + goal))
+        if (joined == kept).all():
             break
         kept = joined
     run.stage(name)
