@@ -244,7 +244,7 @@ class Logistic(Loss):
     def prox(self, q, rho):
         a = (self.y * q).reshape(-1)
         m = self.xp.empty_like(a)
-        # One for all samples, or each its own; kernels read memory, which one alone has not enough.
+        # One for all samples, or each its own: a kernel reads one for each.
         rho = self.xp.broadcast_to(self.xp.asarray(rho, dtype=a.dtype), q.shape)
         rho = self.xp.ascontiguousarray(rho).reshape(-1)
         be = get_backend(self.xp.__name__)

@@ -35,7 +35,8 @@ def _masked_sum(tiles, G, mask, out):
         first, last = n * t // tiles, n * (t + 1) // tiles
         for o in range(c):
             total = out[o, first:last]
-            total[:] = zero
+            for k in range(last - first):
+                total[k] = zero
             for i in range(P):
                 seen = mask[i, first:last]
                 a, b = G[o, 0, i, first:last], G[o, sides - 1, i, first:last]
