@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .._core.result import Status
 from .._core.validation import check_choice, check_flag, check_positive
 from . import _robust_admm
@@ -79,7 +81,8 @@ def admm(
     rho : float or "auto"
         Penalty of the constraints, at the start.
     sigma : float or "auto"
-        Weight of the cones' constraints in it, those of samples of the usual length.
+        Weight of the cones' constraints in it, those of samples of the usual length. Like `split`
+        and `usolver`, it must be "auto" with `robust_eps`: cones are then met exactly.
     relax : float, default 1.6
         Over-relaxation, between 0 and 2; 1 is the plain method.
     adapt_rho : bool, default True
@@ -109,7 +112,7 @@ def admm(
         Rounds in which gates that lower the optimum take the place of those that do not; "auto"
         starts from the gates of a short descent.
     polish : bool, default True
-        Let an interior point finish what the iteration would not.
+        Let an interior point finish what the iteration would not; not with `robust_eps`.
     tol : float, default 1e-4
         Stop when the relative duality gap is at most this.
     maxiter : int, default 5000
@@ -178,6 +181,13 @@ def admm(
             f"`multi_output` came as {multi_output!r}; expected 'separate': the programme has no "
             "convex joint form, but its relaxation has: use relu.gated"
         )
+    if not (robust_eps is None or (np.isscalar(robust_eps) and robust_eps == 0)):
+        for name, value in (("sigma", sigma), ("split", split), ("usolver", usolver)):
+            if value != "auto":
+                raise ValueError(
+                    f"`{name}` came as {value!r}; expected 'auto' with `robust_eps`, for which "
+                    "there is one split"
+                )
     split, usolver = check_split(split, usolver, loss)
     own = Steps(
         rho=_positive_or_auto(rho, "rho"),

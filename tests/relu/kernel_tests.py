@@ -99,7 +99,7 @@ class KernelTests:
     @pytest.mark.parametrize("rho", [1e-2, 1.0, 50.0])
     @each_dtype
     def test_the_logistic_prox_is_stationary(self, be, rng, scale, rho, dtype):
-        # At -1.33..., scale 2 and rho 0.01, Newton's method goes to and back for ever.
+        # At -1.33..., scale 2 and rho 0.01, Newton's method goes back and forth for ever.
         a = np.append(10.0 * rng.standard_normal(60), [-1.3345155853725454, 0.0, 300.0, -300.0])
         a = a.astype(dtype)
         out = be.xp.empty(a.size, dtype=dtype)

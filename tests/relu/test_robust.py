@@ -199,3 +199,10 @@ def test_bad_radii_are_refused(error, name, options):
     X, y, D = quadrants()
     with pytest.raises(error, match=f"^`{name}`"):
         relu.admm(X, y, beta=0.2, gates=D, **{"loss": "hinge", **options})
+
+
+@pytest.mark.parametrize(("name", "value"), [("sigma", 1.0), ("split", "Q"), ("usolver", "cg")])
+def test_options_of_the_other_iteration_are_refused(name, value):
+    X, y, D = quadrants()
+    with pytest.raises(ValueError, match=f"`{name}` came as .*robust_eps"):
+        relu.admm(X, y, beta=0.1, loss="hinge", robust_eps=0.01, gates=D, **{name: value})

@@ -143,7 +143,7 @@ def _logistic(strips, a, scale, rho, eps, out):
     for s in prange(strips):
         for k in range(a.size * s // strips, a.size * (s + 1) // strips):
             # Newton within a bracket of the root of g, which increases, and a bisection wherever
-            # it leaves the bracket or goes to and back.
+            # it leaves the bracket or goes back and forth.
             start, reach = float(a[k]), scale / rho[k]
             low, high, step = start, start + reach, reach
             m = start + 0.5 * reach
