@@ -5,11 +5,12 @@ Run from the repository's root::
     python -m benchmarks.paper_relu
 
 E1: how fast the paper's iteration and ours converge, against an interior point. E2: the paper's
-inner loop on random blocks against direct linear steps, on digits of the size of its images. E5:
-robust and standard training under attack, see `paper_relu_robust`. E6:
-small sets of data to a certified gap, and paths of penalty weights with warm starts. Writes
-``results/paper_relu.md`` and ``.json``, and the figure of the documentation. `--quick` runs all
-of it in small, `--only` some experiments, which take the place of earlier results.
+inner loop on random blocks against direct linear steps, on digits of the size of its images. E3
+and E4: how many random neurons and gates are needed, see `paper_relu_samples`. E5: robust and
+standard training under attack, see `paper_relu_robust`. E6: small sets of data to a certified
+gap, and paths of penalty weights with warm starts. Writes ``results/paper_relu.md`` and
+``.json``, and the figure of the documentation. `--quick` runs all of it in small, `--only` some
+experiments, which take the place of earlier results.
 
 An experiment is a function of the options that returns tables: dicts with a `title`, `text`,
 `header` and `rows`, and `curves` (label, x, y) where there is something to draw.
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.paper_relu_robust import attacks
+from benchmarks.paper_relu_samples import sampled_gates, sampled_neurons
 from benchmarks.peers import common
 from solvers import relu
 
@@ -259,7 +261,7 @@ def paths(options):
     }]  # fmt: skip
 
 
-EXPERIMENTS = (convergence, linear_steps, gaps, paths, attacks)
+EXPERIMENTS = (convergence, linear_steps, sampled_neurons, sampled_gates, gaps, paths, attacks)
 
 
 # ---- the report
@@ -345,12 +347,14 @@ def settings(quick):
         return {"gaussian": [(30, 3, 6)], "iterations": 100, "images": (60, 10, 6), "long": 60,
                 "sets": {name: sets[name] for name in ("iris", "moons")}, "gates": 6, "beta": 1.0,
                 "paths": ["iris"], "betas": 3, "robust": ["moons"], "samples": 40,
-                "descent": 20}  # fmt: skip
+                "descent": 20, "neurons": (16, 64), "exact": [(15, 2)],
+                "sampled": (8,)}  # fmt: skip
     return {"gaussian": [(60, 5, 20), (200, 10, 40)], "iterations": 2500, "images": (800, 14, 72),
             "long": 500, "sets": sets, "gates": 50, "beta": 0.5,
             "paths": ["iris", "diabetes", "breast_cancer"], "betas": 10,
             "robust": ["moons", "digits 3, 8", "digits 4, 9", "breast cancer"], "samples": 400,
-            "descent": 400}  # fmt: skip
+            "descent": 400, "neurons": [2**k for k in range(4, 13)],
+            "exact": [(40, 2), (200, 2), (40, 3), (100, 3)], "sampled": (8, 32, 128)}  # fmt: skip
 
 
 def worker(options):

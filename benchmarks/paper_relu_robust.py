@@ -58,9 +58,9 @@ def attacks(options):
             if result is not None and result.robust_fun is not None:
                 norms = sum(np.linalg.norm(A, axis=0).sum() for A in (result.V, result.W))
                 worst = result.robust_fun - options.beta * norms
-                proof = [common.significant(worst), f"{result.gap:.1e}"]
+                proof = [common.significant(worst, 4), f"{result.gap:.1e}"]
             seen = relu.attack_pgd(net, *data, eps, restarts=3, rng=1).loss.sum()
-            rows.append([*cells, *proof, common.significant(seen)])
+            rows.append([*cells, *proof, common.significant(seen, 4)])
             log.info("E5 %s", rows[-1])
     return [{
         "title": "E5: under attack",

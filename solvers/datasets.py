@@ -17,7 +17,7 @@ import numpy as np
 from scipy.ndimage import zoom
 from scipy.sparse import coo_array
 
-from ._core import densities, sampling, validation
+from ._core import densities, networks, sampling, validation
 from ._core.designs import (
     GraphProblem,
     LinearProblem,
@@ -28,7 +28,7 @@ from ._core.designs import (
     one_hot_interactions,
     text_like,
 )
-from ._core.networks import NetworkProblem, planted_network, scaled_rows
+from ._core.networks import NetworkProblem, planted_network
 from ._core.programs import (
     ConstrainedProblem,
     chained_rosenbrock,
@@ -590,7 +590,8 @@ def standard_table(name="breast_cancer"):
     if name == "iris":
         X, y = X[y > 0], y[y > 0]
     label = positive[name]
-    return scaled_rows(X), _standardised(y) if label is None else np.where(label(y), 1.0, -1.0)
+    y = _standardised(y) if label is None else np.where(label(y), 1.0, -1.0)
+    return networks.scaled_rows(X), y
 
 
 def enlarged_digits(side=28, noise=0.05, *, rng=None):

@@ -191,10 +191,10 @@ def admm(
     )
     return train(
         "admm", X, y, iterate, beta=beta, loss=loss, n_gates=n_gates, gates=gates, scheme=scheme,
-        delta=delta, logit_scale=logit_scale, loss_scale=loss_scale, robust_eps=robust_eps, bias=bias,
-        refine=refine, tol=tol, maxiter=maxiter, check_every=check_every, x0=x0, keep_best=keep_best,
-        callback=callback, time_limit=time_limit, progress=progress, history=history,
-        n_threads=n_threads, rng=rng, own=own,
+        delta=delta, logit_scale=logit_scale, loss_scale=loss_scale, robust_eps=robust_eps,
+        bias=bias, refine=refine, tol=tol, maxiter=maxiter, check_every=check_every, x0=x0,
+        keep_best=keep_best, callback=callback, time_limit=time_limit, progress=progress,
+        history=history, n_threads=n_threads, rng=rng, own=own,
     )  # fmt: skip
 
 
@@ -212,8 +212,7 @@ def _relaxation(relax):
 def iterate(programme, watch, options):
     """Run the iteration until the watch ends it."""
     if programme.eps is not None:
-        _robust_admm.iterate(programme, watch, options)
-        return
+        return _robust_admm.iterate(programme, watch, options)
     if watch.gap <= options.tol:
         return watch.run.end(Status.CONVERGED)
     own, host = options.own, programme.be.host
@@ -234,14 +233,16 @@ def iterate(programme, watch, options):
         if accel is not None and not accel.stands(residuals[2]):
             accel.undo(state.parts(split))
             state.settle(programme, split, rho)
-            continue
+            jumps = False
         ends = nit == watch.run.maxiter or watch.run.late
         must = ends or nit in _EARLY or nit % options.check_every == 0
         if must or nit % _LOOK == 0 or nit in _ADAPT:
             r, s = state.relative(programme.be, *host(residuals)[:2], sigma)
             hopes = size is not None and watch.gap * max(r, s) <= options.tol * size
             if must or hopes:
-                watch.judge(state.V, split.dual(rho), state.alpha(programme, rho * sigma))
+                point = state.V, split.dual(rho), state.alpha(programme, rho * sigma)
+                if ends or watch.promises(*point):
+                    watch.judge(*point)
                 watch.fields.update(rho=rho, sigma=sigma)
                 if watch.record(judged=True, iterations=nit - before, r=r, s=s, rho=rho):
                     return None
@@ -333,7 +334,7 @@ class State:
         xp, t = programme.xp, programme.beta / rho
         norms = xp.sqrt(xp.square(self.T_v).sum(axis=-1, keepdims=True))
         self.V[...] = self.T_v * (1.0 - t / xp.maximum(norms, t))
-        programme.kernels.reflect(flat(self.T_s), programme.mask, flat(self.H))
+        self._reflect(programme)
         split.settle(split.q, rho)
 
     def alpha(self, programme, penalty):
@@ -348,7 +349,11 @@ class State:
         self.T_s[...] = xp.maximum(self.T_s, 0.0) + xp.minimum(self.T_s, 0.0) / q
         self.T_v[...] = self.V + (self.T_v - self.V) / q
         split.rescale(q)
-        programme.kernels.reflect(flat(self.T_s), programme.mask, flat(self.H))
+        self._reflect(programme)
+
+    def _reflect(self, programme):
+        # A step of no length leaves the copies where they are.
+        programme.kernels.advance(flat(self.H), flat(self.T_s), programme.mask, 0.0)
 
     def relative(self, be, left, changed, sigma):
         """Return primal and dual residual, from their squares, relative to the iterates."""

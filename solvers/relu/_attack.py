@@ -117,7 +117,7 @@ def attack_pgd(
                 Z = Z + share * box * xp.sign(target.gradient(Z))
                 Z = xp.clip(Z, X - box, X + box)
                 found = target.losses(Z)
-                better = found > worst
+                better = found >= worst
                 best, worst = xp.where(better[:, None], Z, best), xp.where(better, found, worst)
         pred = outputs(best, hidden, out, net.bias, xp)
         if LOSSES[loss].margin:

@@ -1,6 +1,7 @@
 """The independent judge of weights, wherever they come from."""
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from ._certificate_bounds import dual_bound, feasible
 from ._certificate_data import Data
 from ._certificate_global import Everywhere, search
 from ._certificate_kinks import at_kinks
+from ._certificate_robust import robust_point
 from ._problem import check_data, check_eps, check_gates, ours
 
 __all__ = ["Data", "certify", "dual_bound", "feasible", "judge"]
@@ -20,6 +22,8 @@ GLOBAL_GAP = "relative duality gap over all networks"
 _EPS = np.finfo(np.float64).eps
 # A violation in lengths of a row and the largest block: the absolute one knows no units.
 _RELATIVE = 100.0
+# What counts as a kink of the loss, for weights that are more and less accurate.
+_NEAR = (1e-6, 1e-4, 1e-2)
 
 
 def certify(
@@ -133,7 +137,8 @@ def certify(
         if "z" in given:
             zero = np.zeros(shapes["alpha"])
             alpha = ours(given.get("alpha", zero), given.get("gamma", zero), np)
-            duals = data.slope(U, np.atleast_2d(given["z"])), alpha
+            z = np.atleast_2d(given["z"])
+            duals = z if data.eps is None else robust_point(data, U, _NEAR[0], z), alpha
         return judge(data, U, tol=tol, slack=1e-5 if single else 1e-8, duals=duals, scope=scope)
 
 
@@ -191,14 +196,26 @@ def relative_gap(upper, lower):
 
 
 def _best_dual(data, U, upper, duals, tol):
-    """Return the dual point with the higher bound, and it: the one given or that of U."""
+    """Return the dual point with the highest bound, and it: the one given or one of U."""
     z, dual = (duals[0], dual_bound(data, *duals)) if duals else (None, -math.inf)
-    if not relative_gap(upper, dual) <= tol:
-        own = at_kinks(data, U) if data.kinks else data.slope(U)
-        bound = dual_bound(data, own)
+    for own in _own_duals(data, U, z):
+        if relative_gap(upper, dual) <= tol:
+            break
+        point = own()
+        bound = dual_bound(data, point)
         if bound > dual:
-            z, dual = own, bound
+            z, dual = point, bound
     return z, dual
+
+
+def _own_duals(data, U, given):
+    """Return ways to the dual point of blocks U."""
+    if data.eps is not None:
+        zs = [None] if given is None else [given.z, None]
+        return [partial(robust_point, data, U, near, z) for near in _NEAR for z in zs]
+    if data.kinks:
+        return [partial(at_kinks, data, U, near) for near in _NEAR]
+    return [partial(data.slope, U)]
 
 
 def _everywhere(data, U, z, thorough):

@@ -94,6 +94,17 @@ def dual_norm(data, z, alpha=None, eta=None):
 
     `eta` (c, n, d) is added to the products ``z_k x_k``.
     """
+    return longest(data, *gate_norms(data, z, alpha, eta))
+
+
+def rough_bound(data, z, alpha=None):
+    """Return a lower bound as `dual_bound` does, from the multipliers as they are: a quick one."""
+    z = data.loss.clip(z)
+    return scaled_dual(data, z, float(gate_norms(data, z, alpha)[1].max()))
+
+
+def gate_norms(data, z, alpha=None, eta=None):
+    """Return what z gives to blocks, bounds of its lengths along cones, and rounding errors."""
     F, lengths = data.transpose(z), data.lengths(z)
     if eta is not None:
         F += data.gather(eta)
@@ -108,7 +119,7 @@ def dual_norm(data, z, alpha=None, eta=None):
             G = np.sign(G) * np.maximum(abs(G) - far, 0.0)
         shorter = np.linalg.norm(G, axis=-1) + noise
         norms = np.fmin(norms, shorter + rounding(data) * (alpha @ data.reach))
-    return longest(data, F, norms, noise)
+    return F, norms, noise
 
 
 def longest(data, F, norms, noise):

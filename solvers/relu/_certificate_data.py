@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._cones import Cones
-from ._losses import LOSSES
+from ._softmax import EVERY
 
 # Numbers in one of the arrays that a pass over gates makes.
 _BATCH = 1 << 22
@@ -49,7 +49,7 @@ class Data:
     def __init__(self, X, Y, loss, parameters, beta, gates, eps=None):
         self.X, self.Y = X.astype(np.float64), Y.astype(np.float64)
         self.eps = None if eps is None or not np.any(eps) else np.asarray(eps, dtype=np.float64)
-        self.loss, self.beta = LOSSES[loss](self.Y, np, **parameters), beta
+        self.loss, self.beta = EVERY[loss](self.Y, np, **parameters), beta
         # Whether these are all gates, so that a bound over all networks is worth its time.
         self.complete = False
         self._take(gates)
@@ -118,9 +118,10 @@ class Data:
         if self.eps is None:
             return -self.loss.slope(self.predictions(U)) if z is None else z
         Q = self.differences(U)
-        if z is None:
-            z = -self.loss.slope(self.worst(self.predictions(U), abs(Q) @ self.eps))
-        w = abs(z)
+        own = -self.loss.slope(self.worst(self.predictions(U), abs(Q) @ self.eps))
+        # A copy: whoever completes the point writes to it.
+        z = own if z is None else z.copy()
+        w = abs(z) if self.loss.margin else np.maximum(abs(z), abs(own))
         return RobustDual(z, w, -w[..., None] * self.eps * np.sign(Q))
 
     def blocks(self, U):

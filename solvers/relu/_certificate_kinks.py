@@ -10,27 +10,27 @@ with z free at kinks and :math:`\alpha_i \ge 0` free at rows that hold with equa
 
 import numpy as np
 
-# What counts as a kink, in margins, and as equality, in lengths of rows and blocks.
-_KINK, _EQUAL = 1e-6, 1e-6
-# Blocks shorter than this share of the longest are what another solver calls zero.
-_SHORT = 1e-6
 # Entries of the system that is still worth solving, and the sweeps it gets.
 _LARGEST, _SWEEPS = 4_000_000, 300
 
 
-def at_kinks(data, U):
-    """Return the dual point z (c, n) that belongs to blocks U of the hinge loss."""
+def at_kinks(data, U, near):
+    """Return the dual point z (c, n) that belongs to blocks U of the hinge loss.
+
+    `near` is what counts as a kink, as equality in a cone, and as zero beside the longest block:
+    what another solver leaves of a zero.
+    """
     z, margins = data.slope(U), data.loss.y * data.predictions(U)
     for o, m in enumerate(margins):
-        free = np.flatnonzero(abs(m - 1.0) <= _KINK)
+        free = np.flatnonzero(abs(m - 1.0) <= near)
         length = np.linalg.norm(U[o], axis=-1)
-        s, i = np.nonzero(length > _SHORT * length.max())
+        s, i = np.nonzero(length > near * length.max())
         if len(free) and len(i):
-            z[o, free] = _solved(data, z[o], data.loss.y[o], U[o, s, i], s, i, free)
+            z[o, free] = _solved(data, z[o], data.loss.y[o], U[o, s, i], s, i, free, near)
     return z
 
 
-def _solved(data, z, y, V, side, gates, free):
+def _solved(data, z, y, V, side, gates, free, near):
     """Return z at the free samples of one output, from its blocks V (B, d)."""
     B, d = V.shape
     length = np.linalg.norm(V, axis=1)
@@ -38,7 +38,7 @@ def _solved(data, z, y, V, side, gates, free):
     fixed = z.copy()
     fixed[free] = 0.0
     right = (data.beta / length)[:, None] * V - (sign * fixed) @ data.X
-    block, row = np.nonzero(data.cones.slack(V, gates) <= _EQUAL * length[:, None])
+    block, row = np.nonzero(data.cones.slack(V, gates) <= near * length[:, None])
     if B * d * (len(free) + len(row)) > _LARGEST:
         return 0.5 * y[free]
     A = np.zeros((B, d, len(free) + len(row)))
@@ -48,20 +48,20 @@ def _solved(data, z, y, V, side, gates, free):
         :, None
     ] * data.X[row]
     high = np.r_[np.ones(len(free)), np.full(len(row), np.inf)]
-    return y[free] * _within(A.reshape(B * d, -1), right.ravel(), high)[: len(free)]
+    return y[free] * within(A.reshape(B * d, -1), right.ravel(), 0.0, high)[: len(free)]
 
 
-def _within(A, b, high):
-    """Return x with ``A x = b`` nearly and ``0 <= x <= high``, by Douglas-Rachford splitting."""
+def within(A, b, low, high, sweeps=_SWEEPS):
+    """Return x with ``A x = b`` nearly and ``low <= x <= high``, by Douglas-Rachford splitting."""
     gram = A @ A.T
     gram[np.diag_indices_from(gram)] += 1e-12 * (np.trace(gram) / len(gram) + 1e-300)
     inverse = np.linalg.inv(gram)
-    state = np.where(np.isfinite(high), 0.5 * high, 0.0)
-    for _ in range(_SWEEPS):
-        x = np.clip(state, 0.0, high)
+    state = np.where(np.isfinite(high), 0.5 * (low + high), 0.0)
+    for _ in range(sweeps):
+        x = np.clip(state, low, high)
         moved = 2.0 * x - state
         step = moved - A.T @ (inverse @ (A @ moved - b)) - x
         state = state + step
         if np.linalg.norm(step) <= 1e-12 * (1.0 + np.linalg.norm(x)):
             break
-    return np.clip(state, 0.0, high)
+    return np.clip(state, low, high)

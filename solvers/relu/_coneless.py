@@ -23,11 +23,11 @@ from .._core.validation import (
 from ._certificate import relative_gap
 from ._certificate_data import Data
 from ._certificate_global import Everywhere, search
-from ._losses import LOSSES
 from ._net import Net, neurons, objective
 from ._problem import Programme, check_data, theirs
 from ._result import ReLUResult
 from ._semismooth import Task
+from ._softmax import EVERY
 
 # Newton steps without a gap smaller by 1 %, after which a run has met its rounding errors.
 _STALL = 60
@@ -70,7 +70,7 @@ class Call:
 
     def programme(self):
         """Return the programme with cones, without gates yet."""
-        model = LOSSES[self.loss](self.Y, self.xp, **self.parameters)
+        model = EVERY[self.loss](self.Y, self.xp, **self.parameters)
         return Programme(self.io.be, self.X, self.Y, model, self.beta, None, None, self.vector)
 
     def task(self, design, norm):
@@ -99,8 +99,9 @@ def pose(
     beta = check_positive(beta, "beta")
     bias = check_flag(bias, "bias")
     io, X, Y, vector, parameters = check_data(
-        X, y, loss, gates=gates, delta=delta, logit_scale=logit_scale, bias=bias
-    )
+        X, y, loss, gates=gates, delta=delta, logit_scale=logit_scale, bias=bias,
+        losses=EVERY,
+    )  # fmt: skip
     mean = check_choice(loss_scale, "loss_scale", ("sum", "mean")) == "mean"
     unit = 1.0 / len(X) if mean else 1.0
     tol = check_positive(tol, "tol")

@@ -4,8 +4,12 @@ Host arrays in float64, many cones at a time: products of matrices find the rows
 a kernel solves small problems with some of them, and both take turns until no row is violated.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
 import numpy as np
 
+from .._core import threads
 from .._core.backend import get_backend
 
 # What a violation may be, for vectors and rows of length 1, and still be left to rounding.
@@ -13,6 +17,10 @@ _ROUNDING = 1e-13
 # Numbers in one of the arrays that a batch of cones makes, and cones in it at least.
 _BATCH, _LEAST = 1 << 20, 16
 _ROUNDS = 200
+# Rows that a round adds to a problem at most.
+_NEW = 64
+# Operations from which problems are shared among threads: starting these takes as long as many.
+_SHARED = 1e9
 
 
 class Cones:
@@ -111,7 +119,7 @@ class Cones:
 
     def _worst(self, T, U, gates):
         """Return the rows (B, k, d) that points U violate most; rows that hold become zero."""
-        k = min(T.shape[1], max(8, self.X.shape[1]))
+        k = min(T.shape[1], max(8, min(self.X.shape[1], _NEW)))
         where = np.argpartition(T, k - 1, axis=1)[:, :k]
         violated = np.take_along_axis(T, where, axis=1) < 0.0
         signs = 2.0 * np.take_along_axis(self.mask[gates], where, axis=1) - 1.0
@@ -152,14 +160,31 @@ class Problems:
     def solve(self, goals):
         """Find the multipliers; note which points have moved."""
         before = self.points()
-        m, d = self.A.shape[1:]
         alpha, U = self.alpha.copy(), self.F.copy()
-        room = np.empty((d + 1, d)), np.empty((d + 1, d + 1)), np.empty(d + 1)
-        marks = np.empty(d + 1, dtype=np.int64), np.empty(m, dtype=np.int8)
-        kernels = get_backend("numpy").kernels("solvers.relu", "cones")
         # No length ends a search for a point inside.
         goals = np.full(len(U), -1.0) if self.floor > 0 else np.ascontiguousarray(goals)
-        kernels.project(self.A, self.floor, goals, alpha, U, *room, *marks)
+        _project(self.A, self.floor, goals, alpha, U)
         self.alpha = np.maximum(alpha, 0.0)
         # Rounding alone may make the kernel refuse every new row.
         self.moved = (abs(self.points() - before) > 1e-15).any(axis=1)
+
+
+def _project(A, floor, goals, alpha, U):
+    """Run the kernel on strips of problems, on as many threads as they are worth."""
+    B, m, d = A.shape
+    project = get_backend("numpy").kernels("solvers.relu", "cones").project
+
+    def run(strip):
+        room = np.empty((d + 1, d)), np.empty((d + 1, d + 1)), np.empty(d + 1)
+        marks = np.empty(d + 1, dtype=np.int64), np.empty(m, dtype=np.int8)
+        project(A[strip], floor, goals[strip], alpha[strip], U[strip], *room, *marks)
+
+    work = float(A.size) * d
+    count = min(threads.strips(work), B) if work > _SHARED else 1
+    ends = [B * k // count for k in range(count + 1)]
+    strips = [slice(low, high) for low, high in pairwise(ends)]
+    if count == 1:
+        run(strips[0])
+        return
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(run, strips))

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 # Up to this many samples, systems of gated data are solved by a Cholesky factor.
-_DENSE = 4000
+_DENSE = 2000
 # Outputs of neurons are kept up to this many numbers, and computed in blocks beyond.
 _KEPT = 2 * 10**8
 

@@ -43,8 +43,9 @@ def gated(
         Targets; -1 and 1 for "logistic", "hinge" and "squared_hinge".
     beta : float
         Weight of the penalty.
-    loss : {"squared", "logistic", "hinge", "squared_hinge", "huber"}
-        Loss of a prediction, summed over samples.
+    loss : {"squared", "logistic", "hinge", "squared_hinge", "huber", "softmax"}
+        Loss of a prediction, summed over samples. "softmax" is the cross entropy of c classes, of
+        which `y` holds the probabilities.
     n_gates : int, optional
         How many gates to draw; by default a number that grows with the square root of n.
     gates : Gates or bool array of shape (n, P), optional

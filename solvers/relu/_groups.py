@@ -9,7 +9,7 @@ class PerOutput:
     """The Euclidean norm for each output and group: the outputs are programmes of their own."""
 
     # What is one vector.
-    axes = (2,)
+    axes: tuple[int, ...] = (2,)
 
     def __init__(self, xp):
         self.xp = xp

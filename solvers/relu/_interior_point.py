@@ -15,13 +15,15 @@ from ._slopes import longest, slopes_of
 # Part of the way to the nearest boundary that a step goes.
 _REACH = 0.99
 # The start's gap, relative to the objective at zero.
-_START = 0.05
+_START = 0.5
 # Judged again when the gap has fallen by this factor.
 _JUDGE = 0.3
 # Steps without halving after which rounding errors are taken to rule.
-_PATIENCE = 15
+_PATIENCE = 20
 # Ridge on the blocks of the Newton system, relative to their diagonal.
 _RIDGE = 1e-15
+# Multiple of the size of vanishing blocks below which blocks vanish, and steps to get there.
+_SMALL, _MORE = 1e3, 4
 # Most numbers in the table of products of features.
 _TABLE = 1 << 25
 
@@ -151,14 +153,30 @@ def follow(programme, point, watch, tol, enough=0.0):
             return True
         stuck = progress.ends(gap, mu)
         look = gap <= max(tol, _JUDGE * judged) or stuck or run.nit + 1 == run.maxiter
+        V = point.settled(programme, tol) if gap <= tol else None
         if look:
-            watch.judge(point.V, *point.dual(programme))
+            watch.judge(point.V if V is None else V, *point.dual(programme))
             judged = gap
-        if watch.record(judged=look, mu=mu) or gap <= enough:
+        more = thin(programme, point, watch, products, tol) if gap <= tol and V is None else 0
+        if watch.record(judged=look, iterations=1 + more, mu=mu) or gap <= enough:
             return False
         if stuck:
             return True
     return False
+
+
+def thin(programme, point, watch, products, tol):
+    """Go on until the blocks that tend to zero can be dropped; return the number of steps."""
+    most = min(_MORE, watch.run.maxiter - watch.run.nit - 1)
+    for more in range(most):
+        try:
+            forward(Newton(programme, point, products), point)
+        except np.linalg.LinAlgError:
+            return more
+        if (V := point.settled(programme, tol)) is not None:
+            watch.judge(V, *point.dual(programme))
+            return more + 1
+    return most
 
 
 class Progress:
@@ -262,25 +280,36 @@ class Point:
         parts = [norms, self.S * self.alpha, *self.slopes.products()]
         return float(sum(part.sum() for part in parts)) / sum(part.size for part in parts)
 
-    def pull(self, programme):
+    def pull(self, programme, z=None):
         """Return what the loss and the cones pull at the weights: -G at the optimum."""
-        F = programme.transpose(self.slopes.z)
+        F = programme.transpose(self.slopes.z if z is None else z)
         return self.xp.stack([F, -F], axis=1) + (self.alpha * self.signs) @ programme.X
 
-    def dual(self, programme):
-        """Return a dual point (z, alpha) that no gate exceeds."""
-        norm = self.xp.sqrt(self.xp.square(self.pull(programme)).sum(axis=-1)).max()
+    def dual(self, programme, z=None):
+        """Return a dual point (z, alpha) that no gate exceeds; z is that of the slopes."""
+        z = self.slopes.z if z is None else z
+        norm = self.xp.sqrt(self.xp.square(self.pull(programme, z)).sum(axis=-1)).max()
         # A hair below, lest the judge looks for better multipliers on account of rounding.
         k = min(1.0, (1.0 - 1e-14 * self.p.shape[-1]) * float(self.beta.max() / norm))
-        return k * self.slopes.z, k * self.alpha
+        return k * z, k * self.alpha
 
-    def gap(self, programme):
-        """Return the relative gap of the point, infinite where it is outside a cone."""
-        rows = (self.V @ programme.X.T) * self.signs
-        if float(rows.min()) < -1e-9 * (1.0 + float(abs(self.V).max())):
+    def settled(self, programme, tol):
+        """Return the weights without those that vanish, None if they would lose their proof."""
+        norms = self.xp.sqrt(cones.dot(self.V, self.V))
+        # What vanishes is of the size mu / beta.
+        V = self.xp.where((norms <= _SMALL * self.mu / self.beta)[..., None], 0.0, self.V)
+        smooth = math.isfinite(programme.loss.curvature_bound)
+        z = -programme.loss.slope(programme.predictions(V)) if smooth else None
+        return V if self.gap(programme, V, z) <= tol else None
+
+    def gap(self, programme, V=None, z=None):
+        """Return the relative gap of the point or of V and z, infinite outside the cones."""
+        V = self.V if V is None else V
+        rows = (V @ programme.X.T) * self.signs
+        if float(rows.min()) < -1e-9 * (1.0 + float(abs(V).max())):
             return math.inf
-        upper = programme.objective(self.V)
-        lower = programme.loss.dual(programme.loss.clip(self.dual(programme)[0]))
+        upper = programme.objective(V)
+        lower = programme.loss.dual(programme.loss.clip(self.dual(programme, z)[0]))
         return (upper - lower) / max(abs(upper), 1e-300)
 
     def longest(self, step):

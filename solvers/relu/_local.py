@@ -34,7 +34,7 @@ def local_gates(programme, n, rng, late):
     found = Patterns(to_numpy(programme.X))
     numbers = found.add(B.reshape(-1, d).T)
     draw_into(found, n, "gaussian", rng)
-    gates = found.gates()
+    gates = found.gates(max(n, c * width))
     return gates, placed(B, signs, numbers, len(gates))
 
 
@@ -60,6 +60,8 @@ def descend(programme, B, signs, *, maxiter=None, tol=1e-7, late=None):
     late : callable, optional
         Tells whether time is up.
     """
+    if B.size == 0:
+        return B, signs
     xp, X, loss, beta = programme.xp, programme.X, programme.loss, programme.beta
     B, signs = xp.asarray(B, dtype=X.dtype), xp.asarray(signs, dtype=X.dtype)
     if maxiter is None:

@@ -30,6 +30,10 @@ class Loss:
     def __init__(self, y, xp, *, delta=1.35, logit_scale=1.0):
         self.y, self.xp, self.delta, self.scale = y, xp, delta, logit_scale
 
+    @staticmethod
+    def check(y):
+        """Raise where targets are none of this loss."""
+
     def value(self, p):
         """Return the loss."""
         return float(self.each(p).sum())
@@ -42,8 +46,12 @@ class Loss:
         """Return the largest k for which ``k z`` stays in the domain."""
         return math.inf
 
+    def prox_derivative(self, p, rho):
+        """Return the derivative of `prox` where its value is p: a map with its `diagonal`."""
+        return Scaling(self.prox_slope(p, rho))
+
     def prox_slope(self, p, rho):
-        """Return the derivative of `prox` where its value is p."""
+        """Return that derivative as an array, where samples and outputs are independent."""
         return rho / (rho + self.curvature(p))
 
     def best(self, z, largest):
@@ -51,6 +59,16 @@ class Loss:
         along, square = self._parabola(z)
         k = along / square if square > 0 else 0.0
         return min(max(k, 0.0), largest, self.reach(z))
+
+
+class Scaling:
+    """Multiplication by the entries of `diagonal`."""
+
+    def __init__(self, diagonal):
+        self.diagonal = diagonal
+
+    def __call__(self, x):
+        return self.diagonal * x
 
 
 class Squared(Loss):
@@ -226,8 +244,9 @@ class Logistic(Loss):
     def prox(self, q, rho):
         a = (self.y * q).reshape(-1)
         m = self.xp.empty_like(a)
-        # One for all samples, or each its own.
-        rho = self.xp.broadcast_to(self.xp.asarray(rho, dtype=a.dtype), q.shape).reshape(-1)
+        # One for all samples, or each its own; kernels read memory, which one alone has not enough.
+        rho = self.xp.broadcast_to(self.xp.asarray(rho, dtype=a.dtype), q.shape)
+        rho = self.xp.ascontiguousarray(rho).reshape(-1)
         be = get_backend(self.xp.__name__)
         be.kernels("solvers.relu").logistic(a, self.scale, rho, m)
         return self.y * m.reshape(q.shape)

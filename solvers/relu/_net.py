@@ -7,8 +7,8 @@ import numpy as np
 
 from .._core.arrays import Ingest, to_numpy
 from .._core.validation import check_array, check_flag, check_positive, describe
-from ._losses import LOSSES
 from ._problem import check_data
+from ._softmax import EVERY
 
 # A neuron sees a sample if its input exceeds this, relative to the norms of both: what rounding
 # makes of zero does not count.
@@ -191,7 +191,7 @@ def network_objective(X, y, net, beta, loss="squared", *, delta=1.35, logit_scal
         The network: any object with `hidden`, `out` and perhaps `bias`.
     beta : float
         Weight of the penalty.
-    loss : {"squared", "logistic", "hinge", "squared_hinge", "huber"}
+    loss : {"squared", "logistic", "hinge", "squared_hinge", "huber", "softmax"}
         Loss of a prediction, summed over samples.
     delta : float, default 1.35
         Where "huber" turns linear.
@@ -220,15 +220,16 @@ def network_objective(X, y, net, beta, loss="squared", *, delta=1.35, logit_scal
     if not (hasattr(net, "hidden") and hasattr(net, "out")):
         raise TypeError(f"`net` came as {describe(net)}; expected a Net")
     io, X, Y, vector, parameters = check_data(
-        X, y, loss, delta=delta, logit_scale=logit_scale, hidden=net.hidden, out=net.out
-    )
+        X, y, loss, delta=delta, logit_scale=logit_scale, hidden=net.hidden, out=net.out,
+        losses=EVERY,
+    )  # fmt: skip
     bias = getattr(net, "bias", False)
     _check_width(X, net)
     hidden = check_array(io, "hidden", ndim=2, nonempty=False)
     width = (hidden.shape[1], Y.shape[0]) if vector else (hidden.shape[1],)
     out = check_array(io, "out", shape=width, means="of `hidden` and `y`", nonempty=False)
     X, Y, hidden, out = (io.be.host(a).astype(np.float64) for a in (X, Y, hidden, out))
-    model = LOSSES[loss](Y, np, **parameters)
+    model = EVERY[loss](Y, np, **parameters)
     return objective(X, model, beta, hidden, out, bias)
 
 

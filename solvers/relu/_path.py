@@ -17,6 +17,7 @@ from ._certificate_data import Data
 from ._gates import Gates
 from ._groups import NORMS, PerOutput
 from ._problem import check_data
+from ._softmax import EVERY
 
 _DATA = ("X", "y", "beta")
 METHODS = ("admm", "interior_point", "gated", "sampled_convex")
@@ -136,7 +137,7 @@ def _spaced(X, y, train, count, options):
     """Return weights from the smallest that gives the zero network, and options with its gates."""
     names = ("loss", "delta", "logit_scale", "bias")
     given = {"loss": "squared", **{name: options[name] for name in names if name in options}}
-    io, Z, Y, _, parameters = check_data(X, y, **given)
+    io, Z, Y, _, parameters = check_data(X, y, losses=EVERY, **given)
     unit = 1.0 / len(Z) if options.get("loss_scale") == "mean" else 1.0
     none = Gates(np.zeros((len(Z), 1), dtype=bool))
     data = Data(io.be.host(Z), io.be.host(Y), given["loss"], parameters, 1.0, none)

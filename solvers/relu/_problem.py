@@ -126,7 +126,9 @@ def ours(V, W, xp):
     return xp.stack([V.swapaxes(-1, -2), W.swapaxes(-1, -2)], axis=1)
 
 
-def check_data(X, y, loss, *, gates=None, delta=1.35, logit_scale=1.0, bias=False, **more):
+def check_data(
+    X, y, loss, *, losses=LOSSES, gates=None, delta=1.35, logit_scale=1.0, bias=False, **more
+):
     """Return the door, X (n, d), Y (c, n) and the loss's class and parameters, checked."""
     # Gates are bits on the host, wherever the data are.
     D = None if isinstance(gates, Gates) else gates
@@ -137,9 +139,10 @@ def check_data(X, y, loss, *, gates=None, delta=1.35, logit_scale=1.0, bias=Fals
     _check_squares(io, "y")
     if y.shape[0] != X.shape[0]:
         raise ValueError(f"`y` has {y.shape[0]} samples, `X` has {X.shape[0]}")
-    check_choice(loss, "loss", tuple(LOSSES))
+    check_choice(loss, "loss", tuple(losses))
     Y = io.xp.ascontiguousarray(y.T if y.ndim == 2 else y[None])
-    if LOSSES[loss].margin and not bool((abs(Y) == 1).all()):
+    losses[loss].check(Y)
+    if losses[loss].margin and not bool((abs(Y) == 1).all()):
         raise ValueError(
             f"`y` holds other values than -1 and 1; loss={loss!r} needs y in {{-1, +1}} "
             "(estimators encode labels)"

@@ -87,6 +87,8 @@ def grow(programme, watch, idle, quick):
     B, signs = rows(U if data.network_objective(U) < best.value else best.network)
     found = Patterns(programme.be.host(programme.X))
     numbers = found.add(B.reshape(-1, B.shape[-1]).T)
+    if len(found) == 0:
+        return None
     if not quick:
         found.add(new.reshape(-1, new.shape[-1]).T)
         old = found.keys(data.gates.bits)

@@ -71,9 +71,12 @@ def draw_robust(be, X, eps, n, scheme, rng):
                 return found.gates(n)
             if not alive.any():
                 break
-    message = f"found {len(found)} gates of {n} whose robust cones are not empty"
+    message = (
+        f"admm: found {len(found)} gates with robust cones that are not empty of the {n} asked "
+        "for; a smaller robust_eps or bias=True leaves more."
+    )
     warnings.warn(message, ConvergenceWarning, stacklevel=3)
-    return found.gates(n) if len(found) else Patterns(rows).gates(n)
+    return found.gates(n)
 
 
 def _drawn(rows, eps, n, scheme, rng):

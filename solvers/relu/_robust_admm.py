@@ -6,11 +6,13 @@ The blocks' own step is exact, as the proximal operator of a norm on a cone is t
 shrunken. All iterates V thus lie in their robust cones, and no copies have to agree with rows.
 """
 
+import contextlib
 import math
 from dataclasses import replace
 
 import numpy as np
 
+from .._core import threads
 from .._core.validation import check_memory
 from ._anderson import Anderson
 from ._certificate_data import RobustDual
@@ -18,6 +20,8 @@ from ._robust_cones import Cones
 
 # Penalties of blocks, predictions and rows, in the units of each; see `penalties`.
 _RHO, _THETA, _TAU = 1.25, 0.1, 0.015
+# Samples times gates times features up to which products are small.
+_SMALL = 1e8
 # Iterations at which rho is adapted; afterwards it stays, which convergence needs.
 _ADAPT = (20, 40, 70, 100, 150, 200, 300, 400, 600, 800, 1200, 1600)
 # Checks, the first few of them early.
@@ -26,6 +30,13 @@ _EARLY = (25, 50, 100, 150, 200, 300, 400)
 
 def iterate(programme, watch, options):
     """Run the iteration until the watch ends it."""
+    # Small products gain less from threads than they wait for them where others are busy.
+    small = programme.mask.size * programme.X.shape[1] <= _SMALL
+    with threads.serial_blas() if small else contextlib.nullcontext():
+        _iterate(programme, watch, options)
+
+
+def _iterate(programme, watch, options):
     own, xp, be = options.own, programme.xp, programme.be
     everything = Cones(be, programme.X, programme.mask, programme.eps, (len(programme.Y), 2))
     # The blocks of empty cones are zero.

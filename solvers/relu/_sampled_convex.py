@@ -43,8 +43,9 @@ def sampled_convex(
         and are trained side by side.
     beta : float
         Weight of the penalty.
-    loss : {"squared", "logistic", "hinge", "squared_hinge", "huber"}
-        Loss of a prediction, summed over samples.
+    loss : {"squared", "logistic", "hinge", "squared_hinge", "huber", "softmax"}
+        Loss of a prediction, summed over samples. "softmax" is the cross entropy of c classes, of
+        which `y` holds the probabilities.
     n_neurons : int, optional
         How many neurons to draw; by default ``required_gates(n, xi, psi)`` where both are given,
         else 1000.

@@ -20,6 +20,10 @@ from .._core.result import Status
 # Proximal weights at the start, tau and sigma in the unit of tau over the norm of F, and how
 # they grow: with them the outer steps are few, and the Newton steps of each stay few.
 _TAU, _SIGMA, _GROW, _GROW_SLOWLY = 1.0, 1000.0, 5.0, 2.0
+# Beyond this tau a proximal point differs from its argument by more than rounding leaves of it.
+_LARGEST = 1e6
+# By what sigma grows at most, which only keeps it finite.
+_FARTHEST = 1e15
 # An outer step ends when its equation holds this much better than the last outer step moved ...
 _INNER = 0.1
 # ... or after so many Newton steps; weights grow slowly unless it took few.
@@ -126,7 +130,7 @@ def minimise(task, run, tol, U=None, z=None):
     p = task.design.predictions(U)
     z = -task.loss.slope(p) if z is None else z
     centre = Centre(U, p, *_weights(task))
-    point = evaluate(task, centre, z)
+    first, point = centre.sigma, evaluate(task, centre, z)
     best.take(_at(task, U, p, point))
     if best.gap <= tol:
         run.end(Status.CONVERGED)
@@ -140,7 +144,9 @@ def minimise(task, run, tol, U=None, z=None):
             break
         if steps == _PATIENCE or size == 0.0 or _solved(task, centre, point):
             grow = _GROW if steps <= _FEW else _GROW_SLOWLY
-            centre = Centre(point.U, point.p, grow * centre.sigma, grow * centre.tau)
+            sigma = min(grow * centre.sigma, _FARTHEST * first)
+            tau = min(grow * centre.tau, _LARGEST)
+            centre = Centre(point.U, point.p, sigma, tau)
             point, steps = evaluate(task, centre, point.z), 0
     return best
 
@@ -178,17 +184,17 @@ def direction(task, centre, point):
     on = _active(task, point.U)
     design = task.design.only(on)
     M = task.norm.derivative(point.T[:, on], centre.sigma * task.beta)
-    W = loss.prox_slope(point.p, 1.0 / centre.tau)
+    W = loss.prox_derivative(point.p, 1.0 / centre.tau)
     short = float(xp.sqrt(xp.square(point.r).sum()))
-    W = centre.tau * xp.maximum(W, _FLOOR * min(1.0, short))
+    added = xp.maximum(_FLOOR * min(1.0, short) - W.diagonal, 0.0)
 
     def product(x):
         x = x.reshape(point.r.shape)
         inner = design.predictions(M(design.transpose(x)))
-        return (W * x + centre.sigma * inner).reshape(-1)
+        return (centre.tau * (W(x) + added * x) + centre.sigma * inner).reshape(-1)
 
     tol = min(1e-2, short / (1.0 + math.sqrt(float(xp.square(point.p).sum()))))
-    precond = _preconditioner(xp, design, centre.sigma, M, W)
+    precond = _preconditioner(xp, design, centre, M, W.diagonal + added)
     found = pcg(
         product, point.r.reshape(-1), be=be, precond=precond, tol=max(tol, 1e-12), maxiter=200
     )
@@ -233,9 +239,9 @@ def _solved(task, centre, point):
     return left / (1.0 + size_p) <= max(_INNER * moved / (1.0 + size_z), 1e-13)
 
 
-def _preconditioner(xp, design, sigma, M, W):
+def _preconditioner(xp, design, centre, M, W):
     """Return what solves Newton's system of each output as if it had no other."""
-    solvers = [design.solver(w, sigma, M.of(o)) for o, w in enumerate(W)]
+    solvers = [design.solver(centre.tau * w, centre.sigma, M.of(o)) for o, w in enumerate(W)]
 
     def apply(r):
         rows = zip(solvers, r.reshape(W.shape), strict=True)

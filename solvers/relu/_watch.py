@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 
 from ._certificate import dual_bound, feasible
+from ._certificate_bounds import rough_bound
 from ._problem import theirs
+
+# Relative gaps above this one are far from any goal: not worth a projection.
+_FAR = 0.5
 
 
 @dataclass
@@ -64,7 +68,11 @@ class Watch:
         self.enough = None
         zero = np.zeros((programme.Y.shape[0], 2, len(data.gates), programme.X.shape[1]))
         nothing, z = data.objective(zero), data.slope(zero)
-        self.best = Best(zero, nothing, z, dual_bound(data, z), zero, nothing)
+        lower = rough_bound(data, z) if data.eps is None else -math.inf
+        if nothing - lower <= _FAR * abs(nothing) or data.eps is not None:
+            # Projections can show that nothing is better than zero.
+            lower = dual_bound(data, z)
+        self.best = Best(zero, nothing, z, lower, zero, nothing)
 
     # Whether no weights but zero are allowed.
     infeasible = False
@@ -102,6 +110,15 @@ class Watch:
         lower = dual_bound(data, z, alpha)
         if lower > best.lower:
             best.z, best.alpha, best.lower = z, alpha, lower
+
+    def promises(self, U, z, alpha):
+        """Tell, without a projection, whether an iterate is worth a judgement; keep its bound."""
+        host, best, data = self.programme.be.host, self.best, self.data
+        U, z, alpha = (host(a).astype(np.float64) for a in (U, z, alpha))
+        upper, lower = data.objective(U), rough_bound(data, z, alpha)
+        if lower > best.lower:
+            best.z, best.alpha, best.lower = z, alpha, lower
+        return upper - lower <= _FAR * abs(upper)
 
     def suggest(self, U):
         """Try a network alone, of neurons that need not belong to the gates."""

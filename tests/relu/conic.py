@@ -25,6 +25,7 @@ def conic_loss(cp, loss, p, y):
         "hinge": lambda: cp.sum(cp.pos(margin)),
         "squared_hinge": lambda: 0.5 * cp.sum_squares(cp.pos(margin)),
         "huber": lambda: 0.5 * cp.sum(cp.huber(p - y, 1.35)),
+        "softmax": lambda: cp.sum(cp.log_sum_exp(p, axis=1)) - cp.sum(cp.multiply(y, p)),
     }[loss]()
 
 
@@ -52,8 +53,8 @@ def convex_optimum(X, y, D, beta, loss="squared"):
 def gated_optimum(X, Y, D, beta, loss="squared", norm=None):
     """Optimum of the programme without cones over gates D (n, P).
 
-    Outputs, the columns of Y, are separate without a `norm` ("fro" or "nuc") of the matrix of
-    each gate.
+    Outputs, the columns of Y, are separate without a `norm` ("frobenius" or "nuclear") of the
+    matrix of each gate.
     """
     cp = pytest.importorskip("cvxpy")
     Y = Y.reshape(len(Y), -1)
@@ -62,7 +63,8 @@ def gated_optimum(X, Y, D, beta, loss="squared", norm=None):
     if norm is None:
         penalty = sum(cp.mixed_norm(u.T, 2, 1) for u in U)
     else:
-        penalty = sum(cp.norm(u, norm) for u in U)
+        size = {"frobenius": lambda u: cp.norm(cp.vec(u, order="F")), "nuclear": cp.normNuc}
+        penalty = sum(size[norm](u) for u in U)
     return solve(cp, conic_loss(cp, loss, p, Y) + beta * penalty)
 
 

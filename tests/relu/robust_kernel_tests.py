@@ -100,7 +100,7 @@ class RobustKernelTests:
     @pytest.mark.parametrize(("rho", "sigma"), [(0.7, 0.3), (0.02, 0.05), (30.0, 5.0)])
     def test_rows_meet_their_conditions(self, be, loss, rho, sigma, dtype):
         rng = np.random.default_rng(5)
-        n, d, scale = 40, 4, 1.5
+        n, d, scale = 15, 4, 1.5
         eps = np.array([0.1, 0.3, 0.05, 0.0])
         y = rng.choice([-1.0, 1.0], (2, n)) if loss != SQUARED else rng.standard_normal((2, n))
         p0 = 3.0 * rng.standard_normal((2, n))

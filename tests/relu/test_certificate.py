@@ -252,9 +252,16 @@ def test_robust_bounds_enclose_the_optimum(loss):
     optimum, V, W = oracles.clarabel(X, y, D, 0.1, loss, eps=eps)
     options = {"beta": 0.1, "loss": loss, "V": V, "W": W, "gates": relu.Gates(D, g)}
     certificate = relu.certify(X, y, robust_eps=eps, **options)
+    assert certificate.value <= 1e-4
     assert certificate.details["dual"] <= optimum * (1 + 1e-7)
     assert certificate.details["fun_convex"] == pytest.approx(optimum, rel=1e-6)
     assert certificate.details["cone_violation"] <= 1e-8
+    for factor in (0.9, 1.1):
+        spoiled = relu.certify(
+            X, y, robust_eps=eps, **options | {"V": factor * V, "W": factor * W}
+        )
+        excess = spoiled.details["fun_convex"] - optimum
+        assert spoiled.value >= excess / spoiled.details["fun_convex"] - 1e-7
     # The worst case of the network on a grid of the box is no worse than its certificate.
     hidden, out = (relu.recover(V, W).hidden, relu.recover(V, W).out)
     worst = 0.0
@@ -274,6 +281,17 @@ def test_robust_bounds_enclose_the_optimum(loss):
         z, w = size * rng.standard_normal((2, 1, 16))
         eta = size * rng.standard_normal((1, 16, 3))
         assert dual_bound(data, RobustDual(z, w, eta)) <= optimum * (1 + 1e-7)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared", "logistic"])
+def test_results_of_robust_training_are_proved_from_what_they_hold(loss):
+    X, y = oracles.data(16, 2, 3, labels=labelled(loss))
+    X = np.c_[X, np.ones(16)]
+    D, _ = oracles.patterns(X, 20, 3)
+    options = {"beta": 0.1, "loss": loss, "gates": D, "robust_eps": np.array([0.05, 0.05, 0.0])}
+    res = relu.admm(X, y, tol=1e-3, maxiter=20000, **options)
+    assert res.success
+    assert relu.certify(X, y, V=res.V, W=res.W, z=res.z, tol=2e-3, **options).holds
 
 
 def test_no_radius_is_the_plain_programme(solved):

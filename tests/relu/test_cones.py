@@ -91,3 +91,12 @@ def test_points_inside_are_found_where_there_are_any(eps):
     if eps is not None:
         huge = Cones(X, K.mask, np.full(3, 50.0))
         assert not huge.interior(np.arange(len(g)))[1].any()
+
+
+def test_threads_share_problems_without_a_trace(monkeypatch):
+    K, g, _ = cones(60, 6, 20, 12)
+    F, gates = np.random.default_rng(13).standard_normal(g.shape), np.arange(len(g))
+    alone = K.project(F, gates)
+    monkeypatch.setattr("solvers.relu._cones._SHARED", 0.0)
+    for a, b in zip(alone, K.project(F, gates), strict=True):
+        np.testing.assert_array_equal(a, b)

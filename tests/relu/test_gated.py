@@ -13,7 +13,7 @@ from solvers.relu._groups import Frobenius, Nuclear, PerOutput
 from tests.relu import conic
 from tests.relu.conic import LOSSES
 
-NORMS = {"fro": "frobenius", "nuc": "nuclear"}
+NORMS = ("frobenius", "nuclear")
 
 
 def data(n=30, d=3, c=None, seed=0):
@@ -55,12 +55,12 @@ def test_every_loss_reaches_the_optimum_of_a_conic_solver(loss):
 
 
 @pytest.mark.parametrize("loss", ["squared", "hinge"])
-@pytest.mark.parametrize("norm", [None, "fro", "nuc"])
+@pytest.mark.parametrize("norm", [None, *NORMS])
 def test_outputs_are_separate_or_joint_in_either_norm(norm, loss):
     X, Y = data(20, 3, 2)
     Y = Y if loss == "squared" else signs(Y)
     gates = gates_of(X, 6)
-    joint = {} if norm is None else {"multi_output": "joint", "norm": NORMS[norm]}
+    joint = {} if norm is None else {"multi_output": "joint", "norm": norm}
     res = relu.gated(X, Y, beta=0.5, loss=loss, gates=gates, tol=1e-8, **joint)
     assert res.success
     optimum = conic.gated_optimum(X, Y, gates.D, 0.5, loss, norm)
@@ -74,7 +74,7 @@ def test_more_outputs_than_features_do_not_confuse_the_nuclear_norm():
     X, Y = data(15, 2, 4)
     gates = gates_of(X, 5)
     res = relu.gated(X, Y, beta=0.5, gates=gates, multi_output="joint", norm="nuclear", tol=1e-8)
-    optimum = conic.gated_optimum(X, Y, gates.D, 0.5, norm="nuc")
+    optimum = conic.gated_optimum(X, Y, gates.D, 0.5, norm="nuclear")
     assert res.fun_convex == pytest.approx(optimum, rel=2e-7)
 
 
@@ -93,7 +93,7 @@ def test_one_output_is_the_same_joint_or_not():
     X, y = data()
     options = {"beta": 0.3, "gates": gates_of(X), "tol": 1e-9}
     plain = relu.gated(X, y, **options)
-    for norm in NORMS.values():
+    for norm in NORMS:
         joint = relu.gated(X, y, multi_output="joint", norm=norm, **options)
         assert joint.fun_convex == pytest.approx(plain.fun_convex, rel=1e-8)
 

@@ -62,3 +62,13 @@ def test_small_sets_are_certified_by_both_methods(found):
 def test_every_answer_of_a_path_is_certified(found):
     (table,) = found["paths"]
     assert all(float(gap) <= 1e-3 for gap in column(table, "largest gap").values())
+
+
+def test_no_attack_costs_more_than_robust_training_certifies(found):
+    (table,) = found["attacks"]
+    rows = [dict(zip(table["header"], row, strict=True)) for row in table["rows"]]
+    assert {row["training"] for row in rows} > {"convex", "convex, robust", "Adam, PGD"}
+    (robust,) = (row for row in rows if row["training"] == "convex, robust")
+    assert float(robust["PGD-40, training loss"]) <= float(robust["worst case"]) * 1.01 + 0.01
+    for row in rows:
+        assert float(row["PGD-40"]) <= float(row["clean"])

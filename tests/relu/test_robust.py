@@ -72,7 +72,7 @@ def test_no_attack_beats_the_certified_loss(loss):
 
 def test_zero_radius_is_plain_training_and_larger_ones_cost_more():
     X, y, D = quadrants()
-    options = {"beta": 0.3, "loss": "squared", "gates": D, "tol": 1e-5, "maxiter": 20000}
+    options = {"beta": 0.3, "loss": "squared", "gates": D, "tol": 1e-4, "maxiter": 20000}
     plain = relu.admm(X, y, rng=0, **options)
     none = relu.admm(X, y, rng=0, robust_eps=0.0, **options)
     assert none.fun_convex == plain.fun_convex
@@ -81,7 +81,7 @@ def test_zero_radius_is_plain_training_and_larger_ones_cost_more():
         relu.admm(X, y, rng=0, robust_eps=[e, e, 0.0], **options).fun_convex
         for e in (1e-9, 0.03, 0.1)
     ]
-    assert values[0] == pytest.approx(plain.fun_convex, rel=3e-5)
+    assert values[0] == pytest.approx(plain.fun_convex, rel=3e-4)
     assert values[0] < values[1] < values[2]
 
 
@@ -137,19 +137,19 @@ def test_empty_cones_end_as_infeasible_with_the_zero_network():
 def test_gates_are_drawn_where_samples_cannot_cross_them():
     rng = np.random.default_rng(0)
     # Many samples on a grid: every plane in general position comes near one of them.
-    X = np.c_[rng.integers(0, 8, (300, 6)).astype(float), np.ones(300)]
+    X = np.c_[rng.integers(0, 8, (80, 6)) - 3.5, np.ones(80)]
     eps = np.append(np.full(6, 0.1), 0.0)
-    gates = draw_robust(get_backend("numpy"), X, eps, 40, "gaussian", np.random.default_rng(1))
-    again = draw_robust(get_backend("numpy"), X, eps, 40, "gaussian", np.random.default_rng(1))
-    assert len(gates) == 40
+    gates = draw_robust(get_backend("numpy"), X, eps, 15, "gaussian", np.random.default_rng(1))
+    again = draw_robust(get_backend("numpy"), X, eps, 15, "gaussian", np.random.default_rng(1))
+    assert len(gates) == 15
     assert np.array_equal(gates.D, again.D)
     room = (2.0 * gates.D - 1.0) * (X @ gates.vectors)
     assert (room - eps @ abs(gates.vectors)).min() > 0
     with pytest.warns(ConvergenceWarning, match="robust cones"):
         few = draw_robust(
-            get_backend("numpy"), X[:, :6], eps[:6], 40, "gaussian", np.random.default_rng(1)
+            get_backend("numpy"), X[:, :6], 20 * eps[:6], 15, "gaussian", np.random.default_rng(1)
         )
-    assert len(few) < 40
+    assert len(few) < 15
 
 
 def test_one_fast_gradient_step_goes_to_a_corner():

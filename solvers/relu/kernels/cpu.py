@@ -47,44 +47,16 @@ def _masked_sum(tiles, G, mask, out):
                         total[k] += a[k] if seen[k] else zero
 
 
+@kernel()
 def spread(z, mask, out):
     """Set ``out_oik = mask_ik z_ok``; z (c, n), out (c, P, n)."""
-    tiles = _tiles(out)
-    with threads.guard():
-        _spread(tiles, z, mask, out)
-
-
-@kernel(parallel=True)
-def _spread(tiles, z, mask, out):
     c, P, n = out.shape
     zero = z.dtype.type(0.0)
-    for t in prange(tiles):
-        first, last = n * t // tiles, n * (t + 1) // tiles
-        for o in range(c):
-            row = z[o, first:last]
-            for i in range(P):
-                seen, to = mask[i, first:last], out[o, i, first:last]
-                for k in range(last - first):
-                    to[k] = row[k] if seen[k] else zero
-
-
-def reflect(T, mask, out):
-    """Set ``out = sign |T|``, what the cones' copies and their duals ask of the next blocks."""
-    tiles = _tiles(T)
-    with threads.guard():
-        _reflect(tiles, T, mask, out)
-
-
-@kernel(parallel=True)
-def _reflect(tiles, T, mask, out):
-    (rows, n), P = T.shape, mask.shape[0]
-    for t in prange(tiles):
-        first, last = n * t // tiles, n * (t + 1) // tiles
-        for r in range(rows):
-            seen, row, to = mask[r % P, first:last], T[r, first:last], out[r, first:last]
-            for k in range(last - first):
-                size = abs(row[k])
-                to[k] = size if seen[k] else -size
+    for o in range(c):
+        for i in range(P):
+            row, seen, to = z[o], mask[i], out[o, i]
+            for k in range(n):
+                to[k] = row[k] if seen[k] else zero
 
 
 def advance(G, T, mask, relax):
@@ -129,32 +101,29 @@ def shrink(U, T, V, t, relax):
 
     All are (rows, d). Returns sums of squares as `advance` does.
     """
-    strips = min(threads.strips(8 * T.size), T.shape[0])
-    sums = np.zeros((strips, 3))
-    with threads.guard():
-        _shrink(strips, U, T, V, t, relax, sums)
-    return sums.sum(axis=0)
+    sums = np.zeros(3)
+    _shrink(U, T, V, float(t), T.dtype.type(relax), sums)
+    return sums
 
 
-@kernel(parallel=True, fastmath=REDUCE)
-def _shrink(strips, U, T, V, t, relax, sums):
+@kernel(fastmath=REDUCE)
+def _shrink(U, T, V, t, relax, sums):
     rows, d = T.shape
-    for s in prange(strips):
-        left = changed = moved = 0.0
-        for r in range(rows * s // strips, rows * (s + 1) // strips):
-            square = 0.0
-            for j in range(d):
-                T[r, j] += relax * (U[r, j] - V[r, j])
-                square += T[r, j] * T[r, j]
-            # Where the block ends at zero, t may exceed the norm by any factor.
-            keep = 1.0 - t / math.sqrt(square) if square > t * t else 0.0
-            for j in range(d):
-                before, after = V[r, j], keep * T[r, j]
-                V[r, j] = after
-                left += (U[r, j] - after) ** 2
-                changed += (after - before) ** 2
-                moved += (U[r, j] - before) ** 2
-        sums[s, 0], sums[s, 1], sums[s, 2] = left, changed, moved
+    left = changed = moved = 0.0
+    for r in range(rows):
+        square = 0.0
+        for j in range(d):
+            T[r, j] += relax * (U[r, j] - V[r, j])
+            square += T[r, j] * T[r, j]
+        # Where the block ends at zero, t may exceed the norm by any factor.
+        keep = 1.0 - t / math.sqrt(square) if square > t * t else 0.0
+        for j in range(d):
+            before, after = V[r, j], keep * T[r, j]
+            V[r, j] = after
+            left += (U[r, j] - after) ** 2
+            changed += (after - before) ** 2
+            moved += (U[r, j] - before) ** 2
+    sums[0], sums[1], sums[2] = left, changed, moved
 
 
 def logistic(a, scale, rho, out):

@@ -32,19 +32,6 @@ __global__ void spread(const T* __restrict__ z, const unsigned char* __restrict_
   }
 }
 
-// out = sign |T|.
-template <class T>
-__global__ void reflect(const T* __restrict__ state, const unsigned char* __restrict__ mask,
-                        T* __restrict__ out, long long rows, long long P, long long n) {
-  const long long step = (long long)gridDim.x * blockDim.x;
-  for (long long r = blockIdx.y; r < rows; r += gridDim.y) {
-    for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < n; k += step) {
-      const T value = state[r * n + k], size = value < 0 ? -value : value;
-      out[r * n + k] = mask[(r % P) * n + k] ? size : -size;
-    }
-  }
-}
-
 // Each block leaves three sums; all of its threads call.
 __device__ inline void leave(double a, double b, double c, long long block, double* sums) {
   a = block_sum(a);

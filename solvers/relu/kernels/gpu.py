@@ -24,12 +24,6 @@ def spread(z, mask, out):
     _cuda.launch("spread", z.dtype, _grid(c * P, n), _BLOCK, (z, mask, out, c * P, P, n))
 
 
-def reflect(T, mask, out):
-    """Set ``out = sign |T|``, what the cones' copies and their duals ask of the next blocks."""
-    rows, n = T.shape
-    _cuda.launch("reflect", T.dtype, _grid(rows, n), _BLOCK, (T, mask, out, rows, len(mask), n))
-
-
 def advance(G, T, mask, relax):
     """Move the cones' copies by ``relax (sign G - max(T, 0))``; leave ``sign |T|`` in G.
 

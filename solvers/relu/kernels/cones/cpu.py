@@ -98,9 +98,10 @@ def project(A, floor, goals, alpha, u, Q, R, lam, rows, state):
 def _split(Q, R, q, A, i, p):
     """Set row q of Q to what is outside the span of those before; return its squared length."""
     d = Q.shape[1]
+    square = 0.0
     for c in range(d):
         Q[q, c] = A[i, p, c]
-    # Twice: the first time leaves rounding errors of the size of what it takes away.
+        square += Q[q, c] * Q[q, c]
     for sweep in range(2):
         for k in range(q):
             t = 0.0
@@ -109,9 +110,12 @@ def _split(Q, R, q, A, i, p):
             for c in range(d):
                 Q[q, c] -= t * Q[k, c]
             R[k, q] = t if sweep == 0 else R[k, q] + t
-    square = 0.0
-    for c in range(d):
-        square += Q[q, c] * Q[q, c]
+        before, square = square, 0.0
+        for c in range(d):
+            square += Q[q, c] * Q[q, c]
+        # Once is enough, unless so little is left that rounding errors are a part of it.
+        if square > 0.25 * before:
+            break
     return square
 
 

@@ -46,7 +46,8 @@ def project(X, mask, eps, level, enough, tol, V, U, norm, index, weight, count):
         How many are active.
     """
     m, d = index.shape[1], X.shape[1]
-    strips = min(threads.strips(V.shape[0] * X.size), V.shape[0])
+    # One, which has nothing to do, if there are no vectors.
+    strips = max(min(threads.strips(V.shape[0] * X.size), V.shape[0]), 1)
     # A row of `rest` for each vector of work.
     work = np.empty((strips, m, d)), np.empty((strips, m, m)), np.empty((strips, 4, max(d, m)))
 
