@@ -19,7 +19,8 @@ def found(tmp_path_factory):
     options = argparse.Namespace(
         gaussian=[(30, 3, 6)], iterations=200, images=(40, 8, 5), long=40, gates=6, beta=1.0,
         sets={name: sets[name] for name in ("iris", "moons")}, paths=["iris"], betas=2,
-        robust=["moons"], samples=30, descent=5,
+        robust=["moons"], samples=30, descent=5, neurons=(8,), exact=[(8, 2)], sampled=(4,),
+        quick=True,
         out=place, figure=place / "paper.png", command="me", only=[],
     )  # fmt: skip
     # As its main program has it: small products are slow on many threads.
