@@ -11,7 +11,7 @@ from .validation import check_count, check_nonnegative
 class NetworkProblem(NamedTuple):
     """Data, targets, and the two-layer ReLU network behind them.
 
-    Attributes
+    Parameters
     ----------
     X : ndarray, shape (n, d)
         Rows are samples.

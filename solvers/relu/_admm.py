@@ -52,8 +52,8 @@ def admm(
 ):  # fmt: skip
     r"""Train a two-layer ReLU network over a set of gates to a certified optimum.
 
-    .. math:: \min_{v, w} \; L\Big(\sum_i D_i X (v_i - w_i), \, y\Big)
-              + \beta \sum_i \big(\|v_i\| + \|w_i\|\big)
+    .. math:: \min_{v, w} \; L\left(\sum_i D_i X (v_i - w_i), \, y\right)
+              + \beta \sum_i \left(\|v_i\| + \|w_i\|\right)
               \quad \text{with} \quad (2 D_i - 1) X v_i \ge 0, \; (2 D_i - 1) X w_i \ge 0
 
     by the alternating direction method of multipliers. With all gates of the data this is the

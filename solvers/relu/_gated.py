@@ -28,7 +28,7 @@ def gated(
 
     Without the cones of `admm` one vector for each gate is left:
 
-    .. math:: \min_u \; L\Big(\sum_i D_i X u_i, \, y\Big) + \beta \sum_i \|u_i\|
+    .. math:: \min_u \; L\left(\sum_i D_i X u_i, \, y\right) + \beta \sum_i \|u_i\|
 
     It is a relaxation, equal as :math:`\beta \to 0`, and far easier: proximal steps, each solved
     by Newton's method on the dual, need some tens of linear systems. Each weight is then written

@@ -63,7 +63,18 @@ class Gates:
         return np.ascontiguousarray(np.unpackbits(self.bits, axis=1, count=self.n))
 
     def select(self, which):
-        """Return some of the gates, by their numbers."""
+        """Return some of the gates.
+
+        Parameters
+        ----------
+        which : array of int or bool, shape (k,) or (P,)
+            Their numbers, or which of them.
+
+        Returns
+        -------
+        Gates
+            With their vectors, if there are any.
+        """
         chosen = copy.copy(self)
         chosen.bits = self.bits[which]
         chosen.vectors = None if self.vectors is None else self.vectors[:, which]
@@ -249,7 +260,7 @@ def required_gates(n, xi, psi):
     With at least so many independent draws, the probability that one more sampled gate lowers
     the optimum of the convex programme is at most `xi`, with confidence ``1 - psi`` [1]_:
 
-    .. math:: \min\Big\{\frac{n + 1}{\psi \xi} - 1,\; \frac{2}{\xi} (n + 1 - \log \psi)\Big\}.
+    .. math:: \min\left\{\frac{n + 1}{\psi \xi} - 1,\; \frac{2}{\xi} (n + 1 - \log \psi)\right\}.
 
     Parameters
     ----------

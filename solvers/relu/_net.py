@@ -19,13 +19,13 @@ _SEEN = 1e-12
 class Net:
     """A two-layer ReLU network ``f(x) = sum_j (x @ hidden_j)_+ out_j``.
 
-    Attributes
+    Parameters
     ----------
     hidden : array, shape (d, m)
         Weights of the neurons, in columns.
     out : array, shape (m,) or (m, c)
         Weights of the output.
-    bias : bool
+    bias : bool, default False
         Whether the last row of `hidden` belongs to a column of ones.
 
     Examples
@@ -178,8 +178,8 @@ def with_ones(X, xp):
 def network_objective(X, y, net, beta, loss="squared", *, delta=1.35, logit_scale=1.0):
     r"""Return the training objective of a network, in double precision.
 
-    .. math:: L\Big(\sum_j (X u_j)_+ \alpha_j, \, y\Big)
-              + \tfrac{\beta}{2} \sum_j \big(\|u_j\|^2 + \|\alpha_j\|^2\big)
+    .. math:: L\left(\sum_j (X u_j)_+ \alpha_j, \, y\right)
+              + \tfrac{\beta}{2} \sum_j \left(\|u_j\|^2 + \|\alpha_j\|^2\right)
 
     Parameters
     ----------
