@@ -179,11 +179,13 @@ def tune_count(contender, tol, seconds):
     """Find the fewest iterations of `contender` whose answer is certified at `tol`.
 
     For solvers whose work is set by a number of iterations, all of them alike: `contender` has
-    `first`, a guess; `run(None, count)`, timed; `error(answer)`, not timed. To within a tenth. A
-    run is not begun when the last one says that it would take longer than `seconds`, or when
-    more iterations have twice changed nothing.
+    `first`, a guess; `run(None, count)`, timed; `error(answer)`, not timed; perhaps `low`, a
+    count that is known to be too small. To within a tenth. A run is not begun when the last one
+    says that it would take longer than `seconds`, or when more iterations have twice changed
+    nothing.
     """
-    low, high, count, best, settled = 0, None, contender.first, None, 0
+    low, high, count = getattr(contender, "low", 0), None, contender.first
+    best, settled = None, 0
     while True:
         try:
             contender.prepare(count)
