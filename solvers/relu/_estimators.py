@@ -54,14 +54,13 @@ class Network(BaseEstimator):
 
     def _train(self, X, Y):
         """Train on targets Y (n,) or (n, c) and keep the network."""
-        mean, scale = self._scaling(X)
-        # In the order of the formula: what belongs to the column of ones is the last row.
+        mean, scale, one = self._scaling(X)
         Z = (X - mean) / scale
-        if self.bias:
-            Z = np.concatenate([Z, np.ones((len(Z), 1), Z.dtype)], axis=1)
+        if check_flag(self.bias, "bias"):
+            Z = np.concatenate([Z, np.full((len(Z), 1), one, Z.dtype)], axis=1)
         self.result_ = res = self._solve(Z, Y, scale)
         hidden, out = to_numpy(res.net.hidden), to_numpy(res.net.out)
-        hidden, offset = hidden[: X.shape[1]], hidden[X.shape[1] :].sum(axis=0)
+        hidden, offset = hidden[: X.shape[1]], one * hidden[X.shape[1] :].sum(axis=0)
         hidden = hidden / scale[:, None]
         out = out if out.ndim == 2 else out[:, None]
         self.coefs_ = [hidden, out]
@@ -73,21 +72,25 @@ class Network(BaseEstimator):
         return self
 
     def _scaling(self, X):
-        """Return what is taken off the features and what they are divided by."""
+        """Return what is taken off the features, what they are divided by, and the constant one.
+
+        Rows then are of length 1 on average, so that `beta` means the same for few features and
+        for many, and an offset costs as much as a weight.
+        """
         d = X.shape[1]
         if not check_flag(self.normalize, "normalize"):
-            return np.zeros(d, X.dtype), np.ones(d, X.dtype)
+            return np.zeros(d, X.dtype), np.ones(d, X.dtype), 1.0
         wide = X.astype(np.float64, copy=False)
         mean, deviation = wide.mean(axis=0), wide.std(axis=0)
         # What is left of a constant feature is rounding.
         constant = deviation <= 1e3 * np.finfo(X.dtype).eps * abs(wide).max(axis=0)
-        scale = np.where(constant, 1.0, deviation) * np.sqrt(d)
-        return mean.astype(X.dtype), scale.astype(X.dtype)
+        length = float(np.sqrt(d + bool(self.bias)))
+        scale = np.where(constant, 1.0, deviation) * length
+        return mean.astype(X.dtype), scale.astype(X.dtype), 1.0 / length
 
     def _solve(self, Z, Y, scale):
         method = check_choice(self.method, "method", METHODS)
         xp = get_backend(_BACKENDS[check_choice(self.device, "device", tuple(_BACKENDS))]).xp
-        check_flag(self.bias, "bias")
         options = {
             # The functions' losses are sums over samples.
             "beta": len(Z) * check_positive(self.beta, "beta"),
@@ -180,7 +183,7 @@ class ConvexReLUClassifier(ClassifierMixin, Network):
 
     Parameters
     ----------
-    beta : float, default 1e-2
+    beta : float, default 1e-3
         Weight of the penalty.
     loss : {"logistic", "hinge", "squared_hinge", "squared"}, default "logistic"
         Loss of a score and a label -1 or 1.
@@ -238,7 +241,7 @@ class ConvexReLUClassifier(ClassifierMixin, Network):
 
     def __init__(
         self,
-        beta=1e-2,
+        beta=1e-3,
         *,
         loss="logistic",
         n_gates="auto",
@@ -395,7 +398,7 @@ class ConvexReLURegressor(RegressorMixin, MultiOutputMixin, Network):
 
     Parameters
     ----------
-    beta : float, default 1e-2
+    beta : float, default 1e-3
         Weight of the penalty.
     loss : {"squared", "huber"}, default "squared"
         Half the square of a residual; with "huber" only up to 1.35, in the unit of standardised
@@ -430,7 +433,7 @@ class ConvexReLURegressor(RegressorMixin, MultiOutputMixin, Network):
 
     def __init__(
         self,
-        beta=1e-2,
+        beta=1e-3,
         *,
         loss="squared",
         n_gates="auto",

@@ -94,9 +94,9 @@ def test_probabilities_need_the_logistic_loss(moons):
 
 def test_training_is_the_function_on_standardised_features(two, moons):
     X, y = moons
-    Z = (X - X.mean(axis=0)) / (X.std(axis=0) * np.sqrt(2))
+    Z = np.c_[(X - X.mean(axis=0)) / X.std(axis=0), np.ones(80)] / np.sqrt(3)
     net = two.result_.net
-    score = np.maximum(np.c_[Z, np.ones(80)] @ net.hidden, 0) @ net.out
+    score = np.maximum(Z @ net.hidden, 0) @ net.out
     assert two.decision_function(X) == pytest.approx(score)
     signs = np.where(y == "west", 1.0, -1.0)
     penalty = np.square(net.hidden).sum() + np.square(net.out).sum()
