@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from .._core.arrays import Ingest
 from .._core.random import check_rng
-from .._core.validation import check_array, check_choice, check_count, check_positive
+from .._core.validation import check_count, check_positive
 from ._losses import LOSSES
-from ._net import outputs
-from ._problem import check_box
+from ._net import check_net, outputs
+from ._problem import check_box, check_data
 
 
 @dataclass(frozen=True)
@@ -85,16 +84,15 @@ def attack_pgd(
     >>> relu.attack_pgd(net, np.array([[1.0, 0.5]]), np.array([1.0]), 0.3, rng=0).pred
     array([-1.])
     """
-    io = Ingest(sparse_hint={"X": "use X.toarray()"}, X=X, y=y, hidden=net.hidden, out=net.out)
-    X, y = check_array(io, "X", ndim=2), check_array(io, "y", ndim=(1, 2))
-    hidden, out, xp = io["hidden"], io["out"], io.xp
-    if y.shape[0] != X.shape[0]:
-        raise ValueError(f"`y` has {y.shape[0]} samples, `X` has {X.shape[0]}")
+    check_net(net)
+    io, X, _, _, parameters = check_data(
+        X, y, loss, delta=delta, logit_scale=logit_scale, hidden=net.hidden, out=net.out
+    )
+    y, hidden, out, xp = io["y"], io["hidden"], io["out"], io.xp
     if hidden.shape[0] != X.shape[1] + net.bias:
         raise ValueError(
             f"`X` has {X.shape[1]} features; expected {hidden.shape[0] - net.bias}, as `net` has"
         )
-    check_choice(loss, "loss", tuple(LOSSES))
     far = check_box(eps, "eps", X.shape[1])
     steps, restarts = (
         check_count(v, k, minimum=1) for v, k in ((steps, "steps"), (restarts, "restarts"))
@@ -102,10 +100,6 @@ def attack_pgd(
     step, rng = check_positive(step, "step", allow_none=True), check_rng(rng)
     largest = far.max(initial=0.0)
     share = 2.5 / steps if step is None else step / largest if largest > 0 else 0.0
-    parameters = {
-        "delta": check_positive(delta, "delta"),
-        "logit_scale": check_positive(logit_scale, "logit_scale"),
-    }
     with io.device, np.errstate(all="ignore"):
         target = _Target(xp, hidden, out, net.bias, y, loss, parameters)
         box = xp.asarray(far.astype(X.dtype))

@@ -9,7 +9,7 @@ import numpy as np
 from .._core.arrays import Ingest, to_numpy
 from .._core.random import check_rng
 from .._core.result import ConvergenceWarning
-from .._core.validation import check_array, check_choice, check_count
+from .._core.validation import check_array, check_choice, check_count, check_positive, describe
 
 # How the vectors behind random gates are drawn; "local" needs targets, so only solvers offer it.
 DRAWN = ("gaussian", "sphere", "data", "sparse")
@@ -47,7 +47,10 @@ class Gates:
     """
 
     def __init__(self, D, vectors=None):
-        D = np.asarray(D, dtype=bool)
+        D = np.asarray(D)
+        if D.dtype != bool or D.ndim != 2:
+            kind = ValueError if D.dtype == bool else TypeError
+            raise kind(f"`D` came as {describe(D)} of {D.dtype}; expected booleans, (n, P)")
         # Rows of `bits` are gates: what a kernel reads at a time.
         self.n, self.bits = D.shape[0], np.packbits(D.T, axis=1)
         self.vectors = vectors
@@ -203,9 +206,9 @@ class Patterns:
         n, d = self.X.shape
         if not self._columns:
             # Rows of zeros only: a programme must have a gate all the same.
-            return Gates(np.ones((n, 1)), np.zeros((d, 1), dtype=self.X.dtype))
+            return Gates(np.ones((n, 1), dtype=bool), np.zeros((d, 1), dtype=self.X.dtype))
         rows = np.array(self._columns[:most], dtype=np.uint8).reshape(-1, (n + 7) // 8)
-        D, vectors = np.unpackbits(rows, axis=1, count=n).T, self._vectors[:most]
+        D, vectors = np.unpackbits(rows, axis=1, count=n).T == 1, self._vectors[:most]
         if any(g is None for g in vectors):
             return Gates(D)
         return Gates(D, np.array(vectors, dtype=self.X.dtype).T.copy())
@@ -292,7 +295,7 @@ def required_gates(n, xi, psi):
     """
     n = check_count(n, "n", minimum=1)
     for name, value in (("xi", xi), ("psi", psi)):
-        if not 0 < value < 1:
+        if not 0 < check_positive(value, name) < 1:
             raise ValueError(f"`{name}` came as {value}; expected a number between 0 and 1")
     # What rounding adds to a whole number must not cost a draw.
     return math.ceil(min((n + 1) / (psi * xi) - 1, 2 / xi * (n + 1 - math.log(psi))) - 1e-9)

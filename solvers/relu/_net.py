@@ -43,6 +43,14 @@ class Net:
     out: Any
     bias: bool = False
 
+    def __post_init__(self):
+        hidden, out = (tuple(getattr(a, "shape", ())) for a in (self.hidden, self.out))
+        if len(hidden) != 2 or len(out) not in (1, 2) or out[0] != hidden[1]:
+            raise ValueError(
+                f"`hidden` and `out` came with shapes {hidden} and {out}; expected (d, m) and "
+                "(m,) or (m, c)"
+            )
+
     def predict(self, X):
         """Return the outputs for the rows of X.
 
@@ -175,6 +183,12 @@ def with_ones(X, xp):
     return xp.concatenate([X, xp.ones((X.shape[0], 1), dtype=X.dtype)], axis=1)
 
 
+def check_net(net):
+    """Raise unless `net` has the parts of a network."""
+    if not (hasattr(net, "hidden") and hasattr(net, "out")):
+        raise TypeError(f"`net` came as {describe(net)}; expected a Net")
+
+
 def network_objective(X, y, net, beta, loss="squared", *, delta=1.35, logit_scale=1.0):
     r"""Return the training objective of a network, in double precision.
 
@@ -217,8 +231,7 @@ def network_objective(X, y, net, beta, loss="squared", *, delta=1.35, logit_scal
     0.6
     """
     beta = check_positive(beta, "beta")
-    if not (hasattr(net, "hidden") and hasattr(net, "out")):
-        raise TypeError(f"`net` came as {describe(net)}; expected a Net")
+    check_net(net)
     io, X, Y, vector, parameters = check_data(
         X, y, loss, delta=delta, logit_scale=logit_scale, hidden=net.hidden, out=net.out,
         losses=EVERY,

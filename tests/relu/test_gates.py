@@ -130,3 +130,10 @@ def test_more_samples_are_required_for_less_risk():
 def test_bad_arguments_are_refused_by_name(error, name, call):
     with pytest.raises(error, match=f"^`{name}`"):
         call()
+
+
+def test_gates_are_booleans_in_columns():
+    with pytest.raises(TypeError, match="`D` came as"):
+        relu.Gates(np.ones((3, 2)))
+    with pytest.raises(ValueError, match="`D` came as"):
+        relu.Gates(np.ones(3, dtype=bool))

@@ -162,3 +162,9 @@ X0, Y0 = np.ones((4, 3)), np.ones(4)
 def test_bad_arguments_are_refused_by_name(name, error, call):
     with pytest.raises(error, match=f"`{name}`"):
         call()
+
+
+@pytest.mark.parametrize(("hidden", "out"), [((3, 2), (3,)), ((3,), (3,)), ((3, 2), (2, 1, 1))])
+def test_a_network_whose_parts_do_not_fit_is_refused(hidden, out):
+    with pytest.raises(ValueError, match="`hidden` and `out` came with shapes"):
+        relu.Net(np.ones(hidden), np.ones(out))

@@ -206,3 +206,12 @@ def test_options_of_the_other_iteration_are_refused(name, value):
     X, y, D = quadrants()
     with pytest.raises(ValueError, match=f"`{name}` came as .*robust_eps"):
         relu.admm(X, y, beta=0.1, loss="hinge", robust_eps=0.01, gates=D, **{name: value})
+
+
+def test_attacks_refuse_labels_and_networks_that_are_none():
+    X, y, _ = quadrants()
+    net = relu.Net(np.ones((3, 2)), np.ones(2))
+    with pytest.raises(ValueError, match="`y` holds other values"):
+        relu.attack_pgd(net, X, 0.5 * y, 0.1)
+    with pytest.raises(TypeError, match="`net` came as"):
+        relu.attack_pgd(3, X, y, 0.1)
