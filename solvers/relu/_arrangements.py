@@ -49,7 +49,7 @@ def enumerate_arrangements(X, *, max_cells=200_000):
     >>> from solvers import relu
     >>> X = np.random.default_rng(0).standard_normal((9, 3))
     >>> len(relu.enumerate_arrangements(X)), relu.count_arrangements_bound(9, 3)
-    (73, 74)
+    (74, 74)
     """
     io = Ingest(sparse_hint={"X": "use X.toarray()"}, X=X)
     X = to_numpy(check_array(io, "X", ndim=2))
