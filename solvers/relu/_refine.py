@@ -55,14 +55,18 @@ def refined(engine, rounds, local):
             if (grown := grow(programme, watch, idle, quick)) is None:
                 break
             gates, U = grown
+            gain = (before - watch.data.network_objective(U)) / max(abs(before), 1e-300)
+            if not quick and gain <= _GAIN * options.tol:
+                # Hardly a better network: the programme need not grow for it.
+                watch.suggest(U)
+                break
             programme = programme.over(gates)
             watch.enter(programme, U)
             watch.record(judged=False, iterations=0)
             options = replace(options, x0=programme.xp.asarray(U, dtype=programme.X.dtype))
-            gain = (before - watch.best.value) / max(abs(before), 1e-300)
-            if not quick and gain <= _GAIN * options.tol:
-                break
             quick = quick and gain > _FAR
+        U = programme.xp.asarray(watch.best.U, dtype=programme.X.dtype)
+        options = replace(options, x0=U)
         if watch.run.status is None:
             if watch.gap <= options.tol:
                 watch.record(judged=True, iterations=0)
