@@ -1,6 +1,6 @@
 """Networks beside those of descent: objectives within equal time, and labels of samples left out.
 
-Run from the repository's root; `--only` runs a part and prints it alone::
+Run from the repository's root; the page is printed, and written if all parts ran::
 
     python -m benchmarks.networks_relu [--only objectives labels memory]
 """
