@@ -1,6 +1,6 @@
 """Networks beside those of descent: objectives within equal time, and labels of samples left out.
 
-Run from the repository's root; the page is printed, and written if all parts ran::
+Run from the repository's root; `--only` runs some parts and keeps the others::
 
     python -m benchmarks.networks_relu [--only objectives labels memory]
 """
@@ -139,20 +139,32 @@ def memory(n=60_000, d=784, gates=100, iterations=4):
 PARTS = {"objectives": objectives, "labels": labels, "memory": memory}
 
 
+def page(sections):
+    """Return the page of sections by part."""
+    parts = [f"{sections[p]}\n\n`python -m benchmarks.networks_relu --only {p}`" for p in sections]
+    return "\n\n".join(["# Convex networks beside descent", *parts]) + "\n"
+
+
+def earlier():
+    """Return the sections of the page that is there, by part."""
+    found = {}
+    for text in OUT.read_text().split("\n## ")[1:] if OUT.exists() else ():
+        body, command = text.rstrip().rsplit("\n\n", 1)
+        found[command.strip("`").split()[-1]] = f"## {body}"
+    return found
+
+
 def main():
-    """Run the parts asked for; the file is written if all were."""
+    """Run the parts asked for and put them in the page's place."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS)
-    parts = parser.parse_args().only
     warnings.simplefilter("ignore")  # the gaps tell what was reached
-    lines = ["# Convex networks beside descent", ""]
-    for part in parts:
-        lines += [*PARTS[part](), ""]
-        sys.stdout.write("\n".join(lines[-12:]) + "\n")
+    found = earlier()
+    for part in parser.parse_args().only:
+        found[part] = "\n".join(PARTS[part]())
+        sys.stdout.write(f"{found[part]}\n\n")
         sys.stdout.flush()
-    lines.append(f"`python -m benchmarks.networks_relu --only {' '.join(parts)}`")
-    if set(parts) == set(PARTS):
-        OUT.write_text("\n".join(lines) + "\n")
+        OUT.write_text(page({p: found[p] for p in PARTS if p in found}))
 
 
 if __name__ == "__main__":
