@@ -201,6 +201,9 @@ class Adelie(bcd.Contender):
             progress_bar=False,
             n_threads=threads,
         )
+        if not answer.betas:
+            # It ends without an answer where it is interrupted.
+            raise common.OutOfTimeError
         return answer.betas[-1].toarray().ravel()
 
     def iterations(self, answer):
