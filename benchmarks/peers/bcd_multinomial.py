@@ -201,7 +201,7 @@ class Adelie(bcd.Contender):
             progress_bar=False,
             n_threads=threads,
         )
-        if not answer.betas:
+        if len(answer.lmdas) == 0:
             # It ends without an answer where it is interrupted.
             raise common.OutOfTimeError
         return answer.betas[-1].toarray().ravel()
