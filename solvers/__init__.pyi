@@ -1,4 +1,5 @@
 from . import bcd as bcd
+from . import bilevel as bilevel
 from . import completion as completion
 from . import constrained as constrained
 from . import datasets as datasets
