@@ -87,8 +87,8 @@ class Descent:
         free = None if self.region.whole else self._free()
         q = self.grad if free is None else self.grad * free
         used = []
-        for s, y in reversed(self.pairs):
-            s, y = (s, y) if free is None else (s * free, y * free)
+        for pair in reversed(self.pairs):
+            s, y = pair if free is None else (pair[0] * free, pair[1] * free)
             curvature = float(s @ y)
             if curvature <= 1e-10 * math.sqrt(float(s @ s) * float(y @ y)):
                 continue

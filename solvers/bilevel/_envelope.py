@@ -174,10 +174,9 @@ def errors(point):
     if e1 <= rest:
         return Errors(rest, rest, one.grad, R, solves)
     first = 2 * e1 / max(0.1, 1 - q)
-    if 0.45 <= q <= 0.55:
-        second = 2 * _norm(R - R_half)
-    else:
-        second = 4 * max(e1, e2) / max(0.1, 1 - q)
+    # A ratio near 1/2 shows that the error is of the order that is extrapolated.
+    regular = 0.45 <= q <= 0.55
+    second = 2 * _norm(R - R_half) if regular else 4 * max(e1, e2) / max(0.1, 1 - q)
     return Errors(first + rest, second + rest, one.grad, R, solves)
 
 

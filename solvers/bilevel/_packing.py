@@ -1,5 +1,6 @@
 """Arrays of any shape, or nested in lists and dictionaries, outside; one vector inside."""
 
+import itertools
 import math
 import numbers
 
@@ -10,7 +11,7 @@ from .._core.validation import describe
 
 
 def is_tree(value):
-    """Tell whether a value is a list, tuple or dictionary of arrays; numbers in lists are arrays."""
+    """Tell whether a value is a list, tuple or dictionary of arrays, not of numbers."""
     if isinstance(value, dict):
         return True
     return isinstance(value, list | tuple) and any(
@@ -53,7 +54,7 @@ class Packer:
         self.io = io
         self.shapes = [io.raw(path).shape for path in self.given]
         ends = np.cumsum([0, *map(math.prod, self.shapes)]).tolist()
-        self._spans = [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+        self._spans = [slice(a, b) for a, b in itertools.pairwise(ends)]
         self.size = ends[-1]
         if not self.size:
             raise ValueError(f"`{self.name}` came empty; expected entries")
