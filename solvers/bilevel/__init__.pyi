@@ -1,4 +1,5 @@
 from ._certificate import certify as certify
+from ._coupling import Affine as Affine
 from ._hypergradient import HyperGradient as HyperGradient
 from ._hypergradient import hypergradient as hypergradient
 from ._oracle import Oracle as Oracle

@@ -178,7 +178,8 @@ class Product(Set):
         for key, one in self.sets.items():
             if one is not None and not callable(one):
                 raise TypeError(
-                    f"`sets[{key!r}]` came as {describe(one)}; expected a set, a projection or None"
+                    f"`sets[{key!r}]` came as {describe(one)}; "
+                    "expected a set, a projection or None"
                 )
 
     def __repr__(self):
