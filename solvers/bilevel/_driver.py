@@ -90,6 +90,7 @@ def solve(
     name, upper, lower, x0, y0, engine, *, X=None, Y=None, tol=None, tol_inner=None,
     maxiter=200, maxiter_inner=1000, time_limit=None, callback=None, progress=False,
     n_threads=None, rng=None, history=True, how="auto", own=None,
+    constraints=None, eq=None,
 ):  # fmt: skip
     """Check the options of a call, run `engine` and return the result.
 
@@ -118,7 +119,7 @@ def solve(
         "history": check_flag_or_stride(history, "history"),
     }
     n_threads = check_threads(n_threads)
-    problem = pose(upper, lower, x0, y0, X, Y)
+    problem = pose(upper, lower, x0, y0, X, Y, constraints, eq)
     tol = default_tol(problem.io.dtype) if tol is None else tol
     run = Monitor(name, "optimality", tol=tol, **run_options)
     with problem.io.device, threads.limit(n_threads), np.errstate(all="ignore"):

@@ -1,13 +1,14 @@
 """The two levels on vectors: checked, counted, in one precision."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._core.arrays import Ingest
 from .._core.validation import check_array
+from ._coupling import couple
 from ._oracle import as_oracle
 from ._packing import Packer
 from ._sets import check_set
@@ -120,7 +121,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Bilevel:
-    """A checked problem: both levels, both sets and the start, as vectors of one back end."""
+    """A checked problem: both levels, both sets and the start, as vectors of one back end.
+
+    `constraints` is the `Coupling` of the lower level, or None.
+    """
 
     upper: Level
     lower: Level
@@ -131,6 +135,7 @@ class Bilevel:
     io: Ingest
     px: Packer
     py: Packer
+    constraints: Any = None
 
     @property
     def eps(self):
@@ -146,7 +151,7 @@ class Bilevel:
         return {"n_f": upper["n"], "n_g": lower["n"], **gradients, **both}
 
 
-def pose(upper, lower, x0, y0, X=None, Y=None):
+def pose(upper, lower, x0, y0, X=None, Y=None, constraints=None, eq=None):
     """Check the data of a call and return its `Bilevel`."""
     if all(hasattr(upper, name) for name in ("upper", "lower", "x0", "y0")):
         X = upper.X if X is None else X
@@ -172,4 +177,4 @@ def pose(upper, lower, x0, y0, X=None, Y=None):
                 raise ValueError(
                     f"`{level.name}` is not finite at (x0, y0); expected a finite start"
                 )
-    return problem
+        return replace(problem, constraints=couple(constraints, eq, problem))
