@@ -10,6 +10,7 @@ from .._core.arrays import Ingest
 from .._core.validation import check_array
 from ._oracle import as_oracle
 from ._packing import Packer
+from ._result import BilevelResult
 from ._sets import check_set
 
 
@@ -55,6 +56,9 @@ class Level:
         self.counts = {"n": 0, "n_gx": 0, "n_gy": 0, "n_hvp": 0, "n_samples": 0}
         n = self.oracle.n_samples
         self.every = None if n is None else np.arange(n)
+        if n is not None:
+            # The caller's function gets this very array, time and again.
+            self.every.flags.writeable = False
         self._seen = []
         on_vectors = getattr(self.oracle, "on_vectors", None)
         self.direct = None if on_vectors is None else on_vectors(io)
@@ -161,6 +165,8 @@ class Level:
 
     def _number(self, value):
         try:
+            if getattr(value, "shape", ()) != ():
+                raise TypeError("an array is no number")
             return float(value)
         except (TypeError, ValueError) as error:
             raise TypeError(
@@ -226,12 +232,16 @@ def pose(upper, lower, x0, y0, X=None, Y=None):
         x0 = upper.x0 if x0 is None else x0
         y0 = upper.y0 if y0 is None else y0
         upper, lower = upper.upper, upper.lower
+    if isinstance(x0, BilevelResult):
+        x0, y0 = x0.x, x0.y if y0 is None else y0
     px, py = Packer(x0, "x0"), Packer(y0, "y0")
     io = Ingest(**px.given, **py.given)
     for path in (*px.given, *py.given):
         check_array(io, path)
+    _check_precision(io, px, py)
     px.bind(io), py.bind(io)
-    with io.device:
+    # What overflows in a function of the caller shows as a value that is not finite.
+    with io.device, np.errstate(all="ignore"):
         levels = [Level(o, n, (px, py), io) for o, n in ((upper, "upper"), (lower, "lower"))]
         X, Y = check_set(X, px, "X"), check_set(Y, py, "Y")
         x, y = X.enter(px.start(), "x0"), Y.enter(py.start(), "y0")
@@ -246,3 +256,14 @@ def pose(upper, lower, x0, y0, X=None, Y=None):
                     f"`{level.name}` is not finite at (x0, y0); expected a finite start"
                 )
     return problem
+
+
+def _check_precision(io, px, py):
+    floating = {p: io.raw(p).dtype for p in (*px.given, *py.given) if io.raw(p).dtype.kind == "f"}
+    for path, dtype in floating.items():
+        first, other = next(iter(floating.items()))
+        if dtype.itemsize != other.itemsize:
+            raise TypeError(
+                f"`{path}` came as {dtype.name} and `{first}` as {other.name}; "
+                "expected one precision: convert one of them"
+            )
