@@ -5,6 +5,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
+
 from .._core.result import Status
 from .._core.validation import check_choice, check_count, check_flag, check_positive, describe
 from . import _stochastic as steps
@@ -12,6 +14,7 @@ from ._checkpoint import carried
 from ._descent import residual
 from ._driver import solve
 from ._envelope import Envelope, errors, scales
+from ._fused import Fused
 
 # For every method its step, and how fast lower and upper step lengths fall ([K23], with noise in
 # both levels); the penalty falls like their ratio.
@@ -160,6 +163,7 @@ class Loop:
                           1 if own.method == "saba" else own.batch, [*self.key, j])
             for j, n in enumerate(sizes.values())
         ]  # fmt: skip
+        self._fused = Fused(problem, own) if Fused.fits(problem, own.method) else None
         if resumed is None:
             self._begin()
         else:
@@ -224,26 +228,30 @@ class Loop:
 
     def _tried_length(self):
         """Warm up the lower level, then try lengths of the upper steps and return the best."""
-        plan, start = self.plan, _copied(self.s)
+        plan = self.plan
         plan["upper"] = 0.0
-        warm = max(20, round(_WARM_UP * self.K))
-        size = 0.0
-        for k in range(warm):
-            self._one(k)
-            size += float(abs(self.s.D).max()) / warm
-        if not (size > 0 and math.isfinite(size)):
-            self.s = start
-            return 1.0
-        unit = 1.0 if self.own.normalize else 1 / size
-        warmed, best = _copied(self.s), (math.inf, 0.0)
-        trial = max(10, round(_TRIAL * self.K))
+        self._rehearse(max(20, round(_WARM_UP * self.K)))
+        size = float(abs(self.s.D).max())
+        unit = max(1.0, float(abs(self.s.x).max()))
+        if not self.own.normalize:
+            unit = unit / size if size > 0 and math.isfinite(size) else 1.0
+        warm, best = _copied(self.s), (math.inf, 0.0)
         for length in _LENGTHS:
-            self.s = _copied(warmed)
-            plan["upper"] = length * max(1.0, float(abs(self.s.x).max())) * unit
-            loss = sum(self._one(k) for k in range(trial)) / trial
+            plan["upper"] = length * unit
+            self.s = _copied(warm)
+            loss = self._rehearse(max(10, round(_TRIAL * self.K)))
             best = min(best, (loss if math.isfinite(loss) else math.inf, plan["upper"]))
-        self.s = warmed
+        self.s = warm
         return best[1]
+
+    def _rehearse(self, count):
+        """Take steps that do not count; return the sum of their losses."""
+        total, first = 0.0, self.first_averaged
+        self.first_averaged = self.K + count
+        while self.k < count:
+            total += self._walk(count)
+        self.k, self.first_averaged = 0, first
+        return total
 
     def rate(self, k):
         """Return the step lengths of step k."""
@@ -270,15 +278,30 @@ class Loop:
         begun, total = self.k, 0.0
         until = min(self.K, (begun // self.stride + 1) * self.stride)
         while self.k < until:
-            if self.k % self.per_epoch == 0:
-                self.s.P = self._scaling(self.s.x)
-            total += self._one(self.k)
-            self.k += 1
-            if self.k > self.first_averaged:
-                self._average()
+            total += self._walk(until)
             if not math.isfinite(total) or late():
                 break
         return total / (self.k - begun), self.k - begun
+
+    def _walk(self, until):
+        """Take the steps that one call can take; return the sum of their losses."""
+        k, epoch = self.k, self.per_epoch
+        if k % epoch == 0:
+            self.s.P = self._scaling(self.s.x)
+        if self._fused is None:
+            self.k += 1
+            loss = self._step(self.problem, self.s, self.rate(k), self._draw(k), self.own)
+            if self.k > self.first_averaged:
+                self._average()
+            return loss
+        steps = range(k, min(until, (k // epoch + 1) * epoch))
+        self.k = steps[-1] + 1
+        low, up = (np.array([b(k) for k in steps]) for b in self._batches)
+        counts = [max(0, k + 1 - self.first_averaged) for k in steps]
+        self.s.averaged = counts[-1]
+        return self._fused.run(
+            self.s, low, up, [self.rate(k) for k in steps], [1 / c if c else 0.0 for c in counts]
+        )
 
     def _average(self):
         s = self.s

@@ -1,0 +1,1 @@
+"""Kernels of bilevel problems, in twins."""
