@@ -21,6 +21,25 @@ class Look(NamedTuple):
     gy: Any
 
 
+class Pair(NamedTuple):
+    """One level at (x, y) and (x, z), in one pass.
+
+    Ready-made problems give the differences without cancellation.
+
+    Parameters
+    ----------
+    value, gx : float, array
+        ``g(x, y) - g(x, z)``, and the same of the gradients in x; None where not asked for.
+    y, z : Look
+        Values and gradients at both points.
+    """
+
+    value: float
+    gx: Any
+    y: Look
+    z: Look
+
+
 class Level:
     """One level as a function of two vectors.
 
@@ -40,6 +59,10 @@ class Level:
         n = self.oracle.n_samples
         self.every = None if n is None else np.arange(n)
         self._seen = []
+        # Ready-made problems work on vectors; nothing is packed or copied on the way.
+        flat = getattr(self.oracle, "flat", None)
+        shapes = self.px.shapes, self.py.shapes
+        self.flat = flat if flat is not None and flat.fits(io, *shapes) else None
 
     def look(self, x, y, idx=None, *, with_x=True):
         """Return value and gradients at a point, over all samples or those of `idx`."""
@@ -52,10 +75,40 @@ class Level:
             ):
                 return look
         look = self._ask(x, y, idx, with_x)
-        self._seen = [((x, y, idx), look), *self._seen[:3]]
+        self._keep(x, y, idx, look)
         return look
 
+    def _keep(self, x, y, idx, look):
+        self._seen = [((x, y, idx), look), *self._seen[:3]]
+
+    @property
+    def has_pair(self):
+        """Tell whether two points cost less than two looks."""
+        return self.flat is not None
+
+    def pair(self, x, y, z, idx=None, *, with_x=True):
+        """Return both points' looks and their differences, in one pass where that exists."""
+        if self.flat is None:
+            at_y, at_z = (self.look(x, v, idx, with_x=with_x) for v in (y, z))
+            gx = at_y.gx - at_z.gx if with_x else None
+            return Pair(at_y.value - at_z.value, gx, at_y, at_z)
+        self._count(2, with_x, idx)
+        pair = self.flat.pair(x, y, z, idx, with_x)
+        self._keep(x, y, idx, pair.y)
+        self._keep(x, z, idx, pair.z)
+        return pair
+
+    def _count(self, calls, with_x, idx):
+        self.counts["n"] += calls
+        self.counts["n_gy"] += calls
+        self.counts["n_gx"] += calls * with_x
+        if self.every is not None:
+            self.counts["n_samples"] += calls * len(self.every if idx is None else idx)
+
     def _ask(self, x, y, idx, with_x):
+        if self.flat is not None:
+            self._count(1, with_x, idx)
+            return self.flat.look(x, y, idx, with_x)
         theirs = self.px.unpack(x), self.py.unpack(y)
         last = self._last(idx)
         self.counts["n"] += 1
@@ -97,6 +150,8 @@ class Level:
     def hvp_yy(self, x, y, v, idx=None):
         """Return the product of the second derivative in y with a vector."""
         self.counts["n_hvp"] += 1
+        if self.flat is not None:
+            return self.flat.hvp_yy(x, y, v, idx)
         theirs = self.px.unpack(x), self.py.unpack(y), self.py.unpack(v)
         product = self.oracle.hvp_yy(*theirs, *self._last(idx))
         return self.py.pack(product, f"`{self.name}`.hvp_yy returned a product")
@@ -104,6 +159,8 @@ class Level:
     def hvp_xy(self, x, y, v, idx=None):
         """Return the product of the mixed derivative, (d, p), with a vector like y."""
         self.counts["n_hvp"] += 1
+        if self.flat is not None:
+            return self.flat.hvp_xy(x, y, v, idx)
         theirs = self.px.unpack(x), self.py.unpack(y), self.py.unpack(v)
         product = self.oracle.hvp_xy(*theirs, *self._last(idx))
         return self.px.pack(product, f"`{self.name}`.hvp_xy returned a product")
@@ -112,6 +169,8 @@ class Level:
         """Return the caller's diagonal close to that of the second derivative, or None."""
         if self.oracle.precond_y is None:
             return None
+        if self.flat is not None:
+            return self.flat.diagonal(x)
         return self.py.pack(
             self.oracle.precond_y(self.px.unpack(x)),
             f"`{self.name}`.precond_y returned a diagonal",
