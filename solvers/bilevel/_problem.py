@@ -10,6 +10,7 @@ from .._core.arrays import Ingest
 from .._core.validation import check_array
 from ._oracle import as_oracle
 from ._packing import Packer
+from ._result import BilevelResult
 from ._sets import check_set
 
 
@@ -22,22 +23,16 @@ class Look(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """One level at (x, y) and (x, z), in one pass.
+    """One level at two points of y; `difference` is the first value less the second.
 
-    Ready-made problems give the differences without cancellation.
-
-    Parameters
-    ----------
-    value, gx : float, array
-        ``g(x, y) - g(x, z)``, and the same of the gradients in x; None where not asked for.
-    y, z : Look
-        Values and gradients at both points.
+    An oracle's `pair` tells nothing but the difference: the values are NaN then. Ready-made
+    problems also know the difference of gradients in x without cancellation.
     """
 
-    value: float
-    gx: Any
-    y: Look
-    z: Look
+    first: Look
+    second: Look
+    difference: float
+    gx: Any = None
 
 
 class Level:
@@ -45,6 +40,10 @@ class Level:
 
     Vectors are never changed in place by anyone: the last look is kept, and found again by the
     identity of its point.
+
+    An oracle may have a method ``on_vectors(io, x_shapes, y_shapes)``. What it returns, if not
+    None, works on the vectors of this class, without a copy: as `problems._ready.Flat`, where
+    idx None means all samples and gx may be None unless `with_x`.
 
     Attributes
     ----------
@@ -58,57 +57,74 @@ class Level:
         self.counts = {"n": 0, "n_gx": 0, "n_gy": 0, "n_hvp": 0, "n_samples": 0}
         n = self.oracle.n_samples
         self.every = None if n is None else np.arange(n)
+        if n is not None:
+            # The caller's function gets this very array, time and again.
+            self.every.flags.writeable = False
         self._seen = []
-        # Ready-made problems work on vectors; nothing is packed or copied on the way.
-        flat = getattr(self.oracle, "flat", None)
-        shapes = self.px.shapes, self.py.shapes
-        self.flat = flat if flat is not None and flat.fits(io, *shapes) else None
+        on_vectors = getattr(self.oracle, "on_vectors", None)
+        self.direct = on_vectors and on_vectors(io, self.px.shapes, self.py.shapes)
+
+    @property
+    def pairs(self):
+        """Whether two points cost less than twice one."""
+        return self.direct is not None or self.oracle.pair is not None
 
     def look(self, x, y, idx=None, *, with_x=True):
         """Return value and gradients at a point, over all samples or those of `idx`."""
-        for point, look in self._seen:
-            if (
-                point[0] is x
-                and point[1] is y
-                and point[2] is idx
-                and (not with_x or look.gx is not None)
-            ):
-                return look
-        look = self._ask(x, y, idx, with_x)
-        self._keep(x, y, idx, look)
-        return look
-
-    def _keep(self, x, y, idx, look):
-        self._seen = [((x, y, idx), look), *self._seen[:3]]
-
-    @property
-    def has_pair(self):
-        """Tell whether two points cost less than two looks."""
-        return self.flat is not None
+        known = self._recall(x, y, idx)
+        if known is None:
+            known = self._ask(x, y, idx, with_x)
+        elif with_x and known.gx is None:
+            known = known._replace(gx=self._grad_x(x, y, idx))
+        self._keep(x, y, idx, known)
+        return known
 
     def pair(self, x, y, z, idx=None, *, with_x=True):
-        """Return both points' looks and their differences, in one pass where that exists."""
-        if self.flat is None:
-            at_y, at_z = (self.look(x, v, idx, with_x=with_x) for v in (y, z))
-            gx = at_y.gx - at_z.gx if with_x else None
-            return Pair(at_y.value - at_z.value, gx, at_y, at_z)
-        self._count(2, with_x, idx)
-        pair = self.flat.pair(x, y, z, idx, with_x)
-        self._keep(x, y, idx, pair.y)
-        self._keep(x, z, idx, pair.z)
+        """Return both looks, and the difference of values, in one pass if the oracle can."""
+        if self.direct is not None:
+            self._last(idx)
+            pair = self.direct.pair(x, y, z, idx, with_x)
+            first, second = pair.first, pair.second
+        elif self.oracle.pair is not None:
+            theirs = self.px.unpack(x), self.py.unpack(y), self.py.unpack(z)
+            difference, *grads = self.oracle.pair(*theirs, *self._last(idx))
+            names = ("grad_x", "grad_x", "grad_y", "grad_y")
+            packers = (self.px, self.px, self.py, self.py)
+            xy, xz, yy, yz = (
+                packer.pack(grad, f"`{self.name}`.pair returned {name}")
+                for packer, grad, name in zip(packers, grads, names, strict=True)
+            )
+            first, second = Look(math.nan, xy, yy), Look(math.nan, xz, yz)
+            pair = Pair(first, second, self._number(difference))
+        else:
+            first = self.look(x, y, idx, with_x=with_x)
+            second = self.look(x, z, idx, with_x=with_x)
+            return Pair(first, second, first.value - second.value)
+        for kind in ("n", "n_gy"):
+            self.counts[kind] += 2
+        self.counts["n_gx"] += 2 * (first.gx is not None)
+        if not math.isnan(first.value):
+            self._keep(x, y, idx, first)
+            self._keep(x, z, idx, second)
         return pair
 
-    def _count(self, calls, with_x, idx):
-        self.counts["n"] += calls
-        self.counts["n_gy"] += calls
-        self.counts["n_gx"] += calls * with_x
-        if self.every is not None:
-            self.counts["n_samples"] += calls * len(self.every if idx is None else idx)
+    def _recall(self, x, y, idx):
+        for point, look in self._seen:
+            if point[0] is x and point[1] is y and point[2] is idx:
+                return look
+        return None
+
+    def _keep(self, x, y, idx, look):
+        rest = [(p, k) for p, k in self._seen if p[0] is not x or p[1] is not y or p[2] is not idx]
+        self._seen = [((x, y, idx), look), *rest[:5]]
 
     def _ask(self, x, y, idx, with_x):
-        if self.flat is not None:
-            self._count(1, with_x, idx)
-            return self.flat.look(x, y, idx, with_x)
+        if self.direct is not None:
+            self._last(idx)
+            look = self.direct.look(x, y, idx, with_x)
+            for kind, asked in (("n", 1), ("n_gy", 1), ("n_gx", look.gx is not None)):
+                self.counts[kind] += asked
+            return look
         theirs = self.px.unpack(x), self.py.unpack(y)
         last = self._last(idx)
         self.counts["n"] += 1
@@ -132,6 +148,15 @@ class Level:
             self.py.pack(gy, f"`{self.name}` returned grad_y"),
         )
 
+    def _grad_x(self, x, y, idx):
+        """Return what is missing of a look without it."""
+        if self.direct is not None or self.oracle.value_and_grads is not None:
+            return self._ask(x, y, idx, True).gx
+        self.counts["n_gx"] += 1
+        grad_x = self.oracle.grad_x
+        gx = grad_x and grad_x(self.px.unpack(x), self.py.unpack(y), *self._last(idx))
+        return self.px.pack(gx, f"`{self.name}` returned grad_x")
+
     def _last(self, idx):
         if self.every is None:
             return ()
@@ -141,6 +166,8 @@ class Level:
 
     def _number(self, value):
         try:
+            if getattr(value, "shape", ()) != ():
+                raise TypeError("an array is no number")
             return float(value)
         except (TypeError, ValueError) as error:
             raise TypeError(
@@ -150,8 +177,9 @@ class Level:
     def hvp_yy(self, x, y, v, idx=None):
         """Return the product of the second derivative in y with a vector."""
         self.counts["n_hvp"] += 1
-        if self.flat is not None:
-            return self.flat.hvp_yy(x, y, v, idx)
+        if self.direct is not None:
+            self._last(idx)
+            return self.direct.hvp_yy(x, y, v, idx)
         theirs = self.px.unpack(x), self.py.unpack(y), self.py.unpack(v)
         product = self.oracle.hvp_yy(*theirs, *self._last(idx))
         return self.py.pack(product, f"`{self.name}`.hvp_yy returned a product")
@@ -159,8 +187,9 @@ class Level:
     def hvp_xy(self, x, y, v, idx=None):
         """Return the product of the mixed derivative, (d, p), with a vector like y."""
         self.counts["n_hvp"] += 1
-        if self.flat is not None:
-            return self.flat.hvp_xy(x, y, v, idx)
+        if self.direct is not None:
+            self._last(idx)
+            return self.direct.hvp_xy(x, y, v, idx)
         theirs = self.px.unpack(x), self.py.unpack(y), self.py.unpack(v)
         product = self.oracle.hvp_xy(*theirs, *self._last(idx))
         return self.px.pack(product, f"`{self.name}`.hvp_xy returned a product")
@@ -169,8 +198,8 @@ class Level:
         """Return the caller's diagonal close to that of the second derivative, or None."""
         if self.oracle.precond_y is None:
             return None
-        if self.flat is not None:
-            return self.flat.diagonal(x)
+        if self.direct is not None:
+            return self.direct.diagonal(x)
         return self.py.pack(
             self.oracle.precond_y(self.px.unpack(x)),
             f"`{self.name}`.precond_y returned a diagonal",
@@ -212,12 +241,16 @@ def pose(upper, lower, x0, y0, X=None, Y=None):
         x0 = upper.x0 if x0 is None else x0
         y0 = upper.y0 if y0 is None else y0
         upper, lower = upper.upper, upper.lower
+    if isinstance(x0, BilevelResult):
+        x0, y0 = x0.x, x0.y if y0 is None else y0
     px, py = Packer(x0, "x0"), Packer(y0, "y0")
     io = Ingest(**px.given, **py.given)
     for path in (*px.given, *py.given):
         check_array(io, path)
+    _check_precision(io, px, py)
     px.bind(io), py.bind(io)
-    with io.device:
+    # What overflows in a function of the caller shows as a value that is not finite.
+    with io.device, np.errstate(all="ignore"):
         levels = [Level(o, n, (px, py), io) for o, n in ((upper, "upper"), (lower, "lower"))]
         X, Y = check_set(X, px, "X"), check_set(Y, py, "Y")
         x, y = X.enter(px.start(), "x0"), Y.enter(py.start(), "y0")
@@ -232,3 +265,14 @@ def pose(upper, lower, x0, y0, X=None, Y=None):
                     f"`{level.name}` is not finite at (x0, y0); expected a finite start"
                 )
     return problem
+
+
+def _check_precision(io, px, py):
+    floating = {p: io.raw(p).dtype for p in (*px.given, *py.given) if io.raw(p).dtype.kind == "f"}
+    for path, dtype in floating.items():
+        first, other = next(iter(floating.items()))
+        if dtype.itemsize != other.itemsize:
+            raise TypeError(
+                f"`{path}` came as {dtype.name} and `{first}` as {other.name}; "
+                "expected one precision: convert one of them"
+            )

@@ -9,6 +9,13 @@ def _length(idx, n):
     return n if idx is None else len(idx)
 
 
+def _pair(value, change, gx, gx_change, gy, gz, none=None):
+    """Put a `Pair` together from z and from what changes on the way to y."""
+    at_y = none if gx is None else gx + gx_change
+    first, second = Look(value + change, at_y, gy), Look(value, none if gx is None else gx, gz)
+    return Pair(first, second, change, none if gx is None else gx_change)
+
+
 class MeanLoss(Flat):
     """The mean loss of a linear model; x plays no part."""
 
@@ -16,17 +23,21 @@ class MeanLoss(Flat):
         super().__init__(io, x_shape, y_shape, losses.n)
         self.losses = losses
 
-    def look(self, x, y, idx=None, with_x=True):
-        losses, gy = self.losses.look(y, None, idx)
-        n = len(losses)
-        return Look(float(losses.sum()) / n, self._no_gx, gy / n)
+    def looks(self, points, idx=None, with_x=True):
+        losses, grads = self.losses.looks([y for _, y in points], None, idx)
+        n = losses.shape[1]
+        values = self.be.host(losses.sum(axis=1) / n)
+        return [Look(float(v), self._no_gx, g / n) for v, g in zip(values, grads, strict=True)]
 
-    def pair(self, x, y, z, idx=None, with_x=True):
-        losses, more, gy, gz = self.losses.pair(y, z, None, idx)
-        n = len(losses)
-        value, change = float(losses.sum()) / n, float(more.sum()) / n
-        at_y, at_z = Look(value + change, self._no_gx, gy / n), Look(value, self._no_gx, gz / n)
-        return Pair(change, self._no_gx, at_y, at_z)
+    def pairs(self, points, idx=None, with_x=True):
+        _, ys, zs = zip(*points, strict=True)
+        losses, more, gys, gzs = self.losses.pairs(ys, zs, None, idx)
+        n = losses.shape[1]
+        sums = zip(*self.be.host(losses.sum(axis=1) / n, more.sum(axis=1) / n), strict=True)
+        return [
+            _pair(*both, None, None, gy / n, gz / n, self._no_gx)
+            for both, gy, gz in zip(sums, gys, gzs, strict=True)
+        ]
 
 
 class PenalisedLoss(Flat):
@@ -43,31 +54,39 @@ class PenalisedLoss(Flat):
         self.losses, self.groups = losses, groups
         self._squares = losses.squares() * (CURVATURE[losses.kind] / losses.n)
 
-    def look(self, x, y, idx=None, with_x=True):
-        losses, gy = self.losses.look(y, None, idx)
-        n = len(losses)
-        rate, Y = self._rate(x), self._matrix(y)
-        part = 0.5 * rate * (Y * Y).sum(axis=1)
-        value = float(losses.sum()) / n + float(part.sum())
-        gx = self.groups.sum(part) if with_x else None
-        return Look(value, gx, gy / n + self._pull(rate, Y))
-
-    def pair(self, x, y, z, idx=None, with_x=True):
-        losses, more, gy, gz = self.losses.pair(y, z, None, idx)
-        n = len(losses)
-        rate, Y, Z = self._rate(x), self._matrix(y), self._matrix(z)
-        part = 0.5 * rate * (Z * Z).sum(axis=1)
-        grown = 0.5 * rate * ((Y - Z) * (Y + Z)).sum(axis=1)
-        value = float(losses.sum()) / n + float(part.sum())
-        change = float(more.sum()) / n + float(grown.sum())
-        at_z, gx = (self.groups.sum(v) if with_x else None for v in (part, grown))
-        at_y = at_z + gx if with_x else None
-        return Pair(
-            change,
-            gx,
-            Look(value + change, at_y, gy / n + self._pull(rate, Y)),
-            Look(value, at_z, gz / n + self._pull(rate, Z)),
+    def looks(self, points, idx=None, with_x=True):
+        losses, grads = self.losses.looks([y for _, y in points], None, idx)
+        parts = (
+            self._look(x, y, row, gy, with_x)
+            for (x, y), row, gy in zip(points, losses, grads, strict=True)
         )
+        return list(parts)
+
+    def _look(self, x, y, losses, gy, with_x):
+        n, rate, Y = len(losses), self._rate(x), self._matrix(y)
+        part = self._penalty(rate, Y, Y)
+        loss, penalty = self.be.host(losses.sum() / n, part.sum())
+        gx = self.groups.sum(part) if with_x else None
+        return Look(loss + penalty, gx, gy / n + self._pull(rate, Y))
+
+    def pairs(self, points, idx=None, with_x=True):
+        _, ys, zs = zip(*points, strict=True)
+        found = zip(points, *self.losses.pairs(ys, zs, None, idx), strict=True)
+        return [self._pair(*point, *parts, with_x) for point, *parts in found]
+
+    def _pair(self, x, y, z, losses, more, gy, gz, with_x):
+        n, rate, Y, Z = len(losses), self._rate(x), self._matrix(y), self._matrix(z)
+        part, grown = self._penalty(rate, Z, Z), self._penalty(rate, Y - Z, Y + Z)
+        loss, change, penalty, growth = self.be.host(
+            losses.sum() / n, more.sum() / n, part.sum(), grown.sum()
+        )
+        gx = (self.groups.sum(part), self.groups.sum(grown)) if with_x else (None, None)
+        gy, gz = gy / n + self._pull(rate, Y), gz / n + self._pull(rate, Z)
+        return _pair(loss + penalty, change + growth, *gx, gy, gz)
+
+    def _penalty(self, rate, Y, Z):
+        """Return half of ``rate Y Z`` for each feature."""
+        return 0.5 * rate * (Y[:, 0] * Z[:, 0] if Y.shape[1] == 1 else (Y * Z).sum(axis=1))
 
     def hvp_yy(self, x, y, v, idx=None):
         product = self.losses.curvature(y, v, None, idx)[1] / _length(idx, self.n_samples)
@@ -109,28 +128,43 @@ class WeightedLoss(Flat):
         self.scale, self.l2 = scale, l2
         self._squares = losses.squares() * (CURVATURE[losses.kind] / losses.n)
 
-    def look(self, x, y, idx=None, with_x=True):
-        weights, slopes, scale = self._weights(x, idx)
-        losses, gy = self.losses.look(y, weights, idx)
-        value = scale * float(weights @ losses) + 0.5 * self.l2 * float(y @ y)
-        gx = self.groups.sum(scale * slopes * losses, idx) if with_x else None
-        return Look(value, gx, scale * gy + self.l2 * y)
+    def looks(self, points, idx=None, with_x=True):
+        scales = [self._weights(x, idx) for x, _ in points]
+        losses, grads = self.losses.looks([y for _, y in points], [w for w, *_ in scales], idx)
+        out = []
+        for (_, y), (weights, slopes, scale), row, gy in zip(
+            points, scales, losses, grads, strict=True
+        ):
+            loss, square = self.be.host(weights @ row, y @ y)
+            gx = self._sum(scale * slopes * row, idx) if with_x else None
+            value = scale * loss + 0.5 * self.l2 * square
+            out.append(Look(value, gx, scale * gy + self.l2 * y))
+        return out
 
-    def pair(self, x, y, z, idx=None, with_x=True):
-        weights, slopes, scale = self._weights(x, idx)
-        losses, more, gy, gz = self.losses.pair(y, z, weights, idx)
-        value = scale * float(weights @ losses) + 0.5 * self.l2 * float(z @ z)
-        change = scale * float(weights @ more) + 0.5 * self.l2 * float((y - z) @ (y + z))
-        at_z, gx = (
-            self.groups.sum(scale * slopes * v, idx) if with_x else None for v in (losses, more)
+    def pairs(self, points, idx=None, with_x=True):
+        _, ys, zs = zip(*points, strict=True)
+        scales = [self._weights(x, idx) for x, *_ in points]
+        found = self.losses.pairs(ys, zs, [w for w, *_ in scales], idx)
+        found = zip(points, scales, *found, strict=True)
+        return [self._pair(*point, *scale, *parts, idx, with_x) for point, scale, *parts in found]
+
+    def _pair(self, x, y, z, weights, slopes, scale, losses, more, gy, gz, idx, with_x):
+        loss, change, square, growth = self.be.host(
+            weights @ losses, weights @ more, z @ z, (y - z) @ (y + z)
         )
-        at_y = at_z + gx if with_x else None
-        return Pair(
-            change,
-            gx,
-            Look(value + change, at_y, scale * gy + self.l2 * y),
-            Look(value, at_z, scale * gz + self.l2 * z),
+        parts = (scale * slopes * v for v in (losses, more))
+        gx = (self._sum(v, idx) for v in parts) if with_x else (None, None)
+        half = 0.5 * self.l2
+        return _pair(
+            scale * loss + half * square,
+            scale * change + half * growth,
+            *gx,
+            scale * gy + self.l2 * y,
+            scale * gz + self.l2 * z,
         )
+
+    def _sum(self, v, idx):
+        return self.groups.sum(v, idx).astype(self.dtype, copy=False)
 
     def hvp_yy(self, x, y, v, idx=None):
         weights, _, scale = self._weights(x, idx)
@@ -139,7 +173,7 @@ class WeightedLoss(Flat):
     def hvp_xy(self, x, y, v, idx=None):
         weights, slopes, scale = self._weights(x, idx)
         along = self.losses.curvature(y, v, weights, idx)[0]
-        return self.groups.sum(scale * slopes * along, idx)
+        return self._sum(scale * slopes * along, idx)
 
     def diagonal(self, x):
         # As if weights had nothing to do with features: no pass over the data.

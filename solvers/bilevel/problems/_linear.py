@@ -1,8 +1,7 @@
-"""Losses of linear models: sums over samples, at one point or two in one pass."""
-
-import numpy as np
+"""Losses of linear models: sums over samples, at one or more points in one pass."""
 
 SQUARED, LOGISTIC, HINGE, SOFTMAX = range(4)
+_ONE, _PAIR, _BEND = range(3)
 # Largest curvatures of the losses by one prediction.
 CURVATURE = {SQUARED: 1.0, LOGISTIC: 0.25, HINGE: 1.0, SOFTMAX: 0.25}
 
@@ -10,7 +9,8 @@ CURVATURE = {SQUARED: 1.0, LOGISTIC: 0.25, HINGE: 1.0, SOFTMAX: 0.25}
 class LinearLosses:
     """The losses of some samples as functions of the coefficients, a vector.
 
-    Sums are over all samples, or over those of `idx`, with weights if these are given.
+    Sums are over all samples, or over those of `idx`, with weights if these are given, one vector
+    for each point. Losses are float64.
 
     Parameters
     ----------
@@ -27,99 +27,60 @@ class LinearLosses:
         self.X, self.t = samples
         self.n, self.p = self.X.shape
         self.dtype = self.X.dtype
-        if kind == SOFTMAX:
-            self.t = self.t.astype(np.int64)
+        self.sparse = hasattr(self.X, "indptr")
+        self._every = self.xp.arange(self.n)
 
-    def _rows(self, idx):
-        if idx is None:
-            return self.X, self.t
-        idx = self.xp.asarray(idx)
-        return self.X[idx], self.t[idx]
+    def looks(self, ys, weights=None, idx=None):
+        """Return losses (B, N) at each of B points, and the gradients of their sums."""
+        vectors = [self._classes(y) for y in ys]
+        losses, G = self._pass(_ONE, vectors, weights, idx, len(ys), len(ys))
+        return losses, self._vectors(G, len(ys))
 
-    def look(self, y, weights=None, idx=None):
-        """Return each sample's loss and the gradient of their sum."""
-        X, t = self._rows(idx)
-        losses, slopes = self._loss(X @ y.reshape(self.p, self.k), t)
-        return losses, self._gradient(X, slopes, weights)
-
-    def pair(self, y, z, weights=None, idx=None):
-        """Return losses at z, how much more they are at y, and the gradients at y and z."""
-        X, t = self._rows(idx)
-        at_z, change = (X @ v.reshape(self.p, self.k) for v in (z, y - z))
-        losses, slopes = self._loss(at_z, t)
-        more, slopes_y = self._loss(at_z + change, t)
-        gradients = (self._gradient(X, s, weights) for s in (slopes_y, slopes))
-        return losses, self._change(at_z, change, t, losses, more), *gradients
+    def pairs(self, ys, zs, weights=None, idx=None):
+        """Return losses at zs, how much more they are at ys, and the gradients at ys and zs."""
+        steps = (y - z for y, z in zip(ys, zs, strict=True))
+        vectors = [self._classes(v) for both in zip(zs, steps, strict=True) for v in both]
+        losses, G = self._pass(_PAIR, vectors, weights, idx, 2 * len(ys), 2 * len(ys))
+        gradients = self._vectors(G, 2 * len(ys))
+        return losses[0::2], losses[1::2], gradients[1::2], gradients[0::2]
 
     def curvature(self, y, v, weights=None, idx=None):
         """Return each sample's slope along v, and the product of the Hessian with v."""
-        xp = self.xp
-        X, t = self._rows(idx)
-        at_y, along = (X @ u.reshape(self.p, self.k) for u in (y, v))
-        slopes = self._loss(at_y, t)[1]
-        if self.kind == SQUARED:
-            bent = along
-        elif self.kind == LOGISTIC:
-            bent = abs(slopes) * (1 - abs(slopes)) * along
-        elif self.kind == HINGE:
-            bent = (slopes != 0) * along
-        else:
-            share = slopes + (xp.arange(self.k) == t[:, None])
-            bent = share * (along - (share * along).sum(axis=1)[:, None])
-        return (slopes * along).sum(axis=1), self._gradient(X, bent, weights)
+        vectors = [self._classes(y), self._classes(v)]
+        weights = None if weights is None else [weights]
+        along, G = self._pass(_BEND, vectors, weights, idx, 1, 1)
+        return along[0], self._vectors(G, 1)[0]
 
-    def squares(self, weights=None):
-        """Return the weighted sum of the squares of each column."""
-        X = self.X
-        square = X.multiply(X) if hasattr(X, "multiply") else X * X
-        weights = self.xp.ones(self.n, self.dtype) if weights is None else weights
-        return square.T @ weights
+    def squares(self):
+        """Return the sum of the squares of each column."""
+        if self.sparse:
+            square = self.X.copy()
+            square.data *= square.data
+            return square.T @ self.xp.ones(self.n, self.dtype)
+        return self.xp.einsum("ij,ij->j", self.X, self.X)
 
-    def _gradient(self, X, slopes, weights):
-        slopes = slopes if weights is None else slopes * weights[:, None]
-        return (X.T @ slopes).reshape(-1)
+    def _classes(self, y):
+        """Return coefficients with those of a class together, (k, p)."""
+        return y.reshape(self.p, self.k).T
 
-    def _loss(self, m, t):
-        """Return losses (N,) and their slopes (N, k) by the predictions."""
-        xp = self.xp
-        if self.kind == SOFTMAX:
-            top = m.max(axis=1)
-            e = xp.exp(m - top[:, None])
-            total = e.sum(axis=1)
-            hot = xp.arange(self.k) == t[:, None]
-            losses = xp.log(total) + top - (m * hot).sum(axis=1)
-            return losses, e / total[:, None] - hot
-        m = m[:, 0]
-        if self.kind == SQUARED:
-            slope = m - t
-            losses = 0.5 * slope * slope
-        elif self.kind == HINGE:
-            room = xp.maximum(1 - t * m, 0)
-            losses, slope = 0.5 * room * room, -t * room
-        else:
-            e = xp.exp(-abs(m))
-            losses = xp.maximum(-t * m, 0) + xp.log1p(e)
-            slope = -t * xp.where(t * m < 0, 1, e) / (1 + e)
-        return losses, slope[:, None].astype(self.dtype, copy=False)
+    def _pass(self, mode, vectors, weights, idx, n_losses, n_gradients):
+        xp, k = self.xp, self.k
+        rows = self._every if idx is None else xp.asarray(idx)
+        W = xp.concatenate(vectors) if len(vectors) > 1 else xp.ascontiguousarray(vectors[0])
+        weights = xp.empty((1, 0), self.dtype) if weights is None else xp.stack(weights)
+        losses = xp.empty((n_losses, rows.size))
+        kernels = self.be.kernels("solvers.bilevel", "losses")
+        args = rows, self.t, weights, self.kind, mode, k
+        if not self.sparse:
+            G = xp.empty((n_gradients * k, self.p), self.dtype)
+            kernels.dense_pass(self.X, *args, W, losses, G)
+            return losses, G
+        X, G = self.X, xp.empty((self.p, n_gradients * k), self.dtype)
+        W = xp.ascontiguousarray(W.T)
+        kernels.csr_pass(X.indptr, X.indices, X.data, *args, W, losses, G)
+        return losses, G.T
 
-    def _change(self, at_z, change, t, losses, more):
-        """Return by how much losses change along `change`, also where they hardly do."""
-        xp = self.xp
-        if self.kind == SQUARED:
-            d = change[:, 0]
-            return d * (at_z[:, 0] - t + 0.5 * d)
-        if self.kind == HINGE:
-            room, then = (xp.maximum(1 - t * m[:, 0], 0) for m in (at_z, at_z + change))
-            both = (room > 0) & (then > 0)
-            return 0.5 * xp.where(both, -t * change[:, 0], then - room) * (then + room)
-        if self.kind == LOGISTIC:
-            m, d = t * at_z[:, 0], -t * change[:, 0]
-            e = xp.exp(-abs(m))
-            share = xp.where(m < 0, 1, e) / (1 + e)
-            small = xp.log1p(share * xp.expm1(xp.clip(d, -1, 1)))
-            return xp.where(abs(d) < 1, small, more - losses)
-        hot = xp.arange(self.k) == t[:, None]
-        share = self._loss(at_z, t)[1] + hot
-        inner = (share * xp.expm1(xp.clip(change, -1, 1))).sum(axis=1)
-        small = xp.log1p(inner) - (change * hot).sum(axis=1)
-        return xp.where(abs(change).max(axis=1) < 1, small, more - losses)
+    def _vectors(self, G, count):
+        k = self.k
+        parts = (G[a * k : (a + 1) * k] for a in range(count))
+        return [self.xp.ascontiguousarray(part.T).reshape(-1) for part in parts]

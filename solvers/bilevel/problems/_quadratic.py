@@ -85,10 +85,23 @@ class _Upper(Flat):
         super().__init__(io, (d,), t.shape)
         self.F, self.t, self.h = F, t, h
 
-    def look(self, x, y, idx=None, with_x=True):
+    def looks(self, points, idx=None, with_x=True):
+        return [self._look(*point) for point in points]
+
+    def pairs(self, points, idx=None, with_x=True):
+        return [self._pair(*point) for point in points]
+
+    def _look(self, x, y):
         e = y - self.t
         gy = self.F @ e
         return Look(0.5 * float(e @ gy + self.h * (x @ x)), self.h * x, gy)
+
+    def _pair(self, x, y, z):
+        at_z, d = self._look(x, z), y - z
+        Fd = self.F @ d
+        more = float(d @ (at_z.gy + 0.5 * Fd))
+        at_y = Look(at_z.value + more, at_z.gx, at_z.gy + Fd)
+        return Pair(at_y, at_z, more, self._no_gx)
 
 
 class _Lower(Flat):
@@ -96,17 +109,23 @@ class _Lower(Flat):
         super().__init__(io, (B.shape[1],), c.shape)
         self.A, self.B, self.c = A, B, c
 
-    def look(self, x, y, idx=None, with_x=True):
+    def looks(self, points, idx=None, with_x=True):
+        return [self._look(*point, with_x) for point in points]
+
+    def pairs(self, points, idx=None, with_x=True):
+        return [self._pair(*point, with_x) for point in points]
+
+    def _look(self, x, y, with_x):
         Ay, b = self.A @ y, self.B @ x + self.c
         return Look(float(y @ (0.5 * Ay - b)), -(y @ self.B) if with_x else None, Ay - b)
 
-    def pair(self, x, y, z, idx=None, with_x=True):
-        at_z, d = self.look(x, z, idx, with_x), y - z
+    def _pair(self, x, y, z, with_x):
+        at_z, d = self._look(x, z, with_x), y - z
         Ad = self.A @ d
-        value = float(d @ (at_z.gy + 0.5 * Ad))
+        more = float(d @ (at_z.gy + 0.5 * Ad))
         gx = -(d @ self.B) if with_x else None
-        at_y = Look(at_z.value + value, at_z.gx + gx if with_x else None, at_z.gy + Ad)
-        return Pair(value, gx, at_y, at_z)
+        at_y = Look(at_z.value + more, at_z.gx + gx if with_x else None, at_z.gy + Ad)
+        return Pair(at_y, at_z, more, gx)
 
     def hvp_yy(self, x, y, v, idx=None):
         return self.A @ v
@@ -116,4 +135,4 @@ class _Lower(Flat):
 
     def diagonal(self, x):
         D = self.A.diagonal()
-        return self.xp.where(D > 0, D, D.max())
+        return self.xp.where(D > 0, D, float(D.max()) or 1.0)

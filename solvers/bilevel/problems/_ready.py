@@ -5,14 +5,13 @@ from typing import Any
 
 from ..._core.arrays import Ingest
 from .._oracle import Oracle
-from .._problem import Pair
 
 
 class Flat:
     """One level of a ready-made problem, as a function of vectors.
 
-    A subclass has `look` and `pair`, and perhaps `hvp_yy`, `hvp_xy` and `diagonal`. Vectors that
-    it returns may be kept by it and must not be written to.
+    A subclass has `looks` and `pairs`, which serve several points in one pass over the data, and
+    perhaps `hvp_yy`, `hvp_xy` and `diagonal`. Nobody writes to the vectors that it returns.
 
     Parameters
     ----------
@@ -30,13 +29,11 @@ class Flat:
 
     def look(self, x, y, idx=None, with_x=True):
         """Return value and gradients at a point."""
-        raise NotImplementedError
+        return self.looks([(x, y)], idx, with_x)[0]
 
     def pair(self, x, y, z, idx=None, with_x=True):
         """Return both points' looks and their differences."""
-        at_y, at_z = self.look(x, y, idx, with_x), self.look(x, z, idx, with_x)
-        gx = at_y.gx - at_z.gx if with_x else None
-        return Pair(at_y.value - at_z.value, gx, at_y, at_z)
+        return self.pairs([(x, y, z)], idx, with_x)[0]
 
     def fits(self, io, x_shapes, y_shapes):
         """Tell whether vectors of a call are of this problem's kind."""
@@ -50,9 +47,13 @@ class Flat:
 
 @dataclass(frozen=True)
 class ReadyOracle(Oracle):
-    """An `Oracle` of a ready-made problem; solvers that fit use `flat` at once."""
+    """An `Oracle` of a ready-made problem, which solvers can ask on their own vectors."""
 
     flat: Any = None
+
+    def on_vectors(self, io, x_shapes, y_shapes):
+        """Return the level on vectors, if those of a call are of its kind."""
+        return self.flat if self.flat.fits(io, x_shapes, y_shapes) else None
 
 
 def ready(flat):
@@ -104,8 +105,9 @@ class _Door:
     def pair(self, x, y, z, *idx):
         io, x, y, z = self._enter(x=x, y=y, z=z)
         pair = self.flat.pair(x, y, z, *idx)
-        gx = (self._x(io, look.gx) for look in (pair.y, pair.z))
-        return pair.value, *gx, *(self._y(io, look.gy) for look in (pair.y, pair.z))
+        gx = (self._x(io, look.gx) for look in (pair.first, pair.second))
+        gy = (self._y(io, look.gy) for look in (pair.first, pair.second))
+        return pair.difference, *gx, *gy
 
     def hvp_yy(self, x, y, v, *idx):
         io, x, y, v = self._enter(x=x, y=y, v=v)
