@@ -1,3 +1,4 @@
+from . import problems as problems
 from ._certificate import certify as certify
 from ._hypergradient import HyperGradient as HyperGradient
 from ._hypergradient import hypergradient as hypergradient
