@@ -1,9 +1,11 @@
+from . import problems as problems
 from ._certificate import certify as certify
 from ._coupling import Affine as Affine
 from ._hypergradient import HyperGradient as HyperGradient
 from ._hypergradient import hypergradient as hypergradient
 from ._oracle import Oracle as Oracle
 from ._penalty import penalty as penalty
+from ._penalty_sgd import penalty_sgd as penalty_sgd
 from ._result import BilevelResult as BilevelResult
 from ._sets import affine as affine
 from ._sets import ball as ball
