@@ -1,6 +1,7 @@
 from ._certificate import certify as certify
 from ._hypergradient import HyperGradient as HyperGradient
 from ._hypergradient import hypergradient as hypergradient
+from ._implicit import implicit as implicit
 from ._oracle import Oracle as Oracle
 from ._penalty import penalty as penalty
 from ._result import BilevelResult as BilevelResult
