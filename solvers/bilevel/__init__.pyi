@@ -7,3 +7,4 @@ from ._penalty import penalty as penalty
 from ._result import BilevelResult as BilevelResult
 from ._sets import box as box
 from ._sets import nonneg as nonneg
+from ._unroll import unroll as unroll

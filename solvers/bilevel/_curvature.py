@@ -22,21 +22,29 @@ class Curvature:
         The caller's diagonal close to that of ``g_yy``.
     """
 
-    def __init__(self, problem, x, y):
+    def __init__(self, problem, x, y, *, precondition=True):
         self.problem, self.lower, self.x, self.y = problem, problem.lower, x, y
-        self.precond = problem.lower.diagonal(x)
+        self.precond = problem.lower.diagonal(x) if precondition else None
 
     def yy(self, v):
         """Return ``g_yy v``."""
-        if self.lower.oracle.hvp_yy is not None:
-            return self.lower.hvp_yy(self.x, self.y, v)
-        return self._change(None, v).gy
+        if self.lower.oracle.hvp_yy is None:
+            return self._change(None, v).gy
+        return self.lower.hvp_yy(self.x, self.y, v)
 
     def xy(self, v):
         """Return ``g_xy v``, shaped like x."""
-        if self.lower.oracle.hvp_xy is not None:
-            return self.lower.hvp_xy(self.x, self.y, v)
-        return self._change(None, v, with_x=True).gx
+        if self.lower.oracle.hvp_xy is None:
+            return self._change(None, v, with_x=True).gx
+        return self.lower.hvp_xy(self.x, self.y, v)
+
+    def both(self, v):
+        """Return ``g_yy v`` and ``g_xy v``; where both are differences, of one pair."""
+        oracle = self.lower.oracle
+        if oracle.hvp_yy is None and oracle.hvp_xy is None:
+            change = self._change(None, v, with_x=True)
+            return change.gy, change.gx
+        return self.yy(v), self.xy(v)
 
     def along(self, u, v):
         """Return how fast ``g_y`` changes as x moves along u and y along v."""

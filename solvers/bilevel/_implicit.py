@@ -243,7 +243,7 @@ class Values:
 
     def at(self, x):
         """Solve the lower level and the linear system at x."""
-        lower = self._lower(x)
+        lower = self.lower(x)
         y = lower.v
         f, g = self.problem.upper.look(x, y), self.problem.lower.look(x, y)
         curvature = Curvature(self.problem, x, y)
@@ -262,7 +262,8 @@ class Values:
         floor = 50 * self.problem.eps * size
         return min(max(self.theta * self.scales.sigma * self.accuracy, floor), 1e-4 * size + floor)
 
-    def _lower(self, x):
+    def lower(self, x):
+        """Solve the lower level at x; return the descent where it ended."""
         problem = self.problem
         descent = Descent(
             lambda y: _quietly(problem, x, y),
@@ -272,10 +273,9 @@ class Values:
             precond=problem.lower.diagonal(x),
             eps=problem.eps,
         )
-        if self.options.own.linear_solver == "shine":
-            # A warm start leaves too few steps to learn the inverse from.
-            descent.pairs.extend(self._pairs)
-            self._pairs = descent.pairs
+        # A warm start leaves too few steps to learn the inverse from.
+        descent.pairs.extend(self._pairs)
+        self._pairs = descent.pairs
         tol = self.tolerance()
         for _ in range(self.options.maxiter_inner):
             if descent.residual() <= tol or self.late() or not descent.step():
