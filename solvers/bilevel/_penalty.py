@@ -40,8 +40,9 @@ def penalty(
         check_positive(sigma_min, "sigma_min", allow_none=True),
         order,
     )
+    engine = loop if method in LOOPS else minimise
     return solve(
-        "penalty", upper, lower, x0, y0, loop if method in LOOPS else minimise, X=X, Y=Y, tol=tol, tol_inner=tol_inner,
+        "penalty", upper, lower, x0, y0, engine, X=X, Y=Y, tol=tol, tol_inner=tol_inner,
         maxiter=maxiter, maxiter_inner=maxiter_inner, time_limit=time_limit, callback=callback,
         progress=progress, n_threads=n_threads, rng=rng, history=history, how=how, own=own,
     )  # fmt: skip
