@@ -3,6 +3,7 @@ from ._certificate import certify as certify
 from ._coupling import Affine as Affine
 from ._hypergradient import HyperGradient as HyperGradient
 from ._hypergradient import hypergradient as hypergradient
+from ._implicit import implicit as implicit
 from ._oracle import Oracle as Oracle
 from ._penalty import penalty as penalty
 from ._penalty_sgd import penalty_sgd as penalty_sgd
@@ -15,3 +16,4 @@ from ._sets import nonneg as nonneg
 from ._sets import polyhedron as polyhedron
 from ._sets import product as product
 from ._sets import simplex as simplex
+from ._unroll import unroll as unroll
