@@ -1,3 +1,5 @@
+from ._autodiff import from_jax as from_jax
+from ._autodiff import from_torch as from_torch
 from ._certificate import certify as certify
 from ._hypergradient import HyperGradient as HyperGradient
 from ._hypergradient import hypergradient as hypergradient

@@ -7,16 +7,8 @@ import numbers
 import numpy as np
 
 from .._core.arrays import Ingest
+from .._core.trees import is_tree
 from .._core.validation import describe
-
-
-def is_tree(value):
-    """Tell whether a value is a list, tuple or dictionary of arrays, not of numbers."""
-    if isinstance(value, dict):
-        return True
-    return isinstance(value, list | tuple) and any(
-        hasattr(entry, "shape") or is_tree(entry) for entry in value
-    )
 
 
 class Packer:
