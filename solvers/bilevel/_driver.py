@@ -49,9 +49,11 @@ class Watch:
         self._judged = None
 
     def answer(self, x, y, **fields):
-        """Keep an answer."""
-        self.x, self.y = x, y
-        self.fields.update(fields)
+        """Keep an answer, unless it is not finite: then the last one stays."""
+        xp = self.problem.io.xp
+        if bool(xp.isfinite(x).all() & xp.isfinite(y).all()):
+            self.x, self.y = x, y
+            self.fields.update(fields)
 
     def record(self, stat, *, iterations=1, **series):
         """Count iterations; tell whether the engine must end. It alone finds convergence."""
