@@ -1,4 +1,6 @@
 from . import problems as problems
+from ._autodiff import from_jax as from_jax
+from ._autodiff import from_torch as from_torch
 from ._certificate import certify as certify
 from ._coupling import Affine as Affine
 from ._hypergradient import HyperGradient as HyperGradient
