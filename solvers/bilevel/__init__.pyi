@@ -4,5 +4,11 @@ from ._hypergradient import hypergradient as hypergradient
 from ._oracle import Oracle as Oracle
 from ._penalty import penalty as penalty
 from ._result import BilevelResult as BilevelResult
+from ._sets import affine as affine
+from ._sets import ball as ball
 from ._sets import box as box
+from ._sets import l1_ball as l1_ball
 from ._sets import nonneg as nonneg
+from ._sets import polyhedron as polyhedron
+from ._sets import product as product
+from ._sets import simplex as simplex

@@ -74,6 +74,16 @@ class Packer:
         parts = [out(v[span].reshape(s)) for span, s in zip(self._spans, self.shapes, strict=True)]
         return parts[0] if self._single else _filled(self._structure, parts)
 
+    def parts(self):
+        """Return the packers of the entries of a nested variable by key; of an array, none."""
+        if self._single:
+            return {}
+        keyed = isinstance(self._structure, dict)
+        keys = self._structure if keyed else range(len(self._structure))
+        arrays = list(self.given.values())
+        trees = {key: _filled(self._structure[key], arrays) for key in keys}
+        return {k: Packer(t, f"{self.name}[{k!r}]").bind(self.io) for k, t in trees.items()}
+
     def pack(self, tree, what):
         """Return what the caller's function gave as a vector; None and 0 mean zeros.
 

@@ -22,11 +22,27 @@ class Look(NamedTuple):
     gy: Any
 
 
+class Pair(NamedTuple):
+    """One level at two points of y; `difference` is the first value less the second.
+
+    An oracle's `pair` tells nothing but the difference: the values are NaN then.
+    """
+
+    first: Look
+    second: Look
+    difference: float
+
+
 class Level:
     """One level as a function of two vectors.
 
     Vectors are never changed in place by anyone: the last look is kept, and found again by the
     identity of its point.
+
+    An oracle may have a method ``on_vectors(io)``. What it returns works on the vectors of this
+    class, without a copy: ``look(x, y, idx, with_x) -> (value, gx, gy)`` and
+    ``pair(x, y, z, idx, with_x) -> (look at y, look at z, difference)``, where idx None means
+    all samples and gx may be None unless `with_x`.
 
     Attributes
     ----------
@@ -44,22 +60,70 @@ class Level:
             # The caller's function gets this very array, time and again.
             self.every.flags.writeable = False
         self._seen = []
+        on_vectors = getattr(self.oracle, "on_vectors", None)
+        self.direct = None if on_vectors is None else on_vectors(io)
+
+    @property
+    def pairs(self):
+        """Whether two points cost less than twice one."""
+        return self.direct is not None or self.oracle.pair is not None
 
     def look(self, x, y, idx=None, *, with_x=True):
         """Return value and gradients at a point, over all samples or those of `idx`."""
+        known = self._recall(x, y, idx)
+        if known is None:
+            known = self._ask(x, y, idx, with_x)
+        elif with_x and known.gx is None:
+            known = known._replace(gx=self._grad_x(x, y, idx))
+        self._keep(x, y, idx, known)
+        return known
+
+    def pair(self, x, y, z, idx=None, *, with_x=True):
+        """Return both looks, and the difference of values, in one pass if the oracle can."""
+        if self.direct is not None:
+            self._last(idx)
+            first, second, difference = self.direct.pair(x, y, z, idx, with_x)
+            first, second = Look(*first), Look(*second)
+        elif self.oracle.pair is not None:
+            theirs = self.px.unpack(x), self.py.unpack(y), self.py.unpack(z)
+            difference, *grads = self.oracle.pair(*theirs, *self._last(idx))
+            names = ("grad_x", "grad_x", "grad_y", "grad_y")
+            packers = (self.px, self.px, self.py, self.py)
+            xy, xz, yy, yz = (
+                packer.pack(grad, f"`{self.name}`.pair returned {name}")
+                for packer, grad, name in zip(packers, grads, names, strict=True)
+            )
+            first, second = Look(math.nan, xy, yy), Look(math.nan, xz, yz)
+            difference = self._number(difference)
+        else:
+            first = self.look(x, y, idx, with_x=with_x)
+            second = self.look(x, z, idx, with_x=with_x)
+            return Pair(first, second, first.value - second.value)
+        for kind in ("n", "n_gy"):
+            self.counts[kind] += 2
+        self.counts["n_gx"] += 2 * (first.gx is not None)
+        if not math.isnan(first.value):
+            self._keep(x, y, idx, first)
+            self._keep(x, z, idx, second)
+        return Pair(first, second, difference)
+
+    def _recall(self, x, y, idx):
         for point, look in self._seen:
-            if (
-                point[0] is x
-                and point[1] is y
-                and point[2] is idx
-                and (not with_x or look.gx is not None)
-            ):
+            if point[0] is x and point[1] is y and point[2] is idx:
                 return look
-        look = self._ask(x, y, idx, with_x)
-        self._seen = [((x, y, idx), look), *self._seen[:3]]
-        return look
+        return None
+
+    def _keep(self, x, y, idx, look):
+        rest = [(p, k) for p, k in self._seen if p[0] is not x or p[1] is not y or p[2] is not idx]
+        self._seen = [((x, y, idx), look), *rest[:5]]
 
     def _ask(self, x, y, idx, with_x):
+        if self.direct is not None:
+            self._last(idx)
+            look = Look(*self.direct.look(x, y, idx, with_x))
+            for kind, asked in (("n", 1), ("n_gy", 1), ("n_gx", look.gx is not None)):
+                self.counts[kind] += asked
+            return look
         theirs = self.px.unpack(x), self.py.unpack(y)
         last = self._last(idx)
         self.counts["n"] += 1
@@ -82,6 +146,15 @@ class Level:
             self.px.pack(gx, f"`{self.name}` returned grad_x") if with_x else None,
             self.py.pack(gy, f"`{self.name}` returned grad_y"),
         )
+
+    def _grad_x(self, x, y, idx):
+        """Return what is missing of a look without it."""
+        if self.direct is not None or self.oracle.value_and_grads is not None:
+            return self._ask(x, y, idx, True).gx
+        self.counts["n_gx"] += 1
+        grad_x = self.oracle.grad_x
+        gx = grad_x and grad_x(self.px.unpack(x), self.py.unpack(y), *self._last(idx))
+        return self.px.pack(gx, f"`{self.name}` returned grad_x")
 
     def _last(self, idx):
         if self.every is None:
