@@ -113,13 +113,8 @@ def _uncounted(problem):
 def solve(
     name, upper, lower, x0, y0, engine, *, X=None, Y=None, tol=None, tol_inner=None,
     maxiter=200, maxiter_inner=1000, time_limit=None, callback=None, progress=False,
-<<<<<<< HEAD
-    n_threads=None, rng=None, history=True, how="auto", own=None,
-    constraints=None, eq=None,
-=======
     n_threads=None, rng=None, checkpoint=None, checkpoint_every=60, resume=None, history=True,
-    how="auto", own=None,
->>>>>>> sgd
+    how="auto", own=None, constraints=None, eq=None,
 ):  # fmt: skip
     """Check the options of a call, run `engine` and return the result.
 
@@ -148,14 +143,10 @@ def solve(
         "history": check_flag_or_stride(history, "history"),
     }
     n_threads = check_threads(n_threads)
-<<<<<<< HEAD
-    problem = pose(upper, lower, x0, y0, X, Y, constraints, eq)
-=======
     every = check_nonnegative(checkpoint_every, "checkpoint_every")
     keeper = Keeper(check_checkpoint(checkpoint), every)
     resume = check_resume(resume, name)
-    problem = pose(upper, lower, x0, y0, X, Y)
->>>>>>> sgd
+    problem = pose(upper, lower, x0, y0, X, Y, constraints, eq)
     tol = default_tol(problem.io.dtype) if tol is None else tol
     run = Monitor(name, "optimality", tol=tol, **run_options)
     with problem.io.device, threads.limit(n_threads), np.errstate(all="ignore"):
