@@ -37,7 +37,7 @@ class Pairs:
     """
 
     def __init__(self, length):
-        self.length = length
+        self.length, self._diagonal = length, None
         self.clear()
 
     def clear(self):
@@ -65,12 +65,13 @@ class Pairs:
         self._SY = self._YY = None
         return True
 
-    def bend(self, change):
-        """Follow a change of the second derivative by a diagonal matrix."""
+    def bend(self, diagonal):
+        """Follow the second derivative to where its diagonal is another than at the last call."""
         k = len(self._order)
-        if k:
-            self._Y[:k] += change * self._S[:k]
+        if k and self._diagonal is not None:
+            self._Y[:k] += (diagonal - self._diagonal) * self._S[:k]
             self._SY = self._YY = None
+        self._diagonal = diagonal
 
     def last(self):
         """Return the newest pair."""
@@ -279,13 +280,14 @@ class Descent:
         return False
 
     def _accepts(self, value, slope, after, noise):
-        flatter = abs(after) <= 0.9 * abs(slope)
+        # The approximate form of the Armijo rule, by Hager and Zhang.
+        descends = after <= 0.9 * abs(slope)
         if value is None or self.value is None:
-            return flatter or slope <= after < 0
+            return descends
         if not (math.isfinite(value) and math.isfinite(after)):
             return False
         reference = max(self.recent) if self.spectral else self.value
-        return value <= reference + 1e-4 * slope or (flatter and self._alike(value, noise))
+        return value <= reference + 1e-4 * slope or (descends and self._alike(value, noise))
 
     def _alike(self, value, noise):
         return abs(value - self.value) <= max(_ALIKE * abs(value), noise, self.noise)

@@ -107,7 +107,7 @@ class Envelope:
         self._z = problem.y0 if z0 is None else z0
         # Ways from z to the y: of the last solves, and of the last ones with several penalties.
         self._ways, self._family = {}, {}
-        self._pairs, self._precond = {}, {}
+        self._pairs = {}
 
     def tolerance(self, sigma):
         """Return the residual at which a lower solve may end, for a penalty sigma."""
@@ -237,9 +237,7 @@ class Envelope:
         kind = Secants if self.problem.Y.whole else Pairs
         pairs = self._pairs.setdefault(rank, kind(_MEMORY))
         if precond is not None:
-            if rank in self._precond:
-                pairs.bend(precond - self._precond[rank])
-            self._precond[rank] = precond
+            pairs.bend(precond)
         return pairs
 
     def _descend(self, run, tol):
@@ -294,7 +292,12 @@ class Envelope:
         there, here = (
             self.residual(y, lower.look(x, y, with_x=False).gy) for y in (end, last.y)
         )
-        run = self._run(end if there <= max(tol, here) else last.y, None)
+        start = end if there <= max(tol, here) else last.y
+        return self.minimiser(x, start, tol, precondition=False)
+
+    def minimiser(self, x, start, tol, *, precondition=True):
+        """Minimise g alone over Y until the projected gradient is small."""
+        run = self._run(start, self.problem.lower.diagonal(x) if precondition else None)
         together({0: self._descend(run, tol)}, self._looks(x, [0.0], None))
         return run.v
 
@@ -305,7 +308,8 @@ def _all_looks(level, x, points, keys):
     two = level.direct is not None
     while two and len(keys) > 1:
         (a, b), keys = keys[:2], keys[2:]
-        looks[a], looks[b], _ = level.pair(x, points[a], points[b], with_x=False)
+        pair = level.pair(x, points[a], points[b], with_x=False)
+        looks[a], looks[b] = pair.first, pair.second
     looks.update((key, level.look(x, points[key], with_x=False)) for key in keys)
     return looks
 
@@ -362,6 +366,10 @@ class Errors(NamedTuple):
     grad: Any
     extrapolated: Any
     solves: float
+
+    def of(self, order):
+        """Return the hyper-gradient of an order, and its error."""
+        return (self.grad, self.first) if order == 1 else (self.extrapolated, self.second)
 
 
 def errors(point):

@@ -45,7 +45,7 @@ def hypergradient(upper, lower, x, y0=None, *, method="penalty", sigma=None, ord
     while True:
         point = env.at(problem.x0, (start, start / 2, start / 4))
         e = errors(point)
-        grad, err = (e.grad, e.first) if order == 1 else (e.extrapolated, e.second)
+        grad, err = e.of(order)
         if best is not None and err > best[1]:
             break
         best = grad, err, point

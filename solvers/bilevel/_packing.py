@@ -7,16 +7,8 @@ import numbers
 import numpy as np
 
 from .._core.arrays import Ingest
+from .._core.trees import is_tree, like
 from .._core.validation import describe
-
-
-def is_tree(value):
-    """Tell whether a value is a list, tuple or dictionary of arrays, not of numbers."""
-    if isinstance(value, dict):
-        return True
-    return isinstance(value, list | tuple) and any(
-        hasattr(entry, "shape") or is_tree(entry) for entry in value
-    )
 
 
 class Packer:
@@ -45,7 +37,9 @@ class Packer:
         if isinstance(tree, dict):
             return {key: self._look(tree[key], f"{path}[{key!r}]") for key in tree}
         if is_tree(tree):
-            return type(tree)(self._look(entry, f"{path}[{k}]") for k, entry in enumerate(tree))
+            return like(tree, [self._look(entry, f"{path}[{k}]") for k, entry in enumerate(tree)])
+        if tree is None:
+            raise TypeError(f"`{path}` came as None; expected an array")
         self.given[path] = tree
         return len(self.given) - 1
 
@@ -71,6 +65,16 @@ class Packer:
         parts = [out(v[span].reshape(s)) for span, s in zip(self._spans, self.shapes, strict=True)]
         return parts[0] if self._single else _filled(self._structure, parts)
 
+    def parts(self):
+        """Return the packers of the entries of a nested variable by key; of an array, none."""
+        if self._single:
+            return {}
+        keyed = isinstance(self._structure, dict)
+        keys = self._structure if keyed else range(len(self._structure))
+        arrays = list(self.given.values())
+        trees = {key: _filled(self._structure[key], arrays) for key in keys}
+        return {k: Packer(t, f"{self.name}[{k!r}]").bind(self.io) for k, t in trees.items()}
+
     def pack(self, tree, what):
         """Return what the caller's function gave as a vector; None and 0 mean zeros.
 
@@ -79,22 +83,38 @@ class Packer:
         what : str
             Subject of the sentence if it does not fit: "`lower` returned grad_x".
         """
-        xp = self.io.xp
-        if tree is None or (isinstance(tree, numbers.Number) and tree == 0):
-            return xp.zeros(self.size, self.io.dtype)
+        if _is_zero(tree):
+            return self.io.xp.zeros(self.size, self.io.dtype)
         parts = [tree] if self._single else list(_taken(self._structure, tree, what))
         vectors = [self._entry(x, s, what) for x, s in zip(parts, self.shapes, strict=True)]
-        return vectors[0] if self._single else xp.concatenate(vectors)
+        return vectors[0] if self._single else self.io.xp.concatenate(vectors)
 
     def _entry(self, x, shape, what):
-        if not isinstance(x, np.ndarray) or self.io.xp is not np:
-            x = Ingest(**{what: x}).raw(what)
-        if x.shape != shape and x.shape != () != shape:
-            raise ValueError(f"{what} of shape {tuple(x.shape)}; expected {tuple(shape)}")
+        xp = self.io.xp
+        if _is_zero(x):
+            return xp.zeros(math.prod(shape), self.io.dtype)
+        if not (xp is np and type(x) is np.ndarray and x.dtype.kind in "fiub"):
+            x = _arrived(x, self.io, what)
         if x.shape != shape:
-            raise ValueError(f"{what} as a single number; expected shape {tuple(shape)}")
+            came = f"of shape {tuple(x.shape)}" if x.shape else "as a single number"
+            raise ValueError(f"{what} {came}; expected shape {tuple(shape)}")
         # A copy: the caller may give the same memory again next time.
-        return self.io.xp.array(x, dtype=self.io.dtype, order="C").reshape(-1)
+        return xp.array(x, dtype=self.io.dtype, order="C").reshape(-1)
+
+
+def _is_zero(value):
+    return value is None or (isinstance(value, numbers.Number) and value == 0)
+
+
+def _arrived(x, io, what):
+    """Return an array from the caller's function as one of the back end in use."""
+    try:
+        given = Ingest(array=x)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{what} that is no array of numbers: {error}") from error
+    if given.be.name == "cupy" and io.be.name == "numpy":
+        raise TypeError(f"{what} in device memory; expected a {io.kind} array like the start")
+    return given.raw("array")
 
 
 def _filled(structure, parts):
@@ -102,21 +122,33 @@ def _filled(structure, parts):
         return parts[structure]
     if isinstance(structure, dict):
         return {key: _filled(entry, parts) for key, entry in structure.items()}
-    return type(structure)(_filled(entry, parts) for entry in structure)
+    return like(structure, [_filled(entry, parts) for entry in structure])
 
 
 def _taken(structure, tree, what):
-    """Yield the leaves of a tree of the given structure, in order."""
-    if isinstance(structure, int):
-        yield tree
+    """Yield the leaves of a tree of the given structure, in order; None stands for zeros."""
+    if isinstance(structure, int) or _is_zero(tree):
+        yield from [tree] * _leaves(structure)
         return
-    keys = structure if isinstance(structure, dict) else range(len(structure))
-    fits = isinstance(tree, dict if isinstance(structure, dict) else list | tuple)
-    if (
-        not fits
-        or len(tree) != len(structure)
-        or any(isinstance(tree, dict) and k not in tree for k in keys)
-    ):
-        raise ValueError(f"{what} as {describe(tree)}; expected the structure of {structure}")
-    for key in keys:
-        yield from _taken(structure[key], tree[key], what)
+    if isinstance(structure, dict):
+        if not isinstance(tree, dict) or tree.keys() != structure.keys():
+            keys = ", ".join(map(repr, structure))
+            raise ValueError(f"{what} as {describe(tree)}; expected a dictionary of {keys}")
+        pairs = [(entry, tree[key]) for key, entry in structure.items()]
+    else:
+        if not isinstance(tree, list | tuple) or len(tree) != len(structure):
+            raise ValueError(
+                f"{what} as {describe(tree)}; expected a {type(structure).__name__} "
+                f"of {len(structure)} entries"
+            )
+        pairs = list(zip(structure, tree, strict=True))
+    for entry, branch in pairs:
+        yield from _taken(entry, branch, what)
+
+
+def _leaves(structure):
+    """Return the number of arrays in a structure."""
+    if isinstance(structure, int):
+        return 1
+    entries = structure.values() if isinstance(structure, dict) else structure
+    return sum(map(_leaves, entries))

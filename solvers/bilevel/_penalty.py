@@ -7,9 +7,10 @@ from .._core.validation import check_choice, check_count, check_positive
 from ._descent import Descent, Pairs, residual
 from ._driver import solve
 from ._envelope import Envelope, Unbounded, combine, errors, norm, weights
-from ._result import BilevelResult
+from ._loops import LOOPS
+from ._loops import minimise as loop
 
-METHODS = ("auto", "lbfgs", "spg", "double-loop", "vpbgd")
+METHODS = ("auto", "lbfgs", "spg", *LOOPS)
 ORDERS = (1, 2, "central")
 # A stage may stop where the residual is this part of the penalty's error.
 _KAPPA = 0.3
@@ -48,8 +49,9 @@ def penalty(
         z0,
         check_count(multistart, "multistart"),
     )
+    engine = loop if method in LOOPS else minimise
     return solve(
-        "penalty", upper, lower, x0, y0, minimise, X=X, Y=Y, tol=tol, tol_inner=tol_inner,
+        "penalty", upper, lower, x0, y0, engine, X=X, Y=Y, tol=tol, tol_inner=tol_inner,
         maxiter=maxiter, maxiter_inner=maxiter_inner, time_limit=time_limit, callback=callback,
         progress=progress, n_threads=n_threads, rng=rng, history=history, how=how, own=own,
     )  # fmt: skip
@@ -61,13 +63,17 @@ def minimise(problem, watch, options):
 
 
 class Measured(NamedTuple):
-    """A point with its hyper-gradient, of the order that was asked for, and all that is off."""
+    """A point with its hyper-gradient and all that is off, relative to the hyper-gradient.
+
+    `stat` and `err` are of the order that was asked for.
+    """
 
     point: Any
     errors: Any
-    grad: Any
     stat: float
+    first: float
     err: float
+    solves: float
 
 
 class Continuation:
@@ -115,19 +121,19 @@ class Continuation:
         polish = False
         if now.stat > max(self.tol, now.err):
             polish = self._may_polish(now)
-            goal = self.tol if polish else max(self.tol, _KAPPA * now.errors.first)
+            goal = self.tol if polish else max(self.tol, _KAPPA * now.first)
             self._descend(now, goal, self.own.order if polish else 1)
         if self.monitor.late:
             return None
         if self.x is not now.point.x or self.sigma != now.point.sides[0].sigma:
             now = self._confirm(now)
-        self._keep(now)
+        _keep(self.problem, self.env, self.watch, now.point, now.errors, self.own.order)
         if self.monitor.status is not None:
             return None
         if max(now.stat, now.err) <= self.tol and self.watch.certificate().holds:
             self.monitor.end(Status.CONVERGED)
             return None
-        if now.errors.solves > 0.3 * max(self.tol, now.err):
+        if now.solves > 0.3 * max(self.tol, now.err):
             self._sharpen()
         if self._may_polish(now) and now.stat > self.tol and not polish:
             return now
@@ -155,12 +161,13 @@ class Continuation:
         share = (0.3 * self.tol / max(now.err, 1e-300)) ** (1 / power)
         share = max(min(share, 0.1), 1e-2, self.least / self.sigma)
         self.sigma *= share
-        e = now.errors
-        e = e._replace(first=e.first * share, second=e.second * share**2)
-        return now._replace(errors=e, err=now.err * share**power)
+        if now.stat <= now.err:
+            # How far the point is from stationary was not to be seen.
+            return None
+        return now._replace(first=now.first * share, err=now.err * share**power)
 
     def _may_polish(self, m):
-        return self.own.order != 1 and m.errors.first > self.tol >= m.err
+        return self.own.order != 1 and m.first > self.tol >= m.err
 
     def _sharpen(self):
         self.env.theta = max(self.env.theta / 10, 1e-6)
@@ -171,13 +178,10 @@ class Continuation:
         env.accuracy = max(self.tol, _CLEAR * min(stat, 1.0))
         point = env.at(self.x, (sigma, sigma / 2, sigma / 4))
         e = errors(point)
-        size = max(1.0, norm(e.extrapolated))
-        e = e._replace(first=e.first / size, second=e.second / size, solves=e.solves / size)
-        grad, err = (e.grad, e.first) if order == 1 else (e.extrapolated, e.second)
-        return Measured(point, e, grad, self._stat(self.x, grad), err)
-
-    def _stat(self, x, d):
-        return residual(x, d, self.problem.X, 1.0) / max(1.0, float(abs(d).max()))
+        grad, err = e.of(order)
+        size = max(1.0, norm(grad))
+        stat = stationarity(self.problem, self.x, grad)
+        return Measured(point, e, stat, e.first / size, err / size, e.solves / size)
 
     def _descend(self, start, goal, order):
         """Take quasi-Newton steps on psi_sigma until it is stationary."""
@@ -188,9 +192,9 @@ class Continuation:
             point = env.at(v, tuple(parts), strict=False)
             return combine(point, parts)
 
-        grad = start.errors.grad if order == 1 else start.grad
+        grad, _ = start.errors.of(order)
         unit = 0.1 * max(1.0, float(abs(self.x).max())) / max(float(abs(grad).max()), 1e-300)
-        env.accuracy = max(self.tol, min(self._stat(self.x, grad), 1e-2))
+        env.accuracy = max(self.tol, min(stationarity(problem, self.x, grad), 1e-2))
         for attempt in range(3):
             descent = Descent(
                 psi,
@@ -201,7 +205,7 @@ class Continuation:
                 spectral=attempt == 2 or self.own.method == "spg",
             )
             while True:
-                stat = self._stat(descent.v, descent.grad)
+                stat = stationarity(problem, descent.v, descent.grad)
                 env.accuracy = min(max(self.tol, stat), 2 * env.accuracy)
                 if stat <= goal or self.monitor.late:
                     return
@@ -214,14 +218,20 @@ class Continuation:
             # The values or slopes were too rough: solve better, then trust them less.
             self._sharpen()
 
-    def _keep(self, m):
-        """Make the point the answer, with a solution of the lower level near y_sigma."""
-        env, problem = self.env, self.problem
-        one, half, _ = m.point.sides
-        y = env.settle(m.point)
-        at_y = problem.lower.look(m.point.x, y)
-        self.watch.answer(
-            m.point.x, y, y_sigma=one.y, z=m.point.z, psi_lower=half.value, jac=m.grad,
-            jac_err=m.err, optimality=m.stat, sigma=one.sigma, g_z=m.point.g.value,
-            lower_residual=(env.residual(y, at_y.gy), m.point.residual),
-        )  # fmt: skip
+
+def stationarity(problem, x, d):
+    """Return the largest entry of the projected hyper-gradient, relative to its largest entry."""
+    return residual(x, d, problem.X, 1.0) / max(1.0, float(abs(d).max()))
+
+
+def _keep(problem, env, watch, point, e, order):
+    """Make the point the answer, with a solution of the lower level near y_sigma."""
+    one, half, _ = point.sides
+    y = env.settle(point)
+    grad, err = e.of(order)
+    at_y = problem.lower.look(point.x, y)
+    watch.answer(
+        point.x, y, y_sigma=one.y, z=point.z, psi_lower=half.value, jac=grad, jac_err=err,
+        optimality=stationarity(problem, point.x, grad), sigma=one.sigma, g_z=point.g.value,
+        lower_residual=(env.residual(y, at_y.gy), point.residual),
+    )  # fmt: skip

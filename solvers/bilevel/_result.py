@@ -3,15 +3,7 @@
 from typing import Any, ClassVar
 
 from .._core.result import Result
-
-CITATION = """\
-@inproceedings{kwon2024penalty,
-  title = {On Penalty Methods for Nonconvex Bilevel Optimization and First-Order Stochastic
-           Approximation},
-  author = {Kwon, Jeongyeol and Kwon, Dohyun and Wright, Stephen and Nowak, Robert},
-  booktitle = {International Conference on Learning Representations},
-  year = {2024}
-}"""
+from ._citations import CITATIONS
 
 
 class BilevelResult(Result):
@@ -66,4 +58,4 @@ class BilevelResult(Result):
     counts: dict[str, int]
     state: Any
 
-    _bibtex: ClassVar = {"penalty": CITATION}
+    _bibtex: ClassVar = CITATIONS
