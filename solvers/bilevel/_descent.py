@@ -184,9 +184,7 @@ class Descent:
         Where it is, and what it was told there.
     """
 
-    def __init__(
-        self, fun, v, region, *, unit, precond=None, memory=15, eps=None, spectral=False
-    ):
+    def __init__(self, fun, v, region, *, unit, precond=None, memory=15, eps=None, spectral=False):
         self.fun, self.v, self.region, self.unit, self.precond = fun, v, region, unit, precond
         self.pairs = memory if isinstance(memory, Pairs) else Pairs(memory)
         self.spectral = spectral or not (region.whole or region.lo is not None)

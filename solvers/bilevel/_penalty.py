@@ -117,7 +117,7 @@ class Continuation:
     def _stage(self, now):
         """Descend with one penalty, judge, choose the next; return what is known about it."""
         if now is None:
-            now = self._measure(1.0)
+            now = self._measure(_CLEAR)
         polish = False
         if now.stat > max(self.tol, now.err):
             polish = self._may_polish(now)
@@ -141,8 +141,7 @@ class Continuation:
 
     def _confirm(self, expected):
         """Measure where something is known already; again and better if it does not agree."""
-        last = expected.err <= self.tol
-        now = self._measure(0.0 if last else expected.stat)
+        now = self._measure(min(_CLEAR * expected.stat, 0.1 * expected.err))
         if now.err > max(self.tol, 5 * expected.err):
             self._sharpen()
             now = self._measure(0.0)
@@ -161,10 +160,9 @@ class Continuation:
         share = (0.3 * self.tol / max(now.err, 1e-300)) ** (1 / power)
         share = max(min(share, 0.1), 1e-2, self.least / self.sigma)
         self.sigma *= share
-        if now.stat <= now.err:
-            # How far the point is from stationary was not to be seen.
-            return None
-        return now._replace(first=now.first * share, err=now.err * share**power)
+        expected = now._replace(first=now.first * share, err=now.err * share**power)
+        # Unless the error was too large to tell how far the point is from stationary.
+        return expected if now.stat > now.err else self._confirm(expected)
 
     def _may_polish(self, m):
         return self.own.order != 1 and m.first > self.tol >= m.err
@@ -172,12 +170,13 @@ class Continuation:
     def _sharpen(self):
         self.env.theta = max(self.env.theta / 10, 1e-6)
 
-    def _measure(self, stat):
+    def _measure(self, accuracy):
         """Solve with the penalties that errors need, at the present point."""
         sigma, order, env = self.sigma, self.own.order, self.env
-        env.accuracy = max(self.tol, _CLEAR * min(stat, 1.0))
+        env.accuracy = max(self.tol, min(accuracy, _CLEAR))
         point = env.at(self.x, (sigma, sigma / 2, sigma / 4))
         e = errors(point)
+        env.gain = min(max(e.gain, 1.0), 1e3)
         grad, err = e.of(order)
         size = max(1.0, norm(grad))
         stat = stationarity(self.problem, self.x, grad)
