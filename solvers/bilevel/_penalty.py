@@ -17,7 +17,7 @@ _KAPPA = 0.3
 # Pairs of L-BFGS in the upper level.
 _MEMORY = 20
 # A hyper-gradient is measured to this part of its residual.
-_CLEAR = 1e-2
+_CLEAR = 0.1
 
 
 class Own(NamedTuple):
@@ -117,8 +117,8 @@ class Continuation:
     def _stage(self, now):
         """Descend with one penalty, judge, choose the next; return what is known about it."""
         if now is None:
-            now = self._measure(_CLEAR)
-        polish = False
+            now = self._measure(1.0)
+        polish, before = False, self.x
         if now.stat > max(self.tol, now.err):
             polish = self._may_polish(now)
             goal = self.tol if polish else max(self.tol, _KAPPA * now.first)
@@ -137,17 +137,18 @@ class Continuation:
             self._sharpen()
         if self._may_polish(now) and now.stat > self.tol and not polish:
             return now
-        return self._next(now)
+        return self._next(now, self.x is not before)
 
     def _confirm(self, expected):
         """Measure where something is known already; again and better if it does not agree."""
-        now = self._measure(min(_CLEAR * expected.stat, 0.1 * expected.err))
+        last = expected.err <= 3 * self.tol
+        now = self._measure(_CLEAR * min(expected.stat, expected.err) if last else expected.first)
         if now.err > max(self.tol, 5 * expected.err):
             self._sharpen()
             now = self._measure(0.0)
         return now
 
-    def _next(self, now):
+    def _next(self, now, moved):
         """Lower the penalty to where the error is expected within the tolerance."""
         if self.own.sigma is not None or self.sigma <= self.least:
             self.monitor.end(
@@ -162,10 +163,10 @@ class Continuation:
         self.sigma *= share
         expected = now._replace(first=now.first * share, err=now.err * share**power)
         # Unless the error was too large to tell how far the point is from stationary.
-        return expected if now.stat > now.err else self._confirm(expected)
+        return expected if moved or now.stat > now.err else self._confirm(expected)
 
     def _may_polish(self, m):
-        return self.own.order != 1 and m.first > self.tol >= m.err
+        return self.own.order != 1 and m.first > self.tol >= m.err and m.stat <= 10 * m.first
 
     def _sharpen(self):
         self.env.theta = max(self.env.theta / 10, 1e-6)
@@ -173,7 +174,7 @@ class Continuation:
     def _measure(self, accuracy):
         """Solve with the penalties that errors need, at the present point."""
         sigma, order, env = self.sigma, self.own.order, self.env
-        env.accuracy = max(self.tol, min(accuracy, _CLEAR))
+        env.accuracy = max(self.tol, min(accuracy, 1e-2))
         point = env.at(self.x, (sigma, sigma / 2, sigma / 4))
         e = errors(point)
         env.gain = min(max(e.gain, 1.0), 1e3)
