@@ -1,4 +1,5 @@
 from ._certificate import certify as certify
+from ._check_oracle import check_oracle as check_oracle
 from ._coupling import Affine as Affine
 from ._hypergradient import HyperGradient as HyperGradient
 from ._hypergradient import hypergradient as hypergradient
