@@ -8,17 +8,23 @@ import numpy as np
 
 from .._core.certificate import Certificate
 from .._core.validation import check_choice, check_positive
+from ._krylov import KrylovPiece
 from ._local import Local
+from ._plain import Plain, stepped
 from ._problem import pose
 from ._second_order import Piece
 
 KIND = "hyper-stationarity"
-HOWS = ("auto", "dense", "kkt", "penalty")
+HOWS = ("auto", "dense", "cg", "kkt", "penalty")
 # Where more rows than this are weakly active, their combinations are too many to try.
 _WEAK = 8
 # How far the unit of f may be from 1 before it counts.
 _UNIT = 100.0
 _SECANT = 1e-3
+# Lower levels up to these sizes have their second derivative formed, from gradients or products;
+# beyond the first size, only where a few products with it do not suffice.
+_SMALL, _DENSE, _DENSE_HVP = 500, 500, 2000
+_PRODUCTS = 2000
 
 
 def default_tol(dtype):
@@ -38,7 +44,7 @@ def judge(problem, x, y, *, how="auto", tol=None):
     """Return the certificate of (x, y)."""
     tol = default_tol(problem.io.dtype) if tol is None else tol
     with problem.io.device, np.errstate(all="ignore"):
-        return _Case(problem, x, y, tol).verdict()
+        return _Case(problem, x, y, how, tol).verdict()
 
 
 class Units(NamedTuple):
@@ -100,37 +106,37 @@ def _largest(v):
 class _Case:
     """A point of a problem, and all that is found out about it."""
 
-    def __init__(self, problem, x, y, tol):
-        self.problem, self.x, self.y, self.tol = problem, x, y, tol
+    def __init__(self, problem, x, y, how, tol):
+        self.problem, self.x, self.y, self.how, self.tol = problem, x, y, how, tol
         self.units = units(problem, x, y)
 
     def verdict(self):
+        """Return the certificate."""
         problem, units = self.problem, self.units
-        residual, pieces = self.pieces()
+        residual, pieces = self._pieces()
         f = problem.upper.look(self.x, self.y)
-        parts = {"lower_residual": residual}
-        if pieces:
-            first = pieces[0]
-            sizes = [max(units.value, float(abs(one.grad).max())) for one in pieces]
-            parts["stationarity"] = max(map(self._stationarity, pieces, sizes))
-            parts["hypergradient_error"] = max(
-                one.error / max(units.value, float(np.linalg.norm(one.grad))) for one in pieces
-            )
-            parts["gap_2"] = abs(f.value - first.value) / max(units.value, abs(f.value))
-            bent = min(min(one.curvature, one.upper_curvature) for one in pieces)
-        else:
-            first, bent = None, 0.0
-            parts.update(stationarity=math.inf, hypergradient_error=math.inf, gap_2=math.inf)
-        # A NaN must not get lost, and what is no minimum proves nothing.
-        value = float(np.max(list(parts.values()))) if bent >= 0 else math.inf
+        sizes = [max(units.value, float(abs(one.grad).max())) for one in pieces]
+        errors = [one.error / max(units.value, float(np.linalg.norm(one.grad))) for one in pieces]
+        first = pieces[0]
+        parts = {
+            "stationarity": np.max([*map(self._stationarity, pieces, sizes)]),
+            "hypergradient_error": np.max(errors),
+            "lower_residual": residual,
+            "gap_2": abs(f.value - first.value) / max(units.value, abs(f.value)),
+        }
+        bent = {
+            "curvature": min(one.curvature for one in pieces),
+            "upper_curvature": min(one.upper_curvature for one in pieces),
+        }
+        # What is no minimum proves nothing; a NaN must not get lost.
+        value = float(np.max([*parts.values()])) if min(bent.values()) >= 0 else math.inf
         details = {
             **parts,
-            "curvature": min((one.curvature for one in pieces), default=math.nan),
-            "upper_curvature": min((one.upper_curvature for one in pieces), default=math.nan),
-            "psi": first.value if first else math.nan,
-            "psi_lower": first.psi_lower if first else math.nan,
-            "gap": f.value - first.psi_lower if first else math.nan,
-            "sigma": first.sigma if first else math.nan,
+            **bent,
+            "psi": first.value,
+            "psi_lower": first.psi_lower,
+            "gap": f.value - first.psi_lower,
+            "sigma": first.sigma,
         }
         return Certificate(KIND, value if math.isfinite(value) else math.inf, self.tol, details)
 
@@ -152,29 +158,57 @@ class _Case:
         eye = np.eye(len(self.x))
         return np.r_[eye[low], -eye[high]]
 
-    def pieces(self):
+    def _pieces(self):
         """Return the residual of the lower level and what each smooth piece of psi gives."""
-        problem, units = self.problem, self.units
-        local = Local(problem, self.x, self._host(self.y))
-        activity = active(local, self._host(self.y), self.tol, units)
-        if len(activity.weak) > _WEAK or not math.isfinite(activity.residual):
-            return activity.residual, []
-        local = Local(problem, self.x, activity.y, activity.bounds)
-        weak = np.r_[activity.weak, len(local.equal) - np.arange(len(activity.bounds)) - 1].astype(
-            int
-        )
+        if self.how == "penalty" or not _polyhedral(self.problem):
+            return self._by_penalties()
+        y = self._host(self.y)
+        found = active(Local(self.problem, self.x, y), y, self.tol, self.units)
+        rows = len(found.strong) + len(found.weak) + len(found.bounds)
+        n, p = int(found.free.sum()), len(y)
+        limit = _DENSE_HVP if self.problem.lower.oracle.hvp_yy is not None else _DENSE
+        dense = p <= limit or rows or self.how in ("dense", "kkt")
+        if not rows and (self.how == "cg" or (self.how == "auto" and n > _SMALL)):
+            local = Local(self.problem, self.x, found.y)
+            piece = KrylovPiece(local, found.y, found.free, n // 2 if dense else _PRODUCTS)
+            if piece.sure or piece.curvature < -1e-6 or self.how == "cg":
+                return found.residual, [piece.found()]
+        return self._by_matrices(found) if dense else self._by_penalties()
+
+    def _by_penalties(self):
+        plain = Plain(self.problem, self.x, self.y, self.tol, self.units)
+        found, excess = plain.found()
+        units = self.units
+        grad = self.problem.lower.look(self.x, self.y).gy
+        moved = stepped(self.problem, self.y, grad, 1 / units.lower)
+        return max(_largest(self.y - moved) / units.size, excess), [found]
+
+    def _by_matrices(self, active):
+        """Try every part of the weakly active rows."""
+        local = Local(self.problem, self.x, active.y, active.bounds)
+        added = len(local.equal) - np.arange(len(active.bounds)) - 1
+        weak = np.r_[active.weak, added].astype(int)
         H, found = None, []
-        for k in range(len(weak) + 1):
+        for k in range(len(weak) + 1) if len(weak) <= _WEAK else [0]:
             for held in itertools.combinations(weak, k):
-                rows = np.r_[activity.strong, held].astype(int)
-                piece = Piece(local, activity.y, activity.free, rows, H)
+                rows = np.r_[active.strong, held].astype(int)
+                piece = Piece(local, active.y, active.free, rows, H)
                 H = piece.H
                 if piece.independent or not k:
                     found.append(piece.found(weak))
-        return activity.residual, found
+        if len(weak) > _WEAK:
+            found = [found[0]._replace(error=math.inf)]
+        return active.residual, found
 
     def _host(self, v):
         return np.asarray(self.problem.io.be.host(v), dtype=np.float64)
+
+
+def _polyhedral(problem):
+    """Tell whether the lower level is smooth over a set given by bounds and rows."""
+    Y = problem.Y
+    known = Y.whole or Y.lo is not None or Y.rows is not None or problem.constraints is not None
+    return known and problem.lower.oracle.prox_y is None
 
 
 class Activity(NamedTuple):
