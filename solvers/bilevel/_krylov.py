@@ -20,14 +20,14 @@ class KrylovPiece(Piece):
 
     Parameters
     ----------
-    local, y, free : see `Piece`
+    local, y, free, tol : see `Piece`
     budget : int
         Largest number of products for the proof.
     """
 
-    def __init__(self, local, y, free, budget):
+    def __init__(self, local, y, free, tol, budget):
         self.sure, self.budget = True, budget
-        super().__init__(local, y, free, np.zeros(0, int))
+        super().__init__(local, y, free, np.zeros(0, int), tol)
 
     def _learn(self, H):
         local, n = self.local, int(self.free.sum())
@@ -49,9 +49,7 @@ class KrylovPiece(Piece):
         """Return the second derivative times a vector, both along what is free."""
         whole = self._whole(v)
         given = self._given
-        product = (
-            self.local.product(self._at, self.w, whole) if given is None else given(whole)
-        )
+        product = self.local.product(self._at, self.w, whole) if given is None else given(whole)
         return product[self.free]
 
     def _solve(self, r):

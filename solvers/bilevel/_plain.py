@@ -140,6 +140,16 @@ class Plain:
         return xp.asarray(r, dtype=self.y.dtype)
 
 
+def answer(problem, x, y, tol, units):
+    """Return a solution of the lower level, of several one that suits the upper level."""
+    plain = Plain(problem, x, y, tol, units)
+    natural = units.lower / units.upper if units.upper > 0 else units.lower
+    goal = 1e-3 * tol * units.lower * units.size
+    z = plain.minimise(0.0, y, goal).y
+    preferred = plain.minimise(1e-3 * natural, z, goal).y
+    return plain.minimise(0.0, preferred, goal).y
+
+
 def stepped(problem, y, grad, t):
     """Return the projected, or proximal, gradient step of length t."""
     prox, py = problem.lower.oracle.prox_y, problem.py

@@ -6,6 +6,8 @@ import numpy as np
 
 # Curvatures below this part of the largest one are looked at again, for they may be 0.
 _FLAT = 1e-7
+# Solutions sharper than this part of the tolerance gain nothing.
+_ENOUGH = 1e-2
 _POLISHES, _REFINEMENTS, _RECENTRED = 20, 8, 4
 
 
@@ -53,12 +55,15 @@ class Piece:
     free : array of bool, shape (p,)
     active : array of int
         Rows that hold with equality.
+    tol : float
+        Relative accuracy that is wanted.
     H : array, optional
         The second derivative in the free coordinates, if it is known already.
     """
 
-    def __init__(self, local, y, free, active, H=None):
+    def __init__(self, local, y, free, active, tol, H=None):
         self.local, self.y, self.free, self.active = local, y, free, active
+        self.enough = _ENOUGH * tol
         self._relate()
         self.curvature = self.upper_curvature = self.slope = self.tilt = 0.0
         self._learn(H)
@@ -148,6 +153,8 @@ class Piece:
             if not size <= 0.5 * best:
                 break
             best, self.y = size, self.y + move
+            if size <= self.enough:
+                break
         self._relate()
         # What the last move was, and the gradient that no move can lower.
         self.left = best if np.isfinite(best) else np.nan
@@ -192,14 +199,14 @@ class Piece:
         value, fx, fy = local.upper(self.y)
         target = self._part(self._onto(fy[self.free]))
         u, product, best = np.zeros(len(target)), np.zeros(d + local.p), np.inf
+        long = np.linalg.norm(target)
         for _ in range(_REFINEMENTS):
             rest = self._part(target - self._onto(product[d:][self.free]))
             size = float(np.linalg.norm(rest))
-            if not size <= 0.5 * best:
+            if not self.enough * long < size <= 0.5 * best:
                 break
-            best, trial = size, u + self._solve(rest)
-            u, product = trial, local.along(self.y, self.w, self._whole(trial))
-        rest = self._part(target - self._onto(product[d:][self.free]))
+            best, u = size, u + self._solve(rest)
+            product = local.along(self.y, self.w, self._whole(u))
         a = self._whole(u)
         b = self.J_inv.T @ (fy - product[d:])[self.free]
         grad = fx - product[:d] - self.Jx.T @ b
