@@ -158,7 +158,7 @@ class Faces:
         least = xp.where(self.equal, -xp.inf, 0.0)
         most = xp.full_like(least, xp.inf)
         cone = Region(lambda a: xp.maximum(a, least), least, most)
-        run = Descent(negative_dual, self._a, cone, unit=1.0 / len(least), eps=1e-16)
+        run = Descent(negative_dual, self._a, cone, unit=1.0 / len(least))
         scale = float(xp.maximum(abs(v).max(), abs(self.h).max()))
         for _ in range(10 * _STEPS):
             if run.residual(1.0) <= _GOOD * scale or not run.step():

@@ -43,6 +43,7 @@ def lvhba(
     project=None, method="robust", gamma1=None, gamma2=None, r=1e6, c0=1.0, c_max=1e4,
     steps=None, tol=1e-6, maxiter=500, maxiter_inner=1000, multipliers0=None, time_limit=None,
     callback=None, progress=False, n_threads=None, rng=None, history=True, how="auto",
+    checkpoint=None, checkpoint_every=60, resume=None,
 ):  # fmt: skip
     r"""Solve a bilevel problem whose lower level has constraints that depend on x.
 
@@ -106,12 +107,23 @@ def lvhba(
         Whether, or every how many steps, to keep a row.
     how : str, default "auto"
         How to certify, see `certify`.
+    checkpoint : str, path or callable, optional
+        Where to keep what a later call needs to go on.
+    checkpoint_every : float, default 60
+        Seconds from one checkpoint to the next.
+    resume : str, path or state, optional
+        A checkpoint, or the `state` of a result, to go on from.
 
     Returns
     -------
     BilevelResult
         Also with `multipliers`, signed so that ``g + w . c`` is stationary in y. `psi_lower` is a
         lower bound of the optimal value if all stages were solved to their global minimum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or value; the message starts with its name.
 
     Notes
     -----
@@ -162,6 +174,7 @@ def lvhba(
         "lvhba", upper, lower, x0, y0, engine, constraints=constraints, eq=eq, X=X, Y=Y, tol=tol,
         maxiter=maxiter, maxiter_inner=maxiter_inner, time_limit=time_limit, callback=callback,
         progress=progress, n_threads=n_threads, rng=rng, history=history, how=how, own=own,
+        checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume,
     )  # fmt: skip
 
 

@@ -2,11 +2,13 @@
 
 from typing import Any, NamedTuple
 
-from ._descent import Descent
+from ._descent import Descent, Pairs
 from ._envelope import scales
 
 # Failed line searches after which a solve has met rounding.
 _FAILURES = 3
+# Pairs of steps kept.
+_MEMORY = 15
 
 
 class Saddle(NamedTuple):
@@ -56,7 +58,7 @@ class Lagrangian:
         top = own.r * self.row_size / self.g_size
         self.Z = xp.where(self.rows.equal, -top, 0.0), top
         self.unit = 1.0 / (1.0 + 1.0 / self.gamma1 + self.gamma2 * steep)
-        self._th, self._pairs = y, ()
+        self._th, self._pairs = y, Pairs(_MEMORY)
 
     def upper(self, x, y):
         """Return value and gradients of f."""
@@ -91,9 +93,9 @@ class Lagrangian:
             self._th,
             self.problem.Y,
             unit=self.unit,
-            eps=self.problem.eps,
+            # The second derivative changes little from one solve to the next.
+            memory=self._pairs,
         )
-        run.pairs.extend(self._pairs)
         failures = 0
         for _ in range(self.maxiter):
             if run.residual(self.unit) <= tol or failures == _FAILURES or self.late():
@@ -101,7 +103,7 @@ class Lagrangian:
             if not run.step():
                 failures += 1
                 run.restart()
-        self._th, self._pairs, th = run.v, run.pairs, run.v
+        self._th = th = run.v
         w = self._best_weights(self.constraints(x, th), z)
         gx = self.lower(x, th)[1] + self.pulled(x, th, w)[0]
         return Saddle(th, w, run.value, gx, (y - th) / self.gamma1, (w - z) / self.gamma2)
