@@ -7,6 +7,7 @@ from ._coupling import Affine as Affine
 from ._hypergradient import HyperGradient as HyperGradient
 from ._hypergradient import hypergradient as hypergradient
 from ._implicit import implicit as implicit
+from ._lvhba import lvhba as lvhba
 from ._oracle import Oracle as Oracle
 from ._penalty import penalty as penalty
 from ._penalty_sgd import penalty_sgd as penalty_sgd
