@@ -26,7 +26,7 @@ def test_planted_solutions_are_found_and_certified(method, seed):
 @pytest.mark.parametrize("method", LOOPS)
 def test_every_loop_descends_most_of_the_way(method):
     q = Quadratic(kappa=10.0)
-    res = bilevel.penalty(q.upper, q.lower, q.x0, q.y0, method=method, maxiter=150, tol=1e-2)
+    res = bilevel.penalty(q.upper, q.lower, q.x0, q.y0, method=method, maxiter=300, tol=1e-2)
     assert q.psi(res.x)[0] - q.value <= 0.1 * (q.psi(q.x0)[0] - q.value)
 
 
