@@ -43,7 +43,8 @@ def dense_pass(X, rows, t, weights, kind, mode, k, W, losses, G):
     chunk = _chunk(p * X.itemsize, rows.size)
     where = _strips(rows.size, p * (Q + G.shape[0]))
     parts = np.zeros((where.size - 1, *G.shape), G.dtype)
-    args = X, rows, t, weights, kind, mode, k, W, chunk, losses, parts
+    classes = k if kind == SOFTMAX else None
+    args = X, rows, t, weights, kind, mode, classes, W, chunk, losses, parts
     if where.size == 2:
         _dense(0, 0, rows.size, *args)
         G[:] = parts[0]
@@ -59,7 +60,8 @@ def csr_pass(indptr, indices, data, rows, t, weights, kind, mode, k, W, losses, 
     chunk = _chunk(entries * (data.itemsize + indices.itemsize), rows.size)
     where = _strips(rows.size, entries * (Q + G.shape[1]))
     parts = np.zeros((where.size - 1, *G.shape), G.dtype)
-    args = indptr, indices, data, rows, t, weights, kind, mode, k, W, chunk, losses, parts
+    classes = k if kind == SOFTMAX else None
+    args = indptr, indices, data, rows, t, weights, kind, mode, classes, W, chunk, losses, parts
     if where.size == 2:
         _csr(0, 0, rows.size, *args)
         G[:] = parts[0]
@@ -78,30 +80,30 @@ def _strips(n, work):
 
 
 @kernel(parallel=True)
-def _dense_in_strips(where, X, rows, t, weights, kind, mode, k, W, chunk, losses, parts):
+def _dense_in_strips(where, X, rows, t, weights, kind, mode, classes, W, chunk, losses, parts):
     for s in prange(where.size - 1):
         _dense(
             s, where[s], where[s + 1],
-            X, rows, t, weights, kind, mode, k, W, chunk, losses, parts,
+            X, rows, t, weights, kind, mode, classes, W, chunk, losses, parts,
         )  # fmt: skip
 
 
 @kernel(parallel=True)
 def _csr_in_strips(
-    where, indptr, indices, data, rows, t, weights, kind, mode, k, W, chunk, losses, parts
+    where, indptr, indices, data, rows, t, weights, kind, mode, classes, W, chunk, losses, parts
 ):
     for s in prange(where.size - 1):
         _csr(
             s, where[s], where[s + 1],
-            indptr, indices, data, rows, t, weights, kind, mode, k, W, chunk, losses, parts,
+            indptr, indices, data, rows, t, weights, kind, mode, classes, W, chunk, losses, parts,
         )  # fmt: skip
 
 
 @kernel()
-def _dense(s, first, last, X, rows, t, weights, kind, mode, k, W, chunk, losses, parts):
+def _dense(s, first, last, X, rows, t, weights, kind, mode, classes, W, chunk, losses, parts):
     Q, G = W.shape[0], parts[s]
     M, target = np.empty((Q, chunk), X.dtype), np.empty(chunk, X.dtype)
-    S = np.empty((4 + (k if kind == SOFTMAX else 0), chunk))
+    S = np.empty((4 if classes is None else 4 + classes, chunk))
     for a in range(first, last, chunk):
         b = min(a + chunk, last)
         for q in range(0, Q - 1, 2):
@@ -110,7 +112,7 @@ def _dense(s, first, last, X, rows, t, weights, kind, mode, k, W, chunk, losses,
             _dot_one(X, rows, a, b, W[Q - 1], M[Q - 1])
         for i in range(a, b):
             target[i - a] = t[rows[i]]
-        _respond(kind, mode, k, target, weights, M, losses, S, a, b)
+        _respond(kind, mode, classes, target, weights, M, losses, S, a, b - a)
         out = G.shape[0]
         for q in range(0, out - 1, 2):
             _add_two(X, rows, a, b, M[q], M[q + 1], G[q], G[q + 1])
@@ -192,17 +194,17 @@ def _add_one(X, rows, a, b, r, g):
 
 @kernel()
 def _csr(
-    s, first, last, indptr, indices, data, rows, t, weights, kind, mode, k, W, chunk, losses, parts
+    s, first, last, indptr, indices, data, rows, t, weights, kind, mode, classes, W, chunk, losses, parts
 ):
     G = parts[s]
     M, target = np.empty((W.shape[1], chunk), data.dtype), np.empty(chunk, data.dtype)
-    S = np.empty((4 + (k if kind == SOFTMAX else 0), chunk))
+    S = np.empty((4 if classes is None else 4 + classes, chunk))
     for a in range(first, last, chunk):
         b = min(a + chunk, last)
         for i in range(a, b):
             target[i - a] = t[rows[i]]
             _dot_row(indptr[rows[i]], indptr[rows[i] + 1], indices, data, W, M, i - a)
-        _respond(kind, mode, k, target, weights, M, losses, S, a, b)
+        _respond(kind, mode, classes, target, weights, M, losses, S, a, b - a)
         for i in range(a, b):
             _add_row(indptr[rows[i]], indptr[rows[i] + 1], indices, data, M, i - a, G)
 
@@ -240,181 +242,205 @@ def _add_row(first, last, indices, data, M, i, G):
 
 
 @kernel()
-def _respond(kind, mode, k, t, weights, M, losses, S, a, b):
-    """Turn predictions into weighted slopes, in place; those of BEND move to the front."""
-    n, step = b - a, k if mode == ONE else 2 * k
+def _respond(kind, mode, classes, t, weights, M, losses, S, a, n):
+    """Turn predictions for n rows from row a into weighted slopes; BEND's move to the front.
+
+    Of the two parts, the one without and the one with classes, Numba compiles what is needed.
+    """
+    k = 1 if classes is None else classes
+    step = k if mode == ONE else 2 * k
     for f in range(M.shape[0] // step):
-        m = M[f * step : (f + 1) * step]
+        o = f * step
         row = 2 * f if mode == PAIR else f
-        loss = losses[row, a:b]
-        change = losses[row + 1, a:b] if mode == PAIR else loss
-        if kind == SQUARED:
-            for i in range(n):
-                m[0, i] -= t[i]
-            _squared(mode, m[0], m[-1], loss, change)
-        elif kind == SOFTMAX:
-            _softmax(mode, k, t, m, loss, change, S)
+        loss, change = losses[row], losses[row + (mode == PAIR)]
+        if classes is None:
+            _one_prediction(kind, mode, t, M[o], M[o + step - 1], loss, change, a, n)
         else:
-            # As functions of u = -t z, both ways.
-            _turn(t, m, n)
-            if kind == HINGE:
-                _hinge(mode, m[0], m[-1], loss, change)
-            else:
-                _logistic(mode, m[0], m[-1], loss, change)
-            _turn(t, m, n)
+            _softmax(mode, classes, t, M, o, loss, change, S, a, n)
         if mode == BEND:
-            M[f * k : (f + 1) * k, :n] = m[k:, :n]
+            for c in range(k):
+                _copy(M[o + k + c], M[f * k + c], n)
         if weights.shape[1]:
             count = k if mode == BEND else step
             for q in range(f * count, (f + 1) * count):
-                z, w = M[q], weights[f, a:b]
-                for i in range(n):
-                    z[i] *= w[i]
+                _times(weights[f], a, 1, M[q], n)
 
 
-@kernel(fastmath=EXACT)
-def _turn(t, m, n):
-    for q in range(m.shape[0]):
-        z = m[q]
-        for i in range(n):
-            z[i] *= -t[i]
-
-
-@kernel(fastmath=EXACT)
-def _squared(mode, r, d, loss, change):
-    if mode == BEND:
-        for i in range(loss.size):
-            loss[i] = r[i] * d[i]
+@kernel()
+def _one_prediction(kind, mode, t, z, d, loss, change, a, n):
+    if kind == SQUARED:
+        _squared(mode, t, z, d, loss, change, a, n)
         return
-    for i in range(loss.size):
-        loss[i] = 0.5 * np.float64(r[i]) * r[i]
-    if mode == PAIR:
-        for i in range(loss.size):
-            change[i] = np.float64(d[i]) * (r[i] + 0.5 * d[i])
-            d[i] += r[i]
+    # The others are functions of u = -t z.
+    _times(t, 0, -1, z, n)
+    if mode != ONE:
+        _times(t, 0, -1, d, n)
+    if kind == HINGE:
+        _hinge(mode, z, d, loss, change, a, n)
+    else:
+        _logistic(mode, z, d, loss, change, a, n)
+    _times(t, 0, -1, z, n)
+    if mode != ONE:
+        _times(t, 0, -1, d, n)
+
+
+@kernel()
+def _times(t, first, sign, z, n):
+    for i in range(n):
+        z[i] *= sign * t[first + i]
+
+
+@kernel()
+def _copy(x, y, n):
+    for i in range(n):
+        y[i] = x[i]
 
 
 @kernel(fastmath=EXACT)
-def _hinge(mode, u, d, loss, change):
-    for i in range(loss.size):
+def _squared(mode, t, r, d, loss, change, a, n):
+    for i in range(n):
+        r[i] -= t[i]
+    for i in range(n):
+        if mode == BEND:
+            loss[a + i] = r[i] * d[i]
+            continue
+        if mode == PAIR:
+            change[a + i] = np.float64(d[i]) * (r[i] + 0.5 * d[i])
+            d[i] += r[i]
+        loss[a + i] = 0.5 * np.float64(r[i]) * r[i]
+
+
+@kernel(fastmath=EXACT)
+def _hinge(mode, u, d, loss, change, a, n):
+    for i in range(n):
         room = vmax(1.0 + u[i], 0.0)
         if mode == BEND:
-            loss[i] = room * d[i]
+            loss[a + i] = room * d[i]
             d[i] = d[i] if room > 0.0 else 0.0
             continue
         if mode == PAIR:
             then = vmax(1.0 + u[i] + d[i], 0.0)
             more = np.float64(d[i]) if room > 0.0 and then > 0.0 else then - room
-            change[i] = 0.5 * more * (then + room)
+            change[a + i] = 0.5 * more * (then + room)
             d[i] = then
-        loss[i] = 0.5 * room * room
+        loss[a + i] = 0.5 * room * room
         u[i] = room
 
 
 @kernel(fastmath=EXACT)
-def _logistic(mode, u, d, loss, change):
+def _logistic(mode, u, d, loss, change, a, n):
     """The loss is log(1 + e^u), its slope 1 / (1 + e^-u)."""
     if mode == BEND:
-        for i in range(loss.size):
+        for i in range(n):
             share = _sigmoid(np.float64(u[i]))
-            loss[i] = share * d[i]
+            loss[a + i] = share * d[i]
             d[i] *= share * (1.0 - share)
         return
     if mode == PAIR:
-        for i in range(loss.size):
+        for i in range(n):
             v, step = np.float64(u[i]), np.float64(d[i])
             near = _log1p(_sigmoid(v) * _expm1(vmin(vmax(step, -0.25), 0.25)))
             far = _softplus(v + step) - _softplus(v)
-            change[i] = near if abs(step) < 0.25 else far
+            change[a + i] = near if abs(step) < 0.25 else far
             d[i] = _sigmoid(v + step)
-    for i in range(loss.size):
+    for i in range(n):
         v = np.float64(u[i])
-        loss[i] = _softplus(v)
+        loss[a + i] = _softplus(v)
         u[i] = _sigmoid(v)
 
 
 @kernel()
-def _softmax(mode, k, t, m, loss, change, S):
+def _softmax(mode, k, t, M, o, loss, change, S, a, n):
+    """Predictions are in rows o to o + k of M, steps or directions in the k rows after them."""
     here, there, total, inner = S[0], S[1], S[2], S[3]
-    for i in range(loss.size):
-        own = int(t[i])
-        loss[i] = -m[own + (k if mode == BEND else 0), i]
+    for i in range(n):
+        own = o + int(t[i])
+        loss[a + i] = -M[own + k, i] if mode == BEND else -M[own, i]
         if mode == PAIR:
-            change[i] = -m[own + k, i]
+            change[a + i] = -M[own + k, i]
     if mode == PAIR:
-        moved = S[4:]
         for c in range(k):
-            for i in range(loss.size):
-                moved[c, i] = m[c, i] + np.float64(m[k + c, i])
-        _shares(k, moved, there, total)
-    _shares(k, m, here, total)
+            _move(M[o + c], M[o + k + c], S[4 + c], n)
+        _shares(k, S, 4, there, total, n)
+    _shares(k, M, o, here, total, n)
     if mode == BEND:
-        _spread(k, m, loss, inner)
+        _spread(k, M, o, loss, inner, a, n)
         return
     if mode == PAIR:
-        _grow(k, m, moved, there, here, inner, total, change)
-    for i in range(loss.size):
-        loss[i] += here[i]
-        m[int(t[i]), i] -= 1
+        _grow(k, M, o, S, change, a, n)
+    for i in range(n):
+        loss[a + i] += here[i]
+        own = o + int(t[i])
+        M[own, i] -= 1
         if mode == PAIR:
-            m[k + int(t[i]), i] -= 1
+            M[own + k, i] -= 1
+
+
+@kernel()
+def _move(z, d, moved, n):
+    for i in range(n):
+        moved[i] = np.float64(z[i]) + d[i]
 
 
 @kernel(fastmath=EXACT)
-def _shares(k, m, top, total):
+def _shares(k, M, o, top, total, n):
     """Turn predictions into their shares; `top` becomes the logarithm of the sum of e^z."""
-    top[:] = -np.inf
-    total[:] = 0.0
+    for i in range(n):
+        top[i] = -np.inf
+        total[i] = 0.0
     for c in range(k):
-        z = m[c]
-        for i in range(z.size):
+        z = M[o + c]
+        for i in range(n):
             top[i] = vmax(top[i], np.float64(z[i]))
     for c in range(k):
-        z = m[c]
-        for i in range(z.size):
+        z = M[o + c]
+        for i in range(n):
             e = exp(z[i] - top[i])
             z[i] = e
             total[i] += e
     for c in range(k):
-        z = m[c]
-        for i in range(z.size):
+        z = M[o + c]
+        for i in range(n):
             z[i] /= total[i]
-    for i in range(top.size):
+    for i in range(n):
         top[i] += log(total[i])
 
 
 @kernel(fastmath=EXACT)
-def _grow(k, m, moved, there, here, inner, size, change):
-    """Add to `change` what the logarithm of the sum grows by; put the new shares into m."""
-    inner[:] = size[:] = 0.0
+def _grow(k, M, o, S, change, a, n):
+    """Add to `change` what the logarithm of the sum grows by; put the new shares into M."""
+    here, there, size, inner = S[0], S[1], S[2], S[3]
+    for i in range(n):
+        inner[i] = size[i] = 0.0
     for c in range(k):
-        z, d = m[c], m[k + c]
-        for i in range(z.size):
+        z, d = M[o + c], M[o + k + c]
+        for i in range(n):
             step = np.float64(d[i])
             size[i] = vmax(size[i], abs(step))
             inner[i] += z[i] * _expm1(vmin(vmax(step, -0.25), 0.25))
-    for i in range(change.size):
+    for i in range(n):
         near, far = _log1p(inner[i]), there[i] - here[i]
-        change[i] += near if size[i] < 0.25 else far
+        change[a + i] += near if size[i] < 0.25 else far
     for c in range(k):
-        z, d = moved[c], m[k + c]
-        for i in range(z.size):
+        z, d = S[4 + c], M[o + k + c]
+        for i in range(n):
             d[i] = z[i]
 
 
 @kernel(fastmath=EXACT)
-def _spread(k, m, loss, mean):
-    """Multiply the directions in m by the Hessian of each sample."""
-    mean[:] = 0.0
+def _spread(k, M, o, loss, mean, a, n):
+    """Multiply the directions in M by the Hessian of each sample."""
+    for i in range(n):
+        mean[i] = 0.0
     for c in range(k):
-        z, v = m[c], m[k + c]
-        for i in range(z.size):
+        z, v = M[o + c], M[o + k + c]
+        for i in range(n):
             mean[i] += np.float64(z[i]) * v[i]
-    for i in range(loss.size):
-        loss[i] += mean[i]
+    for i in range(n):
+        loss[a + i] += mean[i]
     for c in range(k):
-        z, v = m[c], m[k + c]
-        for i in range(z.size):
+        z, v = M[o + c], M[o + k + c]
+        for i in range(n):
             v[i] = z[i] * (v[i] - mean[i])
 
 
