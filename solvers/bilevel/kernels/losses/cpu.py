@@ -194,7 +194,22 @@ def _add_one(X, rows, a, b, r, g):
 
 @kernel()
 def _csr(
-    s, first, last, indptr, indices, data, rows, t, weights, kind, mode, classes, W, chunk, losses, parts
+    s,
+    first,
+    last,
+    indptr,
+    indices,
+    data,
+    rows,
+    t,
+    weights,
+    kind,
+    mode,
+    classes,
+    W,
+    chunk,
+    losses,
+    parts,
 ):
     G = parts[s]
     M, target = np.empty((W.shape[1], chunk), data.dtype), np.empty(chunk, data.dtype)
