@@ -1,0 +1,331 @@
+"""scikit-learn estimators: linear models that choose many penalties, or weights, themselves."""
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
+from sklearn.model_selection import check_cv, train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .. import bilevel
+from .._core.validation import check_count, check_positive, describe
+from ._folds import HIGHEST, LOWEST, Folds, LeaveOneOut, losses
+
+DTYPES = [np.float64, np.float32]
+# Logarithm of the penalty at which the search begins, for features of variance 1.
+_START = -3.0
+
+
+class PenalisedModel(BaseEstimator):
+    """What both penalised models share: folds, the search, early stopping and the last fit."""
+
+    def __init__(
+        self,
+        penalty,
+        *,
+        cv,
+        fit_intercept,
+        early_stopping,
+        validation_fraction,
+        n_iter_no_change,
+        tol,
+        max_iter,
+        random_state,
+    ):
+        self.penalty = penalty
+        self.cv = cv
+        self.fit_intercept = fit_intercept
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.max_iter = max_iter
+        self.random_state = random_state
+
+    def _search(self, X, T, labels, loss):
+        """Choose penalties, fit all samples with them; return coefficients (p, c) and offsets."""
+        X, T = X.astype(np.float64, copy=False), T.astype(np.float64, copy=False)
+        rng = check_random_state(self.random_state)
+        groups = self._groups(X.shape[1])
+        features = Scaling(X, groups, self.fit_intercept)
+        Z, marks = features(X), features.marks
+        used, third = np.arange(len(X)), None
+        if self._stops_early(len(X), int(groups.max()) + 1):
+            used, third = self._third(len(X), labels, rng)
+        problem = self._problem(Z[used], T[used], labels[used], loss, marks, rng)
+        x0 = np.full(problem.d, _START)
+        watch = Third(self, Z, T, loss, marks, used, third) if third is not None else None
+        self.result_ = bilevel.penalty(
+            problem.upper,
+            problem.lower,
+            x0,
+            problem.y0,
+            X=bilevel.box(LOWEST, HIGHEST),
+            tol=self.tol,
+            maxiter=self.max_iter,
+            callback=watch,
+        )
+        x = self.result_.x if watch is None or watch.x is None else watch.x
+        last = _one_model(Z, T, loss, marks)
+        coefficients = last.solve(x, last.y0)
+        self.certificate_ = self.result_.certificate
+        # A start that is good enough counts as one iteration, as scikit-learn wants it.
+        self.n_iter_ = max(self.result_.nit, 1)
+        self.penalties_ = np.exp(x[groups]) / features.scale**2
+        return features.back(coefficients)
+
+    def _groups(self, p):
+        if isinstance(self.penalty, str):
+            if self.penalty not in ("per-feature", "single"):
+                raise ValueError(
+                    f"`penalty` came as {self.penalty!r}; expected 'per-feature', 'single' or the "
+                    "group of each feature"
+                )
+            return np.arange(p) if self.penalty == "per-feature" else np.zeros(p, int)
+        groups = np.asarray(self.penalty)
+        if groups.shape != (p,) or groups.dtype.kind not in "iu" or groups.min() < 0:
+            raise ValueError(
+                f"`penalty` came as {describe(self.penalty)}; expected 'per-feature', 'single' or "
+                f"a whole number >= 0 for each of {p} features"
+            )
+        return np.unique(groups, return_inverse=True)[1]
+
+    def _stops_early(self, n, d):
+        if isinstance(self.early_stopping, str) and self.early_stopping == "auto":
+            return 10 * d > n and n >= 20
+        if not isinstance(self.early_stopping, bool | np.bool_):
+            raise TypeError(
+                f"`early_stopping` came as {self.early_stopping!r}; expected True, False or 'auto'"
+            )
+        return self.early_stopping
+
+    def _third(self, n, labels, rng):
+        """Set samples aside that neither level sees."""
+        check_count(self.n_iter_no_change, "n_iter_no_change", minimum=1)
+        return train_test_split(
+            np.arange(n),
+            test_size=_fraction(self.validation_fraction, "validation_fraction"),
+            random_state=rng,
+            stratify=labels if is_classifier(self) else None,
+        )
+
+    def _problem(self, Z, T, labels, loss, marks, rng):
+        if isinstance(self.cv, str) and self.cv == "loo" and loss == "squared":
+            Z = Z - Z.mean(axis=0)
+            free = marks < 0
+            return LeaveOneOut(Z[:, ~free], T[:, 0] - T[:, 0].mean(), marks[~free])
+        train, hold = _weights(self._splits(T, labels, rng), len(T))
+        return Folds(Z, T, loss, marks, train, hold)
+
+    def _splits(self, T, labels, rng):
+        """Return pairs of samples to train on and to hold out."""
+        stratified = labels if is_classifier(self) else None
+        if isinstance(self.cv, str):
+            raise ValueError(f"`cv` came as {self.cv!r}; expected folds, a fraction or a splitter")
+        if isinstance(self.cv, float):
+            share = _fraction(self.cv, "cv")
+            kept = np.arange(len(T))
+            return [train_test_split(kept, test_size=share, random_state=rng, stratify=stratified)]
+        cv = self.cv
+        if not hasattr(cv, "split") and not np.iterable(cv):
+            cv = min(check_count(cv, "cv", minimum=2), len(T))
+        splitter = check_cv(cv, labels, classifier=stratified is not None)
+        return list(splitter.split(T, labels))
+
+
+def _weights(splits, n):
+    """Return the weights of samples on both levels, (n, K) each.
+
+    Below it is 1 / n whatever the size of a fold, so that penalties mean the same for all models
+    and for the last one.
+    """
+    train, hold = np.zeros((2, n, len(splits)))
+    for k, (kept, out) in enumerate(splits):
+        train[kept, k] = 1.0 / n
+        hold[out, k] = 1.0
+    return train, hold / hold.sum()
+
+
+def _one_model(Z, T, loss, marks):
+    weights = np.full((len(Z), 1), 1.0 / len(Z))
+    return Folds(Z, T, loss, marks, weights, weights)
+
+
+def _fraction(value, name):
+    if check_positive(value, name) >= 1:
+        raise ValueError(f"`{name}` came as {value}; expected a number between 0 and 1")
+    return float(value)
+
+
+class Scaling:
+    """Features as the search sees them: centred, of variance 1 by groups, with a one at the end.
+
+    A scale for each group leaves the model as it is: its penalty takes it up.
+    """
+
+    def __init__(self, X, groups, intercept):
+        deviation = X.std(axis=0)
+        # What is left of a constant feature is rounding.
+        deviation[deviation <= 1e3 * np.finfo(float).eps * abs(X).max(axis=0)] = 0.0
+        squares = np.bincount(groups, deviation**2) / np.bincount(groups)
+        self.scale = np.sqrt(np.where(squares > 0, squares, 1.0))[groups]
+        self.mean = X.mean(axis=0) if intercept else np.zeros(X.shape[1])
+        self.intercept = bool(intercept)
+        self.marks = np.append(groups, [-1] * self.intercept)
+
+    def __call__(self, X):
+        Z = (X - self.mean) / self.scale
+        return np.c_[Z, np.ones(len(Z))] if self.intercept else Z
+
+    def back(self, coefficients):
+        """Return coefficients (p, c) and offsets (c,) for the features as they came."""
+        coef = coefficients[: len(self.scale)] / self.scale[:, None]
+        offset = coefficients[len(self.scale) :].sum(axis=0)
+        return coef, offset - self.mean @ coef
+
+
+class Third:
+    """Watches a search on samples that neither level sees, and ends it when these get worse."""
+
+    def __init__(self, estimator, Z, T, loss, marks, used, third):
+        self.model = _one_model(Z[used], T[used], loss, marks)
+        self.Z, self.T, self.loss = Z[third], T[third], loss
+        self.patience = estimator.n_iter_no_change
+        self.x, self.best, self.worse, self.y = None, np.inf, 0, self.model.y0
+
+    def __call__(self, intermediate_result):
+        x = np.array(intermediate_result.x)
+        self.y = self.model.solve(x, self.y)
+        value = losses(self.Z @ self.y, self.T, self.loss)[0].mean()
+        if value < self.best:
+            self.x, self.best, self.worse = x, value, 0
+        else:
+            self.worse += 1
+        return self.worse >= self.patience
+
+
+class BilevelRidge(RegressorMixin, PenalisedModel):
+    r"""Ridge regression that tunes a penalty for each feature, or group, by cross-validation.
+
+    Minimises :math:`\tfrac{1}{2n} \|t - Xw - c\|^2 + \tfrac12 \sum_j \lambda_j w_j^2` with the
+    :math:`\lambda` that make the squared errors of held-out samples least, found by `penalty`
+    with a certificate rather than on a grid.
+
+    Parameters
+    ----------
+    penalty : {"per-feature", "single"} or array of int, shape (p,), default "per-feature"
+        Which features share a penalty.
+    cv : int, "loo", float, splitter or iterable, default 5
+        What is held out: folds, as scikit-learn cuts them; each sample in turn; or a fraction,
+        drawn once.
+    fit_intercept : bool, default True
+        Whether to fit an intercept, which is not penalised.
+    early_stopping : bool or "auto", default "auto"
+        Whether to set a third part of the samples aside, and to take the penalties that serve it
+        best. Many penalties fit the held-out samples too well. "auto" does so with more than one
+        penalty for 10 samples.
+    validation_fraction : float, default 0.1
+        Size of that part.
+    n_iter_no_change : int, default 10
+        Iterations without progress there after which the search ends.
+    tol : float, default 1e-4
+        Largest error of the certificate, see `penalty`.
+    max_iter : int, default 100
+        Largest number of iterations.
+    random_state : int, RandomState or None, default None
+        Where parts are drawn from.
+
+    Attributes
+    ----------
+    coef_ : ndarray, shape (p,)
+        Coefficients.
+    intercept_ : float
+        Intercept.
+    penalties_ : ndarray, shape (p,)
+        The penalties of the features.
+    certificate_ : Certificate
+        How far from stationary the search ended.
+    result_ : BilevelResult
+        Everything else about the search, in units of scaled features.
+    n_iter_ : int
+        Iterations.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of str
+        Their names, where `X` had any.
+
+    Examples
+    --------
+    >>> import solvers
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, t = load_diabetes(return_X_y=True)
+    >>> model = solvers.bilevel.BilevelRidge().fit(X, t)
+    >>> model.result_.success, model.penalties_.shape
+    (True, (10,))
+    """
+
+    def __init__(
+        self,
+        penalty="per-feature",
+        *,
+        cv=5,
+        fit_intercept=True,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        max_iter=100,
+        random_state=None,
+    ):
+        super().__init__(
+            penalty,
+            cv=cv,
+            fit_intercept=fit_intercept,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            max_iter=max_iter,
+            random_state=random_state,
+        )
+
+    def fit(self, X, y):
+        """Choose penalties and fit the model.
+
+        Parameters
+        ----------
+        X : array, shape (n, p)
+            Rows are samples.
+        y : array, shape (n,)
+            Targets.
+
+        Returns
+        -------
+        BilevelRidge
+            Itself.
+        """
+        X, y = validate_data(self, X, y, dtype=DTYPES, y_numeric=True, ensure_min_samples=2)
+        t = y.astype(np.float64, copy=False)
+        mean = t.mean() if self.fit_intercept else 0.0
+        unit = np.sqrt(np.square(t - mean).mean()) or 1.0
+        coef, offset = self._search(X, ((t - mean) / unit)[:, None], t, "squared")
+        self.coef_ = (unit * coef[:, 0]).astype(X.dtype)
+        self.intercept_ = float(mean + unit * offset[0])
+        return self
+
+    def predict(self, X):
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : array, shape (q, p)
+            Rows are samples.
+
+        Returns
+        -------
+        ndarray, shape (q,)
+            Predictions.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=DTYPES)
+        return X @ self.coef_ + self.intercept_
