@@ -1,4 +1,6 @@
 from ._certificate import certify as certify
+from ._estimators import BilevelLogisticRegression as BilevelLogisticRegression
+from ._estimators import BilevelRidge as BilevelRidge
 from ._hypergradient import HyperGradient as HyperGradient
 from ._hypergradient import hypergradient as hypergradient
 from ._oracle import Oracle as Oracle
