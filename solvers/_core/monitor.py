@@ -106,6 +106,12 @@ class Monitor:
         """Whether the time limit has passed; for long loops between two records."""
         return time.perf_counter() - self._started > self._time_limit
 
+    def continue_from(self, nit: int) -> None:
+        """Count on from an earlier run that took `nit` iterations."""
+        self.nit, self._entered = nit, (nit, 0.0)
+        if nit >= self.maxiter:
+            self.end(Status.MAXITER)
+
     def stage(self, name: str) -> None:
         """Begin, or come back to, a named part of the run."""
         self._leave_stage()

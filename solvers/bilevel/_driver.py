@@ -1,5 +1,6 @@
 """From a call to a result: checks of options, the run, certificate and report."""
 
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +15,13 @@ from .._core.validation import (
     check_count,
     check_flag,
     check_flag_or_stride,
+    check_nonnegative,
     check_positive,
     check_threads,
     check_time_limit,
 )
 from ._certificate import HOWS, default_tol, judge
+from ._checkpoint import Keeper, State, carried, check_checkpoint, check_resume, check_sizes
 from ._problem import pose
 from ._result import BilevelResult
 
@@ -41,12 +44,18 @@ class Watch:
     ----------
     fields : dict
         Fields of the result that an engine alone knows.
+    resumed : dict or None
+        What the engine of an earlier run gave to `keep`, if this one is to go on from there.
     """
 
-    def __init__(self, problem, run, options, how):
+    def __init__(self, problem, run, options, how, keeper, resumed=None):
         self.problem, self.run, self.options, self.how = problem, run, options, how
         self.x, self.y, self.fields = problem.x0, problem.y0, {}
-        self._judged = None
+        self.keeper, self.resumed, self._judged = keeper, None, None
+        if resumed is not None:
+            io = problem.io
+            self.resumed = carried(resumed.data, lambda a: io.xp.array(a, order="C"))
+            run.continue_from(resumed.nit)
 
     def answer(self, x, y, **fields):
         """Keep an answer, unless it is not finite: then the last one stays."""
@@ -66,6 +75,19 @@ class Watch:
             n_g=counts["n_g"],
             **series,
         )
+
+    def keep(self, data):
+        """Take note of all that the next steps depend on, for `resume`.
+
+        Parameters
+        ----------
+        data : dict
+            Nested dictionaries, lists and tuples of arrays and plain values, which no one may
+            change later.
+        """
+        name, nit, sizes = self.run.method, self.run.nit, _sizes(self.problem)
+        host = self.problem.io.be.host
+        self.keeper.keep(lambda: State(name, nit, sizes, carried(data, lambda a: copy(host(a)))))
 
     def certificate(self):
         """Return the certificate of the answer, judged apart from the counts of the run."""
@@ -91,7 +113,8 @@ def _uncounted(problem):
 def solve(
     name, upper, lower, x0, y0, engine, *, X=None, Y=None, tol=None, tol_inner=None,
     maxiter=200, maxiter_inner=1000, time_limit=None, callback=None, progress=False,
-    n_threads=None, rng=None, history=True, how="auto", own=None,
+    n_threads=None, rng=None, checkpoint=None, checkpoint_every=60, resume=None, history=True,
+    how="auto", own=None, constraints=None, eq=None,
 ):  # fmt: skip
     """Check the options of a call, run `engine` and return the result.
 
@@ -120,13 +143,22 @@ def solve(
         "history": check_flag_or_stride(history, "history"),
     }
     n_threads = check_threads(n_threads)
-    problem = pose(upper, lower, x0, y0, X, Y)
+    every = check_nonnegative(checkpoint_every, "checkpoint_every")
+    keeper = Keeper(check_checkpoint(checkpoint), every)
+    resume = check_resume(resume, name)
+    problem = pose(upper, lower, x0, y0, X, Y, constraints, eq)
     tol = default_tol(problem.io.dtype) if tol is None else tol
     run = Monitor(name, "optimality", tol=tol, **run_options)
     with problem.io.device, threads.limit(n_threads), np.errstate(all="ignore"):
-        watch = Watch(problem, run, Options(tol=tol, **options), how)
+        check_sizes(resume, _sizes(problem))
+        watch = Watch(problem, run, Options(tol=tol, **options), how, keeper, resume)
         engine(problem, watch, watch.options)
         return _finished(problem, watch)
+
+
+def _sizes(problem):
+    """Return what a state must fit."""
+    return len(problem.x0), len(problem.y0), problem.io.dtype.name
 
 
 def _finished(problem, watch):
@@ -134,7 +166,7 @@ def _finished(problem, watch):
     f, g = problem.upper.look(watch.x, watch.y), problem.lower.look(watch.x, watch.y)
     fields = {
         "y_sigma": watch.y, "z": watch.y, "psi_lower": -np.inf, "jac": f.gx, "jac_err": np.inf,
-        "optimality": np.inf, "sigma": None, "multipliers": None, "state": None,
+        "optimality": np.inf, "sigma": None, "multipliers": None, "state": watch.keeper.finish(),
         "lower_residual": (np.inf, np.inf), "g_z": g.value, **watch.fields,
     }  # fmt: skip
     py, px = problem.py, problem.px

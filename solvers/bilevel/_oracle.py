@@ -48,7 +48,7 @@ class Oracle:
     n_samples: int | None = None
 
     def __post_init__(self):
-        for name in self.__dataclass_fields__:
+        for name in Oracle.__dataclass_fields__:
             if name != "n_samples":
                 check_callable(getattr(self, name), name)
         check_count(self.n_samples, "n_samples", minimum=1, allow_none=True)

@@ -7,8 +7,10 @@ from .._core.validation import check_choice, check_positive
 from ._descent import Descent, residual
 from ._driver import solve
 from ._envelope import Envelope, _norm, errors
+from ._loops import LOOPS
+from ._loops import minimise as loop
 
-METHODS = ("auto", "lbfgs", "spg", "double-loop", "vpbgd")
+METHODS = ("auto", "lbfgs", "spg", *LOOPS)
 # A stage may stop where the penalty's error is this many times the residual.
 _KAPPA = 0.3
 
@@ -38,8 +40,9 @@ def penalty(
         check_positive(sigma_min, "sigma_min", allow_none=True),
         order,
     )
+    engine = loop if method in LOOPS else minimise
     return solve(
-        "penalty", upper, lower, x0, y0, minimise, X=X, Y=Y, tol=tol, tol_inner=tol_inner,
+        "penalty", upper, lower, x0, y0, engine, X=X, Y=Y, tol=tol, tol_inner=tol_inner,
         maxiter=maxiter, maxiter_inner=maxiter_inner, time_limit=time_limit, callback=callback,
         progress=progress, n_threads=n_threads, rng=rng, history=history, how=how, own=own,
     )  # fmt: skip

@@ -1,13 +1,14 @@
 """The two levels on vectors: checked, counted, in one precision."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._core.arrays import Ingest
 from .._core.validation import check_array
+from ._coupling import couple
 from ._oracle import as_oracle
 from ._packing import Packer
 from ._result import BilevelResult
@@ -25,12 +26,14 @@ class Look(NamedTuple):
 class Pair(NamedTuple):
     """One level at two points of y; `difference` is the first value less the second.
 
-    An oracle's `pair` tells nothing but the difference: the values are NaN then.
+    An oracle's `pair` tells nothing but the difference: the values are NaN then. Ready-made
+    problems also know the difference of gradients in x without cancellation.
     """
 
     first: Look
     second: Look
     difference: float
+    gx: Any = None
 
 
 class Level:
@@ -39,10 +42,9 @@ class Level:
     Vectors are never changed in place by anyone: the last look is kept, and found again by the
     identity of its point.
 
-    An oracle may have a method ``on_vectors(io)``. What it returns works on the vectors of this
-    class, without a copy: ``look(x, y, idx, with_x) -> (value, gx, gy)`` and
-    ``pair(x, y, z, idx, with_x) -> (look at y, look at z, difference)``, where idx None means
-    all samples and gx may be None unless `with_x`.
+    An oracle may have a method ``on_vectors(io, x_shapes, y_shapes)``. What it returns, if not
+    None, works on the vectors of this class, without a copy: as `problems._ready.Flat`, where
+    idx None means all samples and gx may be None unless `with_x`.
 
     Attributes
     ----------
@@ -61,7 +63,7 @@ class Level:
             self.every.flags.writeable = False
         self._seen = []
         on_vectors = getattr(self.oracle, "on_vectors", None)
-        self.direct = None if on_vectors is None else on_vectors(io)
+        self.direct = on_vectors and on_vectors(io, self.px.shapes, self.py.shapes)
 
     @property
     def pairs(self):
@@ -82,8 +84,8 @@ class Level:
         """Return both looks, and the difference of values, in one pass if the oracle can."""
         if self.direct is not None:
             self._last(idx)
-            first, second, difference = self.direct.pair(x, y, z, idx, with_x)
-            first, second = Look(*first), Look(*second)
+            pair = self.direct.pair(x, y, z, idx, with_x)
+            first, second = pair.first, pair.second
         elif self.oracle.pair is not None:
             theirs = self.px.unpack(x), self.py.unpack(y), self.py.unpack(z)
             difference, *grads = self.oracle.pair(*theirs, *self._last(idx))
@@ -94,7 +96,7 @@ class Level:
                 for packer, grad, name in zip(packers, grads, names, strict=True)
             )
             first, second = Look(math.nan, xy, yy), Look(math.nan, xz, yz)
-            difference = self._number(difference)
+            pair = Pair(first, second, self._number(difference))
         else:
             first = self.look(x, y, idx, with_x=with_x)
             second = self.look(x, z, idx, with_x=with_x)
@@ -105,7 +107,7 @@ class Level:
         if not math.isnan(first.value):
             self._keep(x, y, idx, first)
             self._keep(x, z, idx, second)
-        return Pair(first, second, difference)
+        return pair
 
     def _recall(self, x, y, idx):
         for point, look in self._seen:
@@ -120,7 +122,7 @@ class Level:
     def _ask(self, x, y, idx, with_x):
         if self.direct is not None:
             self._last(idx)
-            look = Look(*self.direct.look(x, y, idx, with_x))
+            look = self.direct.look(x, y, idx, with_x)
             for kind, asked in (("n", 1), ("n_gy", 1), ("n_gx", look.gx is not None)):
                 self.counts[kind] += asked
             return look
@@ -176,6 +178,9 @@ class Level:
     def hvp_yy(self, x, y, v, idx=None):
         """Return the product of the second derivative in y with a vector."""
         self.counts["n_hvp"] += 1
+        if self.direct is not None:
+            self._last(idx)
+            return self.direct.hvp_yy(x, y, v, idx)
         theirs = self.px.unpack(x), self.py.unpack(y), self.py.unpack(v)
         product = self.oracle.hvp_yy(*theirs, *self._last(idx))
         return self.py.pack(product, f"`{self.name}`.hvp_yy returned a product")
@@ -183,6 +188,9 @@ class Level:
     def hvp_xy(self, x, y, v, idx=None):
         """Return the product of the mixed derivative, (d, p), with a vector like y."""
         self.counts["n_hvp"] += 1
+        if self.direct is not None:
+            self._last(idx)
+            return self.direct.hvp_xy(x, y, v, idx)
         theirs = self.px.unpack(x), self.py.unpack(y), self.py.unpack(v)
         product = self.oracle.hvp_xy(*theirs, *self._last(idx))
         return self.px.pack(product, f"`{self.name}`.hvp_xy returned a product")
@@ -191,6 +199,8 @@ class Level:
         """Return the caller's diagonal close to that of the second derivative, or None."""
         if self.oracle.precond_y is None:
             return None
+        if self.direct is not None:
+            return self.direct.diagonal(x)
         return self.py.pack(
             self.oracle.precond_y(self.px.unpack(x)),
             f"`{self.name}`.precond_y returned a diagonal",
@@ -199,7 +209,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Bilevel:
-    """A checked problem: both levels, both sets and the start, as vectors of one back end."""
+    """A checked problem: both levels, both sets and the start, as vectors of one back end.
+
+    `constraints` is the `Coupling` of the lower level, or None.
+    """
 
     upper: Level
     lower: Level
@@ -210,6 +223,7 @@ class Bilevel:
     io: Ingest
     px: Packer
     py: Packer
+    constraints: Any = None
 
     @property
     def eps(self):
@@ -225,8 +239,11 @@ class Bilevel:
         return {"n_f": upper["n"], "n_g": lower["n"], **gradients, **both}
 
 
-def pose(upper, lower, x0, y0, X=None, Y=None):
-    """Check the data of a call and return its `Bilevel`."""
+def pose(upper, lower, x0, y0, X=None, Y=None, constraints=None, eq=None, *, candidate=False):
+    """Check the data of a call and return its `Bilevel`.
+
+    A candidate, `x` and `y`, stays where it is; a start is moved into X and Y.
+    """
     if all(hasattr(upper, name) for name in ("upper", "lower", "x0", "y0")):
         X = upper.X if X is None else X
         x0 = upper.x0 if x0 is None else x0
@@ -234,7 +251,8 @@ def pose(upper, lower, x0, y0, X=None, Y=None):
         upper, lower = upper.upper, upper.lower
     if isinstance(x0, BilevelResult):
         x0, y0 = x0.x, x0.y if y0 is None else y0
-    px, py = Packer(x0, "x0"), Packer(y0, "y0")
+    names = ("x", "y") if candidate else ("x0", "y0")
+    px, py = Packer(x0, names[0]), Packer(y0, names[1])
     io = Ingest(**px.given, **py.given)
     for path in (*px.given, *py.given):
         check_array(io, path)
@@ -244,7 +262,9 @@ def pose(upper, lower, x0, y0, X=None, Y=None):
     with io.device, np.errstate(all="ignore"):
         levels = [Level(o, n, (px, py), io) for o, n in ((upper, "upper"), (lower, "lower"))]
         X, Y = check_set(X, px, "X"), check_set(Y, py, "Y")
-        x, y = X.enter(px.start(), "x0"), Y.enter(py.start(), "y0")
+        x, y = px.start(), py.start()
+        if not candidate:
+            x, y = X.enter(x, names[0]), Y.enter(y, names[1])
         problem = Bilevel(*levels, X, Y, x, y, io, px, py)
         for level in levels:
             look = level.look(x, y)
@@ -253,9 +273,10 @@ def pose(upper, lower, x0, y0, X=None, Y=None):
                 and bool(io.xp.isfinite(look.gx).all() & io.xp.isfinite(look.gy).all())
             ):
                 raise ValueError(
-                    f"`{level.name}` is not finite at (x0, y0); expected a finite start"
+                    f"`{level.name}` is not finite at ({', '.join(names)}); "
+                    f"expected a finite {'value' if candidate else 'start'}"
                 )
-    return problem
+        return replace(problem, constraints=couple(constraints, eq, problem))
 
 
 def _check_precision(io, px, py):

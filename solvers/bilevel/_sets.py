@@ -164,7 +164,7 @@ class Polyhedron(Set):
     def _region(self, packer, name):
         _refuse_width(self.A, packer, name)
         xp, n = packer.io.xp, packer.size
-        faces = Faces(xp.asarray(self.A), xp.asarray(self.b), None, None, xp=xp)
+        faces = Faces(xp.asarray(self.A), xp.asarray(self.b), be=packer.io.be)
         return Region(faces.project, rows=lambda: (self.A, self.b, np.zeros((0, n)), np.zeros(0)))
 
 
@@ -178,7 +178,8 @@ class Product(Set):
         for key, one in self.sets.items():
             if one is not None and not callable(one):
                 raise TypeError(
-                    f"`sets[{key!r}]` came as {describe(one)}; expected a set, a projection or None"
+                    f"`sets[{key!r}]` came as {describe(one)}; "
+                    "expected a set, a projection or None"
                 )
 
     def __repr__(self):

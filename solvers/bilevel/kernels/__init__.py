@@ -1,0 +1,1 @@
+"""Kernels of bilevel problems, in folders by what needs them."""

@@ -1,0 +1,1 @@
+"""Losses of linear models and their gradients, in one pass over the samples."""
