@@ -160,7 +160,9 @@ class _Case:
         if len(activity.weak) > _WEAK or not math.isfinite(activity.residual):
             return activity.residual, []
         local = Local(problem, self.x, activity.y, activity.bounds)
-        weak = np.r_[activity.weak, len(local.equal) - np.arange(len(activity.bounds)) - 1].astype(int)
+        weak = np.r_[activity.weak, len(local.equal) - np.arange(len(activity.bounds)) - 1].astype(
+            int
+        )
         H, found = None, []
         for k in range(len(weak) + 1):
             for held in itertools.combinations(weak, k):

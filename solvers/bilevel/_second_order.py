@@ -176,9 +176,7 @@ class Piece:
             v = self._whole(n)
             bent = self.local.upper_along(self.y, v)
             t = self.local.long / max(abs(v).max(), 1e-300)
-            ahead, behind = (
-                self.local.along(self.y + s * v, self.w, q)[d:] for s in (t, -t)
-            )
+            ahead, behind = (self.local.along(self.y + s * v, self.w, q)[d:] for s in (t, -t))
             bent = bent - (ahead - behind) / (2 * t)
             columns.append(self.N.T @ self._onto(bent[self.free]))
         F = np.array(columns)
