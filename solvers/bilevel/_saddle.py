@@ -7,6 +7,8 @@ from ._envelope import scales
 
 # Failed line searches after which a solve has met rounding.
 _FAILURES = 3
+# Residuals, in roundings, below which nothing falls.
+_ROUNDING = 4.0
 # Pairs of steps kept.
 _MEMORY = 15
 
@@ -96,7 +98,7 @@ class Lagrangian:
             # The second derivative changes little from one solve to the next.
             memory=self._pairs,
         )
-        failures = 0
+        failures, tol = 0, max(tol, _ROUNDING * self.problem.eps)
         for _ in range(self.maxiter):
             if run.residual(self.unit) <= tol or failures == _FAILURES or self.late():
                 break
