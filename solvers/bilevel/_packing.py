@@ -7,17 +7,8 @@ import numbers
 import numpy as np
 
 from .._core.arrays import Ingest
+from .._core.trees import is_tree, like
 from .._core.validation import describe
-
-
-def is_tree(value):
-    """Tell whether a value is a list, tuple or dictionary of arrays, not of numbers."""
-    if isinstance(value, dict):
-        return True
-    return isinstance(value, list | tuple) and any(
-        (hasattr(entry, "shape") and not isinstance(entry, np.generic)) or is_tree(entry)
-        for entry in value
-    )
 
 
 class Packer:
@@ -46,7 +37,7 @@ class Packer:
         if isinstance(tree, dict):
             return {key: self._look(tree[key], f"{path}[{key!r}]") for key in tree}
         if is_tree(tree):
-            return _like(tree, [self._look(entry, f"{path}[{k}]") for k, entry in enumerate(tree)])
+            return like(tree, [self._look(entry, f"{path}[{k}]") for k, entry in enumerate(tree)])
         if tree is None:
             raise TypeError(f"`{path}` came as None; expected an array")
         self.given[path] = tree
@@ -126,18 +117,12 @@ def _arrived(x, io, what):
     return given.raw("array")
 
 
-def _like(sequence, entries):
-    """Return entries as a list, tuple or named tuple like a given one."""
-    cls = type(sequence)
-    return cls(*entries) if hasattr(cls, "_fields") else cls(entries)
-
-
 def _filled(structure, parts):
     if isinstance(structure, int):
         return parts[structure]
     if isinstance(structure, dict):
         return {key: _filled(entry, parts) for key, entry in structure.items()}
-    return _like(structure, [_filled(entry, parts) for entry in structure])
+    return like(structure, [_filled(entry, parts) for entry in structure])
 
 
 def _taken(structure, tree, what):

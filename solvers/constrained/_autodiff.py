@@ -1,11 +1,9 @@
 """Derivatives of functions that are written in PyTorch or JAX."""
 
-import contextlib
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from .._core.arrays import Ingest, Outlet, framework
+from .._core.arrays import framework
+from .._core.autodiff import for_any_kind
 from .._core.validation import check_choice, describe
 
 BACKENDS = ("jax", "torch")
@@ -72,7 +70,7 @@ def autodiff(fun, backend):
         raise TypeError(f"`fun` came as {describe(fun)}; expected a callable")
     check_choice(backend, "backend", BACKENDS)
     derive = _by_jax if backend == "jax" else _by_torch
-    return Derivatives(*(_for_any_kind(function, backend) for function in derive(fun)))
+    return Derivatives(*(for_any_kind(function, backend) for function in derive(fun)))
 
 
 def _by_jax(fun):
@@ -111,29 +109,3 @@ def _by_torch(fun):
         return derived.vjp(lambda y: weighted(y, v), x)[1]
 
     return value, lambda x: derived.jacobian(fun, x), hess, hessp, vjp
-
-
-def _for_any_kind(function, backend):
-    """Return a function of `backend`'s arrays as one of arrays of any one kind."""
-
-    def call(*vectors):
-        names = [f"argument {k}" for k in range(len(vectors))]
-        io = Ingest(**dict(zip(names, vectors, strict=True)))
-        if io.kind == backend:
-            return function(*vectors)
-        theirs = Outlet(backend, io.dtype, ("cpu", 0))
-        with io.device, _precision(backend, io.dtype):
-            value = function(*(theirs(io[name]) for name in names))
-            return io.out(Ingest(value=value).raw("value"))
-
-    return call
-
-
-def _precision(backend, dtype):
-    """Return a context in which JAX does not round double precision to single."""
-    if backend == "torch" or dtype == np.float32:
-        return contextlib.nullcontext()
-    jax = framework("jax")
-    # Where releases before 0.8 keep it.
-    home = jax if hasattr(jax, "enable_x64") else framework("jax.experimental")
-    return home.enable_x64(True)
