@@ -7,7 +7,7 @@ from .._core.result import Status
 from .._core.validation import check_choice
 from . import _curvature as linear
 from ._curvature import Curvature
-from ._descent import Descent, residual
+from ._descent import Descent, Pairs, residual
 from ._driver import solve
 from ._envelope import scales
 
@@ -186,7 +186,7 @@ def descend(values, watch, tol):
 
     x = values.point.x
     unit = 0.1 * max(1.0, float(abs(x).max())) / max(float(abs(values.point.grad).max()), 1e-300)
-    descent = Descent(psi, x, problem.X, unit=unit, memory=20, eps=problem.eps)
+    descent = Descent(psi, x, problem.X, unit=unit, memory=20)
     values.keep()
     while True:
         stat = stationarity(problem, descent.v, descent.grad)
@@ -234,7 +234,8 @@ class Values:
         self.accuracy, self.theta = 1e-2, _THETA
         self.start, self.q = problem.y0, problem.io.xp.zeros_like(problem.y0)
         self.last = self.point = None
-        self._pairs = ()
+        # A warm start leaves too few steps to learn the inverse from.
+        self._pairs = Pairs(15)
 
     def keep(self):
         """Accept the last point: the next ones start from its solution."""
@@ -272,11 +273,8 @@ class Values:
             problem.Y,
             unit=1.0 / self.scales.lower,
             precond=problem.lower.diagonal(x),
-            eps=problem.eps,
+            memory=self._pairs,
         )
-        # A warm start leaves too few steps to learn the inverse from.
-        descent.pairs.extend(self._pairs)
-        self._pairs = descent.pairs
         tol = self.tolerance()
         for _ in range(self.options.maxiter_inner):
             if descent.residual() <= tol or self.late() or not descent.step():
