@@ -332,7 +332,7 @@ def run(options):
 def settings(quick):
     """Return the sizes of the experiments."""
     if quick:
-        return {"quadratic": (4, 8), "sigmas": [1e-2, 1e-3, 1e-4], "features": (60, 10),
+        return {"quadratic": (4, 8), "sigmas": [1e-2, 1e-3, 1e-4], "features": (80, 32),
                 "patience": 3.0, "clean": [100], "noisy": 150, "epochs": 4, "flips": [0.5],
                 "toy": 6, "weights": [1.0, 10.0], "svm": (60, 40), "steps": 30,
                 "blocks": (10, 40, 5), "sampled": [(2, 8), (5, 8)], "passes": 4,
