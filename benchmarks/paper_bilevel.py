@@ -125,13 +125,15 @@ def _law(title, d, p, rank, sigmas, words):
 
 
 def _slope(sigmas, errors):
-    """Return the slope where the error falls with sigma, above what rounding leaves."""
-    sigmas, errors = np.asarray(sigmas), np.asarray(errors)
-    low = max(30 * errors.min(), 1e-9)
-    fits = (errors > low) & (errors < 0.03)
+    """Return the slope of errors over falling sigmas, from where they are small to rounding."""
+    least = int(np.argmin(errors))
+    # Where rounding has won, the smallest error is a mixture.
+    end = len(errors) if least == len(errors) - 1 else least
+    fits = np.array(errors[:end]) < 0.1
     if fits.sum() < 2:
         return "-"
-    return f"{np.polyfit(np.log(sigmas[fits]), np.log(errors[fits]), 1)[0]:.2f}"
+    x, y = (np.log(np.array(values[:end])[fits]) for values in (sigmas, errors))
+    return f"{np.polyfit(x, y, 1)[0]:.2f}"
 
 
 # ---- E3: one penalty for each feature
@@ -338,7 +340,7 @@ def settings(quick):
                 "blocks": (10, 40, 5), "sampled": [(2, 8), (5, 8)], "passes": 4,
                 "growth": 60}  # fmt: skip
     return {"quadratic": (50, 80), "sigmas": list(np.geomspace(1.0, 1e-9, 10)),
-            "features": (1500, 500), "patience": 60.0, "clean": [300, 100, 50], "noisy": 1000,
+            "features": (1500, 500), "patience": 30.0, "clean": [300, 100, 50], "noisy": 1000,
             "epochs": 40, "flips": [0.5, 0.8], "toy": 100,
             "weights": [1.0, 10.0, 100.0, 1e3, 1e4], "svm": (250, 150), "steps": 20_000,
             "blocks": (100, 200, 20), "sampled": [(5, 32), (10, 32), (20, 32), (10, 8), (10, 128)],

@@ -274,8 +274,8 @@ def growth(options):
         "text": f"The sum of {g.d} hyperbolic cosines of 3 (y - t), from y = 0 with t = 2 "
         f"({g.psi(g.x0):.0f} at the start, {lowest:.1f} at the solution), a quadratic lower "
         "level, noise in both; batches of 16. Value above the solution's where the run ends, by "
-        "the length of upper steps: plain ones multiply it with the gradient, which is thousands of "
-        "times longer at the start than near the solution.",
+        "the length of upper steps: plain ones multiply it with the gradient, which is thousands "
+        "of times longer at the start than near the solution.",
         "header": ["method", "length", "end", "steps", "above"],
         "rows": rows,
     }]  # fmt: skip
