@@ -236,6 +236,9 @@ def exact_products(loop, d, fresh):
 
 def _floored(xp, H, floor):
     """Return symmetric matrices without eigenvalues below a part of their largest."""
+    if not bool(xp.isfinite(H).all()):
+        # LAPACK would not come to an end; the loop sees to it that the run does.
+        return xp.full_like(H, math.nan)
     w, Q = xp.linalg.eigh(H)
     w = xp.maximum(w, floor * abs(w).max(axis=1, keepdims=True))
     return (Q * w[:, None, :]) @ xp.swapaxes(Q, 1, 2)

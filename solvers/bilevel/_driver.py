@@ -114,7 +114,7 @@ def solve(
     name, upper, lower, x0, y0, engine, *, X=None, Y=None, tol=None, tol_inner=None,
     maxiter=200, maxiter_inner=1000, time_limit=None, callback=None, progress=False,
     n_threads=None, rng=None, checkpoint=None, checkpoint_every=60, resume=None, history=True,
-    how="auto", own=None,
+    how="auto", own=None, constraints=None, eq=None,
 ):  # fmt: skip
     """Check the options of a call, run `engine` and return the result.
 
@@ -146,7 +146,7 @@ def solve(
     every = check_nonnegative(checkpoint_every, "checkpoint_every")
     keeper = Keeper(check_checkpoint(checkpoint), every)
     resume = check_resume(resume, name)
-    problem = pose(upper, lower, x0, y0, X, Y)
+    problem = pose(upper, lower, x0, y0, X, Y, constraints, eq)
     tol = default_tol(problem.io.dtype) if tol is None else tol
     run = Monitor(name, "optimality", tol=tol, **run_options)
     with problem.io.device, threads.limit(n_threads), np.errstate(all="ignore"):

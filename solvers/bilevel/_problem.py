@@ -1,13 +1,14 @@
 """The two levels on vectors: checked, counted, in one precision."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._core.arrays import Ingest
 from .._core.validation import check_array, describe
+from ._coupling import couple
 from ._oracle import as_oracle
 from ._packing import Packer
 from ._result import BilevelResult
@@ -79,10 +80,14 @@ class Level:
         known = self._recall(x, y, idx)
         if known is None:
             known = self._ask(x, y, idx, with_x)
-        elif with_x and known.gx is None:
-            known = known._replace(gx=self._grad_x(x, y, idx))
+        if with_x:
+            known = self.whole(x, y, known, idx)
         self._keep(x, y, idx, known)
         return known
+
+    def whole(self, x, y, look, idx=None):
+        """Return a look with what it lacks."""
+        return look if look.gx is not None else look._replace(gx=self._grad_x(x, y, idx))
 
     def pair(self, x, y, z, idx=None, *, with_x=True):
         """Return both looks, and the difference of values, in one pass if the oracle can."""
@@ -199,6 +204,14 @@ class Level:
         product = self.oracle.hvp_xy(*theirs, *self._last(idx))
         return self.px.pack(product, f"`{self.name}`.hvp_xy returned a product")
 
+    @property
+    def prox(self):
+        """Return ``(v, t) -> argmin t phi + |. - v|^2 / 2`` on vectors, or None."""
+        if self.oracle.prox_y is None:
+            return None
+        name = f"`{self.name}`.prox_y returned a point"
+        return lambda v, t: self.py.pack(self.oracle.prox_y(self.py.unpack(v), t), name)
+
     def diagonal(self, x):
         """Return the caller's diagonal close to that of the second derivative, or None."""
         if self.oracle.precond_y is None:
@@ -213,7 +226,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Bilevel:
-    """A checked problem: both levels, both sets and the start, as vectors of one back end."""
+    """A checked problem: both levels, both sets and the start, as vectors of one back end.
+
+    `constraints` is the `Coupling` of the lower level, or None.
+    """
 
     upper: Level
     lower: Level
@@ -224,6 +240,7 @@ class Bilevel:
     io: Ingest
     px: Packer
     py: Packer
+    constraints: Any = None
 
     @property
     def eps(self):
@@ -239,8 +256,11 @@ class Bilevel:
         return {"n_f": upper["n"], "n_g": lower["n"], **gradients, **both}
 
 
-def pose(upper, lower, x0, y0, X=None, Y=None):
-    """Check the data of a call and return its `Bilevel`."""
+def pose(upper, lower, x0, y0, X=None, Y=None, constraints=None, eq=None, *, candidate=False):
+    """Check the data of a call and return its `Bilevel`.
+
+    A candidate, `x` and `y`, stays where it is; a start is moved into X and Y.
+    """
     if all(hasattr(upper, name) for name in ("upper", "lower", "x0", "y0")):
         X = upper.X if X is None else X
         x0 = upper.x0 if x0 is None else x0
@@ -248,7 +268,8 @@ def pose(upper, lower, x0, y0, X=None, Y=None):
         upper, lower = upper.upper, upper.lower
     if isinstance(x0, BilevelResult):
         x0, y0 = x0.x, x0.y if y0 is None else y0
-    px, py = Packer(x0, "x0"), Packer(y0, "y0")
+    names = ("x", "y") if candidate else ("x0", "y0")
+    px, py = Packer(x0, names[0]), Packer(y0, names[1])
     io = Ingest(**px.given, **py.given)
     for path in (*px.given, *py.given):
         check_array(io, path)
@@ -258,7 +279,9 @@ def pose(upper, lower, x0, y0, X=None, Y=None):
     with io.device, np.errstate(all="ignore"):
         levels = [Level(o, n, (px, py), io) for o, n in ((upper, "upper"), (lower, "lower"))]
         X, Y = check_set(X, px, "X"), check_set(Y, py, "Y")
-        x, y = X.enter(px.start(), "x0"), Y.enter(py.start(), "y0")
+        x, y = px.start(), py.start()
+        if not candidate:
+            x, y = X.enter(x, names[0]), Y.enter(y, names[1])
         problem = Bilevel(*levels, X, Y, x, y, io, px, py)
         for level in levels:
             look = level.look(x, y)
@@ -267,9 +290,10 @@ def pose(upper, lower, x0, y0, X=None, Y=None):
                 and bool(io.xp.isfinite(look.gx).all() & io.xp.isfinite(look.gy).all())
             ):
                 raise ValueError(
-                    f"`{level.name}` is not finite at (x0, y0); expected a finite start"
+                    f"`{level.name}` is not finite at ({', '.join(names)}); "
+                    f"expected a finite {'value' if candidate else 'start'}"
                 )
-    return problem
+        return replace(problem, constraints=couple(constraints, eq, problem))
 
 
 def _check_precision(io, px, py):
