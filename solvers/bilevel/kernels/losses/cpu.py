@@ -359,7 +359,7 @@ def _hinge(mode, u, d, loss, change, a, n):
 
 @kernel(fastmath=EXACT)
 def _logistic(mode, u, d, loss, change, a, n):
-    """The loss is log(1 + e^u), its slope 1 / (1 + e^-u)."""
+    # The loss is log(1 + e^u), its slope 1 / (1 + e^-u).
     if mode == BEND:
         for i in range(n):
             share = _sigmoid(np.float64(u[i]))
