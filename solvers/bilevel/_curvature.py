@@ -170,21 +170,34 @@ def dense(curvature, b, guess, tol, maxiter):
     return q
 
 
-def shine(pairs, b, curvature, unit):
-    """Apply the inverse that L-BFGS built while it minimised: a step, not a solve.
+def shine(pairs, b, guess, curvature, unit):
+    """Correct a guess by the inverse that L-BFGS built while it minimised: a step, not a solve.
 
-    One pair is added to it for the sake of b: what the inverse of b itself does.
+    The inverse gets one more pair, for the sake of b: what it does to the guess's residual.
     """
-    s = quasi_newton(pairs, b, curvature, unit)
-    pairs.add(s, curvature.yy(s))
-    return quasi_newton(pairs, b, curvature, unit)
+    r = b - curvature.yy(guess)
+    s = quasi_newton(pairs, r, curvature, unit)
+    y = curvature.yy(s)
+    if float(s @ y) > 0:
+        pairs.append((s, y))
+    return guess + quasi_newton(pairs, r, curvature, unit)
 
 
 def quasi_newton(pairs, b, curvature, unit):
     """Return the product of the inverse behind pairs (step, change of gradient) with b."""
-    if pairs:
-        return pairs.times(b, curvature.precond)
-    return unit * b if curvature.precond is None else curvature.scaled(b)
+    q, used = b, []
+    for s, y in reversed(pairs):
+        a = float(s @ q) / float(s @ y)
+        q = q - a * y
+        used.append((s, y, a))
+    if used:
+        s, y, _ = used[0]
+        q = curvature.scaled(q) * (float(s @ y) / float(y @ curvature.scaled(y)))
+    else:
+        q = unit * q if curvature.precond is None else curvature.scaled(q)
+    for s, y, a in reversed(used):
+        q = q + (a - float(y @ q) / float(s @ y)) * s
+    return q
 
 
 def _norm(v):
