@@ -23,7 +23,14 @@ def data(name, seed=0, sparse=False):
     rng = np.random.default_rng(seed)
     if name == "Quadratic":
         A, F = (np.cov(rng.standard_normal((P, 3 * P))) for _ in range(2))
-        return (A, rng.standard_normal((P, 4)), *rng.standard_normal((1, P)), F, rng.random(P), 0.3)
+        return (
+            A,
+            rng.standard_normal((P, 4)),
+            *rng.standard_normal((1, P)),
+            F,
+            rng.random(P),
+            0.3,
+        )
     X, Xv = rng.standard_normal((N, P)), rng.standard_normal((M, P))
     if sparse:
         X, Xv = (scipy.sparse.csr_array(x * (rng.random(x.shape) < 0.4)) for x in (X, Xv))
