@@ -2,6 +2,7 @@ from . import problems as problems
 from ._autodiff import from_jax as from_jax
 from ._autodiff import from_torch as from_torch
 from ._certificate import certify as certify
+from ._check_oracle import check_oracle as check_oracle
 from ._coupling import Affine as Affine
 from ._estimators import BilevelLogisticRegression as BilevelLogisticRegression
 from ._estimators import BilevelRidge as BilevelRidge
@@ -9,6 +10,7 @@ from ._estimators import CleanLogisticRegression as CleanLogisticRegression
 from ._hypergradient import HyperGradient as HyperGradient
 from ._hypergradient import hypergradient as hypergradient
 from ._implicit import implicit as implicit
+from ._lvhba import lvhba as lvhba
 from ._oracle import Oracle as Oracle
 from ._penalty import penalty as penalty
 from ._penalty_sgd import penalty_sgd as penalty_sgd

@@ -170,16 +170,17 @@ def dense(curvature, b, guess, tol, maxiter):
     return q
 
 
-def shine(pairs, b, curvature, unit):
-    """Apply the inverse that L-BFGS built while it minimised: a step, not a solve.
+def shine(pairs, b, guess, curvature, unit):
+    """Correct a guess by the inverse that L-BFGS built while it minimised: a step, not a solve.
 
-    One pair is added to it for the sake of b: what the inverse of b itself does.
+    The inverse gets one more pair, for the sake of b: what it does to the guess's residual.
     """
-    s = quasi_newton(pairs, b, curvature, unit)
+    r = b - curvature.yy(guess)
+    s = quasi_newton(pairs, r, curvature, unit)
     y = curvature.yy(s)
     if float(s @ y) > 0:
         pairs.append((s, y))
-    return quasi_newton(pairs, b, curvature, unit)
+    return guess + quasi_newton(pairs, r, curvature, unit)
 
 
 def quasi_newton(pairs, b, curvature, unit):

@@ -2,12 +2,18 @@
 
 import numpy as np
 
+from ._descent import Descent
+from ._region import Region
+
 # Newton's steps: how many, their damping, and how it rises where they fail.
 _STEPS, _LEAST, _MOST, _RISE = 100, 1e-12, 1e6, 100.0
-# Residuals, relative to the numbers at hand, that cannot fall and that will do.
-_ROUNDING, _GOOD = 4e-15, 1e-12
+# Residuals, relative to the numbers at hand, that cannot fall, that will do, and that prove that
+# rows and region are apart.
+_ROUNDING, _GOOD, _POOR = 4e-15, 1e-12, 1e-6
 # Rows whose part across the others is shorter than this depend on them.
 _DEPENDENT = 1e-9
+# Slack, relative to the point, below which a row holds with equality.
+_TIGHT = 1e-11
 
 
 class EmptyError(ValueError):
@@ -15,7 +21,7 @@ class EmptyError(ValueError):
 
 
 class Faces:
-    """All v with ``A v <= b`` and ``E v = f``, within bounds.
+    """All v with ``A v <= b`` and ``E v = f``, within a region.
 
     Everything is computed in double precision, with rows of unit length.
 
@@ -23,8 +29,8 @@ class Faces:
     ----------
     A, b, E, f : array or None
         Rows and right-hand sides.
-    lo, hi : array, optional
-        Bounds, possibly infinite.
+    within : Region, optional
+        Bounds or, at some cost, another set.
     be : Backend
         Back end of the arrays.
 
@@ -34,8 +40,9 @@ class Faces:
         Of the last projection, for rows as they came; the next one starts from them.
     """
 
-    def __init__(self, A, b, E=None, f=None, *, lo=None, hi=None, be):
-        self.be, self.xp, self.lo, self.hi = be, be.xp, lo, hi
+    def __init__(self, A, b, E=None, f=None, *, within=None, be):
+        self.be, self.xp, self.within = be, be.xp, within or Region()
+        self.lo, self.hi = self.within.lo, self.within.hi
         xp = be.xp
         given = [(M, r) for M, r in ((A, b), (E, f)) if M is not None]
         G = xp.concatenate([M for M, _ in given]).astype(np.float64)
@@ -44,7 +51,7 @@ class Faces:
         self._size = xp.where(size > 0, size, 1.0)
         self.G, self.h = G / self._size[:, None], h / self._size
         self.equal = xp.arange(len(h)) >= (0 if A is None else len(A))
-        self._a = xp.zeros(len(h))
+        self._a, self._face = xp.zeros(len(h)), None
 
     @property
     def duals(self):
@@ -57,11 +64,42 @@ class Faces:
     def project(self, v):
         """Return the nearest point; EmptyError if there is none."""
         wide = v.astype(np.float64)
-        p, a = self._newton(wide)
-        if p is None:
-            p, a = self._by_active_sets(wide)
+        if self.within.whole or self.lo is not None:
+            p, a = self._newton(wide)
+            if p is None:
+                p, a = self._by_active_sets(wide)
+        else:
+            p, a = self._by_dual_descent(wide)
         self._a = a
         return p.astype(v.dtype, copy=False)
+
+    def tangent(self, v, q):
+        """Return a function that leaves of a direction what keeps to the face of v and q.
+
+        It is that of the rows with positive duals, after a projection to q, and of the bounds
+        that hold at both points; None if the region has other walls.
+        """
+        xp = self.xp
+        if not self.within.whole and self.lo is None:
+            return None
+        near = _TIGHT * max(1.0, float(abs(v).max())) + 64 * float(xp.finfo(v.dtype).eps)
+        tight = self.equal | ((self._a > 0) & (self.h - self.G @ v <= near))
+        free = xp.ones(len(v), bool)
+        if self.lo is not None:
+            low, high = (v <= self.lo) & (q <= self.lo), (v >= self.hi) & (q >= self.hi)
+            free = ~(low | high)
+        if self._face is None or bool(
+            (self._face[0] != tight).any() | (self._face[1] != free).any()
+        ):
+            self._face = tight, free, self._across(tight, free)
+        across = self._face[2]
+        return lambda w: xp.where(free, w - across(xp.where(free, w, 0.0)), 0.0).astype(w.dtype)
+
+    def _across(self, tight, free):
+        """Return the projector on the span of the tight rows, within the free coordinates."""
+        _, s, V = self.xp.linalg.svd(self.G[tight] * free, full_matrices=False)
+        Q = V[s > _DEPENDENT * max(float(s.max(initial=0.0)), _DEPENDENT)]
+        return lambda w: (Q @ w) @ Q
 
     def _newton(self, v):
         xp = self.xp
@@ -87,9 +125,7 @@ class Faces:
     def _at(self, v, a):
         """Return the point that duals stand for, slack, negative dual value and residual."""
         xp = self.xp
-        p = v - a @ self.G
-        if self.lo is not None:
-            p = xp.clip(p, self.lo, self.hi)
+        p = self.within.project(v - a @ self.G)
         slack = self.h - self.G @ p
         away = p - v
         residual = xp.where(self.equal, abs(slack), abs(a - xp.maximum(a - slack, 0.0)))
@@ -110,6 +146,27 @@ class Faces:
             left = xp.where(counts, 0.0, a)
             new[rows] = a[rows] + xp.linalg.solve(H, free @ (left @ self.G) - slack[rows])
         return xp.where(self.equal, new, xp.maximum(new, 0.0))
+
+    def _by_dual_descent(self, v):
+        """Return the nearest point for a region of any kind, by quasi-Newton steps."""
+        xp = self.xp
+
+        def negative_dual(a):
+            _, slack, value, _ = self._at(v, a)
+            return value, slack, 1e-16 * abs(value)
+
+        least = xp.where(self.equal, -xp.inf, 0.0)
+        most = xp.full_like(least, xp.inf)
+        cone = Region(lambda a: xp.maximum(a, least), least, most)
+        run = Descent(negative_dual, self._a, cone, unit=1.0 / len(least))
+        scale = float(xp.maximum(abs(v).max(), abs(self.h).max()))
+        for _ in range(10 * _STEPS):
+            if run.residual(1.0) <= _GOOD * scale or not run.step():
+                break
+        p, _, _, residual = self._at(v, run.v)
+        if not residual <= _POOR * scale:
+            raise EmptyError(f"its rows are violated by {residual:.3g} everywhere that was seen")
+        return p, run.v
 
     def _by_active_sets(self, v):
         xp, host = self.xp, self.be.host
@@ -172,3 +229,79 @@ def _by_active_sets(v, G, h, equal, bounds):
     a = np.zeros(len(h))
     a[kept] = np.array(signs) * duals
     return p, a[:m]
+
+
+class OwnSlacks(Faces):
+    """Inequalities that each have a variable of their own, such as margins with slacks.
+
+    Without those variables the projection is a smooth least-squares problem in the others, whose
+    second derivative is never singular; Newton's steps on it need a handful.
+    """
+
+    @classmethod
+    def find(cls, faces):
+        """Return rows as such a set if they are one, and few variables are left; else None."""
+        xp, G = faces.xp, faces.G
+        if not faces.within.whole or not len(G) or bool(faces.equal.any()):
+            return None
+        alone = (G != 0) & ((G != 0).sum(axis=0) == 1)
+        own = alone.argmax(axis=1)
+        rest = (G != 0).any(axis=0)
+        rest[own] = False
+        if not bool(alone.any(axis=1).all()) or int(rest.sum()) > len(G):
+            return None
+        found = cls.__new__(cls)
+        found.__dict__ = dict(faces.__dict__)
+        found.own, (found.rest,) = own, xp.nonzero(rest)
+        found.B, found.s = G[:, found.rest], G[xp.arange(len(G)), own]
+        return found
+
+    def _newton(self, v):
+        xp, host = self.xp, self.be.host
+        w0, B, weight = v[self.rest], self.B, 1.0 / self.s**2
+        base = self.s * v[self.own] - self.h
+        scale = float(xp.maximum(abs(v).max(), abs(self.h).max()))
+
+        def at(w):
+            over = xp.maximum(B @ w + base, 0.0)
+            away = w - w0
+            grad = away + (weight * over) @ B
+            return (over, grad, *host(0.5 * (away @ away + weight @ over**2), abs(grad).max()))
+
+        w = w0 - self._a @ B
+        over, grad, value, steep = at(w)
+        for _ in range(_STEPS):
+            (rows,) = xp.nonzero(over > 0)
+            A = B[rows]
+            H = (weight[rows, None] * A).T @ A + xp.eye(len(w))
+            step, t = xp.linalg.solve(H, -grad), 1.0
+            slope = float(grad @ step)
+            while True:
+                ahead = at(w + t * step)
+                if ahead[2] <= value + 1e-4 * t * slope or ahead[3] < steep or t < 1e-10:
+                    break
+                t *= 0.5
+            stuck = ahead[3] >= steep and ahead[2] >= value
+            if not stuck:
+                w, (over, grad, value, steep) = w + t * step, ahead
+            if stuck or steep <= _ROUNDING * scale:
+                break
+        a = weight * over
+        p = v.copy()
+        p[self.rest], p[self.own] = w, v[self.own] - self.s * a
+        return (p, a) if steep <= _GOOD * scale * len(a) else (None, None)
+
+    def _across(self, tight, free):
+        xp = self.xp
+        (rows,) = xp.nonzero(tight)
+        B, weight, own = self.B[rows], 1.0 / self.s[rows] ** 2, self.own[rows]
+        inverse = xp.linalg.inv(xp.eye(len(self.rest)) + (weight[:, None] * B).T @ B)
+
+        def across(w):
+            r = weight * (B @ w[self.rest] + self.s[rows] * w[own])
+            r = r - weight * (B @ (inverse @ (r @ B)))
+            out = xp.zeros(len(w))
+            out[self.rest], out[own] = r @ B, self.s[rows] * r
+            return out
+
+        return across

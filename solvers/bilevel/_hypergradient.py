@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from .._core.validation import check_choice, check_positive
-from ._envelope import Envelope, _norm, errors
+from ._envelope import Envelope, norm, errors
 from ._problem import pose
 
 
@@ -45,15 +45,15 @@ def hypergradient(upper, lower, x, y0=None, *, method="penalty", sigma=None, ord
     while True:
         point = env.at(problem.x0, (start, start / 2, start / 4))
         e = errors(point)
-        grad, err = (e.grad, e.first) if order == 1 else (e.extrapolated, e.second)
+        grad, err = e.of(order)
         if best is not None and err > best[1]:
             break
         best = grad, err, point
-        if sigma or err <= tol * max(1.0, _norm(grad)):
+        if sigma or err <= tol * max(1.0, norm(grad)):
             break
         start /= 10
     grad, err, point = best
-    y = env.minimiser(problem.x0, point.sides[0].y, env.tolerance(start), precondition=False)
+    y = env.settle(point)
     f = problem.upper.look(problem.x0, y)
     return HyperGradient(
         problem.px.unpack(grad), err, f.value, point.sides[1].value,

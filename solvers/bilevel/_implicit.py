@@ -7,7 +7,7 @@ from .._core.result import Status
 from .._core.validation import check_choice
 from . import _curvature as linear
 from ._curvature import Curvature
-from ._descent import Descent, residual
+from ._descent import Descent, Pairs, residual
 from ._driver import solve
 from ._envelope import scales
 
@@ -53,9 +53,10 @@ def implicit(
         Where x may be: a set of this module, or a projection.
     linear_solver : {"auto", "cg", "neumann", "dense", "shine", "minres"}
         Conjugate gradients; a Neumann series; a Cholesky factor of the whole of :math:`g_{yy}`,
-        for at most 2000 entries in y; the inverse that L-BFGS built in the lower level [2]_, whose
-        error does not go away; minimal residuals, for a singular :math:`g_{yy}`. "auto": "cg".
-        Where `lower` has no products, "auto", "dense" and "shine" take differences of gradients.
+        for at most 2000 entries in y; the inverse that L-BFGS built in the lower level [2]_, for
+        two products at every x, whose error goes away as x settles; minimal residuals, for a
+        singular :math:`g_{yy}`. "auto": "cg". Where `lower` has no products, "auto", "dense" and
+        "shine" take differences of gradients.
     tol : float, optional
         Stop when the certificate's value is at most this; by default 1e-6, in float32 3e-3.
     tol_inner : float, optional
@@ -185,7 +186,7 @@ def descend(values, watch, tol):
 
     x = values.point.x
     unit = 0.1 * max(1.0, float(abs(x).max())) / max(float(abs(values.point.grad).max()), 1e-300)
-    descent = Descent(psi, x, problem.X, unit=unit, memory=20, eps=problem.eps)
+    descent = Descent(psi, x, problem.X, unit=unit, memory=20)
     values.keep()
     while True:
         stat = stationarity(problem, descent.v, descent.grad)
@@ -233,7 +234,8 @@ class Values:
         self.accuracy, self.theta = 1e-2, _THETA
         self.start, self.q = problem.y0, problem.io.xp.zeros_like(problem.y0)
         self.last = self.point = None
-        self._pairs = ()
+        # A warm start leaves too few steps to learn the inverse from.
+        self._pairs = Pairs(15)
 
     def keep(self):
         """Accept the last point: the next ones start from its solution."""
@@ -271,11 +273,8 @@ class Values:
             problem.Y,
             unit=1.0 / self.scales.lower,
             precond=problem.lower.diagonal(x),
-            eps=problem.eps,
+            memory=self._pairs,
         )
-        # A warm start leaves too few steps to learn the inverse from.
-        descent.pairs.extend(self._pairs)
-        self._pairs = descent.pairs
         tol = self.tolerance()
         for _ in range(self.options.maxiter_inner):
             if descent.residual() <= tol or self.late() or not descent.step():
@@ -286,7 +285,7 @@ class Values:
         """Return q, as accurate as the gradient needs it."""
         word = self.options.own.linear_solver
         if word == "shine":
-            return linear.shine(lower.pairs, f.gy, curvature, 1.0 / self.scales.lower)
+            return linear.shine(lower.pairs, f.gy, self.q, curvature, 1.0 / self.scales.lower)
         size = _norm(f.gy)
         tol = max(self.theta * min(1.0, self.accuracy), 10 * self.problem.eps) * size
         run = getattr(linear, "cg" if word == "auto" else word)

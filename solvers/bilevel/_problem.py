@@ -75,10 +75,14 @@ class Level:
         known = self._recall(x, y, idx)
         if known is None:
             known = self._ask(x, y, idx, with_x)
-        elif with_x and known.gx is None:
-            known = known._replace(gx=self._grad_x(x, y, idx))
+        if with_x:
+            known = self.whole(x, y, known, idx)
         self._keep(x, y, idx, known)
         return known
+
+    def whole(self, x, y, look, idx=None):
+        """Return a look with what it lacks."""
+        return look if look.gx is not None else look._replace(gx=self._grad_x(x, y, idx))
 
     def pair(self, x, y, z, idx=None, *, with_x=True):
         """Return both looks, and the difference of values, in one pass if the oracle can."""
@@ -194,6 +198,14 @@ class Level:
         theirs = self.px.unpack(x), self.py.unpack(y), self.py.unpack(v)
         product = self.oracle.hvp_xy(*theirs, *self._last(idx))
         return self.px.pack(product, f"`{self.name}`.hvp_xy returned a product")
+
+    @property
+    def prox(self):
+        """Return ``(v, t) -> argmin t phi + |. - v|^2 / 2`` on vectors, or None."""
+        if self.oracle.prox_y is None:
+            return None
+        name = f"`{self.name}`.prox_y returned a point"
+        return lambda v, t: self.py.pack(self.oracle.prox_y(self.py.unpack(v), t), name)
 
     def diagonal(self, x):
         """Return the caller's diagonal close to that of the second derivative, or None."""

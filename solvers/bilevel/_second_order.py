@@ -6,6 +6,8 @@ import numpy as np
 
 # Curvatures below this part of the largest one are looked at again, for they may be 0.
 _FLAT = 1e-7
+# Solutions sharper than this part of the tolerance gain nothing.
+_ENOUGH = 1e-2
 _POLISHES, _REFINEMENTS, _RECENTRED = 20, 8, 4
 
 
@@ -53,17 +55,19 @@ class Piece:
     free : array of bool, shape (p,)
     active : array of int
         Rows that hold with equality.
+    tol : float
+        Relative accuracy that is wanted.
     H : array, optional
         The second derivative in the free coordinates, if it is known already.
     """
 
-    def __init__(self, local, y, free, active, H=None):
+    def __init__(self, local, y, free, active, tol, H=None):
         self.local, self.y, self.free, self.active = local, y, free, active
+        self.enough = _ENOUGH * tol
         self._relate()
-        self.H = local.hessian(y, self.w, free) if H is None else H
-        self._split()
+        self.curvature = self.upper_curvature = self.slope = self.tilt = 0.0
+        self._learn(H)
         self._polish()
-        self.upper_curvature = self.slope = 0.0
         if self.N.shape[1]:
             self._choose()
 
@@ -94,15 +98,15 @@ class Piece:
         out[self.free] = u if self.Z is None else self.Z @ u
         return out
 
-    def _split(self):
-        """Tell directions that bend from flat ones, N."""
+    def _learn(self, H):
+        """Find the second derivative, and tell directions that bend from flat ones, N."""
+        self.H = self.local.hessian(self.y, self.w, self.free) if H is None else H
         K = self.H if self.Z is None else self.Z.T @ self.H @ self.Z
         lam, Q = np.linalg.eigh(K)
         self.steepest = float(abs(lam).max(initial=0.0))
         noise = 30 * self.local.problem.eps**0.8 * self.steepest
         doubtful = lam <= _FLAT * self.steepest
         self.lam, self.Q, self.N = lam[~doubtful], Q[:, ~doubtful], Q[:, doubtful]
-        self.curvature = self.tilt = 0.0
         if not doubtful.any():
             return
         moves = [self._whole(n) for n in self.N.T]
@@ -122,6 +126,11 @@ class Piece:
         # Flat directions must stay flat for other x, or psi jumps there.
         self.tilt = float(abs(flat.T @ seen[:, :d]).max(initial=0.0))
 
+    @property
+    def least(self):
+        """Smallest curvature of those that are not 0; inf without any."""
+        return float(self.lam.min(initial=np.inf))
+
     def _solve(self, r):
         """Return ``K^+ r`` over the directions that bend."""
         return self.Q @ ((self.Q.T @ r) / self.lam)
@@ -136,7 +145,7 @@ class Piece:
         for _ in range(_POLISHES):
             self._relate()
             normal = -self.J_inv @ self.c
-            r = self._residual() + self._onto(self.H @ normal)
+            r = self._residual() + (self._onto(self.H @ normal) if len(self.active) else 0.0)
             u = -self._solve(r)
             move = self._whole(u)
             move[self.free] += normal
@@ -144,6 +153,8 @@ class Piece:
             if not size <= 0.5 * best:
                 break
             best, self.y = size, self.y + move
+            if size <= self.enough:
+                break
         self._relate()
         # What the last move was, and the gradient that no move can lower.
         self.left = best if np.isfinite(best) else np.nan
@@ -186,19 +197,16 @@ class Piece:
         """Return value, gradient and bounds of psi."""
         local, d = self.local, self.local.d
         value, fx, fy = local.upper(self.y)
-        u, seen = np.zeros(self.H.shape[0] if self.Z is None else self.Z.shape[1]), 0.0
-        best = np.inf
-        product = np.zeros(d + local.p)
-        target = self._onto(fy[self.free])
-        target = target - self.N @ (self.N.T @ target)
+        target = self._part(self._onto(fy[self.free]))
+        u, product, best = np.zeros(len(target)), np.zeros(d + local.p), np.inf
+        long = np.linalg.norm(target)
         for _ in range(_REFINEMENTS):
             rest = self._part(target - self._onto(product[d:][self.free]))
             size = float(np.linalg.norm(rest))
-            if not size <= 0.5 * best:
+            if not self.enough * long < size <= 0.5 * best:
                 break
-            best, trial = size, u + self._solve(rest)
-            u, product = trial, local.along(self.y, self.w, self._whole(trial))
-        rest = self._part(target - self._onto(product[d:][self.free]))
+            best, u = size, u + self._solve(rest)
+            product = local.along(self.y, self.w, self._whole(u))
         a = self._whole(u)
         b = self.J_inv.T @ (fy - product[d:])[self.free]
         grad = fx - product[:d] - self.Jx.T @ b
@@ -236,7 +244,7 @@ class Piece:
     def _bound(self, a, value):
         """Return a lower bound of psi by one penalty, and that penalty."""
         local = self.local
-        if len(self.active) or not self.free.all() or not len(self.lam):
+        if len(self.active) or not self.free.all() or not np.isfinite(self.least):
             return np.nan, np.nan
         _, _, fy = local.upper(self.y)
         bent = np.linalg.norm(local.upper_along(self.y, fy))
@@ -247,7 +255,7 @@ class Piece:
         g, _, gy = local.lower(near)
         g0 = local.lower(self.y)[0]
         e = np.linalg.norm(self._part(sigma * fy + gy))
-        blur = 4 * local.problem.eps * abs(g) + e * e / (2 * self.lam.min())
+        blur = 4 * local.problem.eps * abs(g) + e * e / (2 * self.least)
         return float(f + (g - g0 - blur) / sigma), float(sigma)
 
     def _cone(self, weak):

@@ -1,14 +1,12 @@
 """Closed convex sets that have a projection."""
 
-import itertools
-import warnings
-
 import numpy as np
 
 from .._core.arrays import Ingest
 from .._core.validation import check_array, check_nonnegative, check_positive, describe
 from ._faces import Faces
 from ._packing import Packer
+from ._region import Region, joined
 
 
 class Set:
@@ -192,26 +190,8 @@ class Product(Set):
                 f"`{name}` has sets for {list(self.sets)}; expected them for {list(parts)}, "
                 f"the entries of `{packer.name}`"
             )
-        xp = packer.io.xp
         regions = [check_set(self.sets[k], part, f"{name}[{k!r}]") for k, part in parts.items()]
-        ends = np.cumsum([part.size for part in parts.values()]).tolist()
-        spans = [slice(a, b) for a, b in itertools.pairwise([0, *ends])]
-        if all(region.whole for region in regions):
-            return Region()
-
-        def nearest(v):
-            return xp.concatenate([r.project(v[s]) for r, s in zip(regions, spans, strict=True)])
-
-        if not all(region.whole or region.lo is not None for region in regions):
-            return Region(nearest)
-        lo, hi = (
-            xp.full(packer.size, -xp.inf, packer.io.dtype),
-            xp.full_like(packer.start(), xp.inf),
-        )
-        for region, span in zip(regions, spans, strict=True):
-            if not region.whole:
-                lo[span], hi[span] = region.lo, region.hi
-        return Region(lambda v: xp.clip(v, lo, hi), lo, hi)
+        return joined(regions, [part.size for part in parts.values()], packer.io)
 
 
 def box(lo, hi):
@@ -300,38 +280,6 @@ def product(sets):
         One for each entry of the variable; also projections, and None for no restriction.
     """
     return Product(sets)
-
-
-class Region:
-    """A set as the solvers see it: of vectors of one back end.
-
-    Attributes
-    ----------
-    lo, hi : array or None
-        Bounds, if it is a box.
-    rows : callable or None
-        Returns (A, b, E, f) on the host, if the set is ``A v <= b, E v = f``.
-    whole : bool
-        Whether there is no restriction.
-    """
-
-    def __init__(self, project=None, lo=None, hi=None, rows=None):
-        self._project, self.lo, self.hi, self.rows = project, lo, hi, rows
-        self.whole = project is None
-
-    def project(self, v):
-        return v if self.whole else self._project(v)
-
-    def enter(self, v, name):
-        """Return a start inside, with a warning if it had to be moved."""
-        inside = self.project(v)
-        if not self.whole and float(abs(inside - v).max()) > 1e-6 * max(1.0, float(abs(v).max())):
-            warnings.warn(
-                f"`{name}` lay outside {name[0].upper()}; it was projected",
-                RuntimeWarning,
-                stacklevel=5,
-            )
-        return inside
 
 
 def check_set(given, packer, name):

@@ -53,11 +53,11 @@ class LinearLosses:
 
     def squares(self):
         """Return the sum of the squares of each column."""
+        X = self.X
         if self.sparse:
-            square = self.X.copy()
-            square.data *= square.data
-            return square.T @ self.xp.ones(self.n, self.dtype)
-        return self.xp.einsum("ij,ij->j", self.X, self.X)
+            sums = self.xp.bincount(X.indices, X.data * X.data, self.p)
+            return sums.astype(self.dtype, copy=False)
+        return self.xp.einsum("ij,ij->j", X, X)
 
     def _classes(self, y):
         """Return coefficients with those of a class together, (k, p)."""

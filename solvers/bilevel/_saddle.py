@@ -1,0 +1,147 @@
+"""The proximal Lagrangian of a lower level with constraints, in units of its own."""
+
+from typing import Any, NamedTuple
+
+from ._descent import Descent, Pairs
+from ._envelope import scales
+
+# Failed line searches after which a solve has met rounding.
+_FAILURES = 3
+# Pairs of steps kept.
+_MEMORY = 15
+
+
+class Saddle(NamedTuple):
+    """The saddle point ``v(x, y, z)``: its variables, its value and the gradients of v."""
+
+    th: Any
+    w: Any
+    value: float
+    gx: Any
+    gy: Any
+    gz: Any
+
+
+class Lagrangian:
+    r"""The problem, with f, g and every row of constraints divided by its size.
+
+    .. math:: v(x, y, z) = \min_{\theta \in Y} \max_{w \in Z} g(x, \theta) + w \cdot c(x, \theta)
+              + \frac{|\theta - y|^2}{2 \gamma_1} - \frac{|w - z|^2}{2 \gamma_2}
+
+    Attributes
+    ----------
+    f_size, g_size : float
+        Curvatures of both levels in y.
+    row_size : array, shape (l,)
+        Lengths of the rows of constraints at the start.
+    Z : pair of arrays, shape (l,)
+        Bounds of multipliers.
+    unit : float
+        A safe length of steps in theta.
+    """
+
+    def __init__(self, problem, options, late):
+        own, xp = options.own, problem.io.xp
+        self.problem, self.late, self.xp, self.rows = problem, late, xp, problem.constraints
+        self.maxiter = options.maxiter_inner
+        x, y = problem.x0, problem.y0
+        size = scales(problem, x, y)
+        self.f_size, self.g_size = size.upper if size.upper > 0 else 1.0, size.lower
+        Jx, Jy = self.rows.jacobian(x, y)
+        length = xp.sqrt((Jx * Jx).sum(axis=1) + (Jy * Jy).sum(axis=1))
+        self.row_size = xp.where(length > 0, length, 1.0)
+        steep = float(xp.linalg.norm(Jy / self.row_size[:, None], 2)) ** 2
+        self.gamma1 = own.gamma1 or 10.0
+        # The second derivative of the augmented Lagrangian stays near 11.
+        self.gamma2 = own.gamma2 or (10.0 / steep if steep > 0 else 10.0)
+        self.steep = steep
+        top = own.r * self.row_size / self.g_size
+        self.Z = xp.where(self.rows.equal, -top, 0.0), top
+        self.unit = 1.0 / (1.0 + 1.0 / self.gamma1 + self.gamma2 * steep)
+        self._th, self._pairs = y, Pairs(_MEMORY)
+
+    def upper(self, x, y):
+        """Return value and gradients of f."""
+        f = self.problem.upper.look(x, y)
+        return f.value / self.f_size, f.gx / self.f_size, f.gy / self.f_size
+
+    def lower(self, x, y, *, with_x=True):
+        """Return value and gradients of g."""
+        g = self.problem.lower.look(x, y, with_x=with_x)
+        return g.value / self.g_size, g.gx / self.g_size if with_x else None, g.gy / self.g_size
+
+    def constraints(self, x, y):
+        """Return the values of c."""
+        return self.rows.look(x, y) / self.row_size
+
+    def pulled(self, x, y, w):
+        """Return ``c_x^T w`` and ``c_y^T w``."""
+        return self.rows.pulled(x, y, w / self.row_size)
+
+    def given(self, w):
+        """Return multipliers in the caller's units."""
+        return w * self.g_size / self.row_size
+
+    def taken(self, w):
+        """Return multipliers that came in the caller's units."""
+        return self.xp.clip(w * self.row_size / self.g_size, *self.Z)
+
+    def saddle(self, x, y, z, tol):
+        """Find the saddle point at (x, y, z), starting from the last one."""
+        run = Descent(
+            self._in_theta(x, y, z),
+            self._th,
+            self.problem.Y,
+            unit=self.unit,
+            # The second derivative changes little from one solve to the next.
+            memory=self._pairs,
+        )
+        failures = 0
+        for _ in range(self.maxiter):
+            if run.residual(self.unit) <= tol or failures == _FAILURES or self.late():
+                break
+            if not run.step():
+                failures += 1
+                run.restart()
+        self._th = th = run.v
+        w = self._best_weights(self.constraints(x, th), z)
+        gx = self.lower(x, th)[1] + self.pulled(x, th, w)[0]
+        return Saddle(th, w, run.value, gx, (y - th) / self.gamma1, (w - z) / self.gamma2)
+
+    def _best_weights(self, c, z):
+        """Return the w in Z that is best for constraints c."""
+        return self.xp.clip(z + self.gamma2 * c, *self.Z)
+
+    def _in_theta(self, x, y, z):
+        """Return the function of theta whose minimum is v(x, y, z), with w at its best."""
+
+        def fun(th):
+            g, _, gy = self.lower(x, th, with_x=False)
+            c = self.constraints(x, th)
+            w = self._best_weights(c, z)
+            away, shift = th - y, w - z
+            part = float(w @ c) - 0.5 * float(shift @ shift) / self.gamma2
+            prox = 0.5 * float(away @ away) / self.gamma1
+            grad = gy + self.pulled(x, th, w)[1] + away / self.gamma1
+            noise = self.problem.eps * (abs(g) + abs(part) + prox)
+            return g + part + prox, grad, noise
+
+        return fun
+
+    def respond(self, x, y, z, tol):
+        """Solve the lower level at x by proximal steps on y and its multipliers.
+
+        Returns
+        -------
+        y, z : array
+            The solution and its multipliers.
+        residual : float
+            The largest change that the last step asked for.
+        """
+        for _ in range(self.maxiter):
+            s = self.saddle(x, y, z, 0.1 * tol)
+            residual = float(self.xp.maximum(abs(s.gy).max(), abs(s.gz).max()))
+            y, z = s.th, s.w
+            if residual <= tol or self.late():
+                break
+        return y, z, residual
