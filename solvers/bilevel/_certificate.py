@@ -300,10 +300,9 @@ class _Case:
         dense = p <= limit or rows or self.how in ("dense", "kkt")
         if not rows and (self.how == "cg" or (self.how == "auto" and n > _SMALL)):
             local = Local(self.problem, self.x, found.y)
-            piece = KrylovPiece(
-                local, found.y, found.free, self.tol, n // 4 if dense else _PRODUCTS
-            )
-            if piece.sure or piece.curvature < -1e-6 or self.how == "cg":
+            budget = n // 4 if dense and self.how == "auto" else _PRODUCTS
+            piece = KrylovPiece(local, found.y, found.free, self.tol, budget)
+            if piece.sure or piece.bends_down or self.how == "cg":
                 return found.residual, [piece.found()]
         return self._by_matrices(found) if dense else self._by_penalties()
 

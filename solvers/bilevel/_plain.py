@@ -47,6 +47,7 @@ class Plain:
             g = levels.lower.look(x, v).gy
             return g + sigma * levels.upper.look(x, v).gy if sigma else g
 
+        blur = 100 * levels.eps * self.units.lower * self.units.size
         best, v, momentum, stuck = Solved(y, math.inf), y, 1.0, 0
         for _ in range(_MAXITER):
             grad = gradient(v)
@@ -55,17 +56,15 @@ class Plain:
                 move = new - v
                 change = gradient(new) - grad
                 # By gradients: values say nothing near a solution.
-                if _norm(change) <= 2 * self.L * _norm(move) or not _norm(move) > 0:
+                if _norm(change) <= self.L * _norm(move) + blur:
                     break
                 self.L *= 2
             residual = _largest(move) * self.L + _largest(change)
-            if not residual < 0.999 * best.residual and residual <= 10 * goal:
-                stuck += 1
-            else:
-                stuck = 0
+            # Rounding leaves what it leaves.
+            stuck = stuck + 1 if not residual < 0.9 * best.residual else 0
             if residual < best.residual:
                 best = Solved(new, residual)
-            if residual <= goal or not math.isfinite(residual) or stuck > 50:
+            if residual <= goal or not math.isfinite(residual) or stuck > 500:
                 break
             after = 0.5 * (1 + math.sqrt(1 + 4 * momentum**2))
             if float((v - new) @ (new - y)) > 0:
@@ -77,7 +76,7 @@ class Plain:
         """Return what penalties tell about psi, and by how much y is not a lower solution."""
         units, eps = self.units, self.problem.eps
         natural = units.lower / units.upper if units.upper > 0 else units.lower
-        sigma, floor = 1e-3 * natural, eps ** (1 / 3) * natural
+        sigma, floor = max(1e-3, eps**0.25) * natural, eps ** (1 / 3) * natural
         best = None
         while True:
             trial = self._at(sigma)
@@ -91,19 +90,24 @@ class Plain:
     def _at(self, sigma):
         problem, units, x = self.problem, self.units, self.x
         eps, host = problem.eps, problem.io.be.host
-        least = 50 * eps * units.lower * units.size
+        least = 4 * eps * units.lower * units.size
         goal = max(0.01 * sigma * self.tol * units.value, least)
         start = self.y + self._nudge()
         z = self.minimise(0.0, problem.Y.project(start), goal)
         at_z = problem.lower.look(x, z.y)
-        sides, y = [], z
-        for part in (1.0, 0.5, 0.25):
-            s = part * sigma
+        sides, solved, y = [], [z], z
+        sigmas = sigma, sigma, 0.5 * sigma, 0.25 * sigma
+        for s in sigmas[1:]:
             y = self.minimise(s, y.y, goal)
+            solved.append(y)
             f, g = problem.upper.look(x, y.y), problem.lower.look(x, y.y)
             grad = host(f.gx + (g.gx - at_z.gx) / s).astype(float)
             sides.append((f.value, f.value + (g.value - at_z.value) / s, grad, y.residual, g))
         error = self._error([side[2] for side in sides], z, sides, at_z, sigma)
+        # What creeps along a flat direction, or off a saddle point, is no solution.
+        steep = max(units.value, *(_largest(problem.upper.look(x, one.y).gy) for one in solved))
+        if max(one.residual / s for one, s in zip(solved, sigmas, strict=True)) > self.tol * steep:
+            error = math.inf
         (f1, _, d1, *_), (f2, psi2, d2, *_) = sides[:2]
         smooth = problem.lower.oracle.prox_y is None
         value = 2 * psi2 - f2 if smooth else 2 * f2 - f1
