@@ -13,7 +13,7 @@ import math
 from .._core.result import Status
 from ._curvature import Curvature
 from ._descent import residual
-from ._envelope import Envelope, _norm, errors
+from ._envelope import Envelope, errors, norm
 
 # Gradient steps for one proximal point, or for one value of the lower level.
 _STEPS = 10
@@ -67,7 +67,7 @@ class Pace:
         if self._last is None:
             length = 1e-2 * max(1.0, float(abs(x).max())) / max(float(abs(grad).max()), 1e-300)
         else:
-            moved, change = _norm(x - self._last[0]), _norm(grad - self._last[1])
+            moved, change = norm(x - self._last[0]), norm(grad - self._last[1])
             length = self.length * math.sqrt(1 + self._growth)
             if moved > 0 and change > 0:
                 length = min(length, 0.5 * moved / change)
@@ -185,17 +185,17 @@ class SingleLoop(Loop):
         self.y = self.walk(self.y, self.sigma, 1)
         fun, grad = self.gradient()
         stat = self.stat(grad)
-        if stat > goal and self._lag() <= _TRACKED * _norm(grad):
+        if stat > goal and self._lag() <= _TRACKED * norm(grad):
             self.move(grad)
         return stat, fun
 
     def _lag(self):
         """Estimate the error of the gradient that y and z cause: their common part cancels."""
         at_y, at_z = (self.problem.lower.look(self.x, v) for v in (self.y, self.z))
-        steep = _norm(at_y.gy - at_z.gy)
-        mixed = _norm(at_y.gx - at_z.gx) / steep if steep > 0 else 0.0
+        steep = norm(at_y.gy - at_z.gy)
+        mixed = norm(at_y.gx - at_z.gx) / steep if steep > 0 else 0.0
         behind = self._behind(self.y, self.sigma) - self._behind(self.z, 0.0)
-        return mixed * _norm(behind) / self.sigma
+        return mixed * norm(behind) / self.sigma
 
     def _behind(self, y, sigma):
         """Return the projected gradient of ``sigma f + g``."""
@@ -230,4 +230,4 @@ def _judged(watch, env, x, sigma, order):
     point = env.at(x, (sigma, sigma / 2, sigma / 4))
     e = errors(point)
     _keep(env.problem, env, watch, point, e, order)
-    return e, max(1.0, _norm(e.extrapolated))
+    return e, max(1.0, norm(e.extrapolated))

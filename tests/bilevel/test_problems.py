@@ -1,17 +1,11 @@
 """Ready-made problems: their formulas, gradients and products, in every form they are asked for."""
 
-import pickle
-import warnings
 
 import numpy as np
 import pytest
 import scipy.sparse
-from scipy.special import logsumexp
 
-from solvers import bilevel
 from solvers.bilevel import problems
-from solvers.bilevel._packing import Packer
-from solvers.bilevel._problem import Level, pose
 
 N, M, P, K = 37, 23, 6, 3
 NAMES = ["Quadratic", "RidgeHPO", "LogisticHPO", "SoftmaxHPO", "WeightedTraining",
