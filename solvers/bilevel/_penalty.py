@@ -230,7 +230,8 @@ class Continuation:
             now, polish = half_done["known"], half_done["order"] != 1
             self._descend(now, half_done["goal"], half_done["order"], half_done)
         else:
-            now = now or self._measure(1.0)
+            # A result as a start may well need no step.
+            now = now or self._measure(1.0 if self.own.first is None else 0.0)
             polish = self._may_polish(now)
             goal = self.tol if polish else max(self.tol, _KAPPA * now.first)
             if now.stat > max(self.tol, now.err):
@@ -435,7 +436,10 @@ def _entering(problem, z0):
     """Return the start of the solves without a penalty as a vector."""
     if z0 is None:
         return None
-    return problem.Y.project(problem.py.pack(z0, "`z0` came"))
+    z = problem.py.pack(z0, "`z0` came")
+    if not bool(problem.io.xp.isfinite(z).all()):
+        raise ValueError("`z0` contains NaN or infinities; expected finite numbers")
+    return problem.Y.project(z)
 
 
 def _others(problem, count, rng):
