@@ -45,11 +45,11 @@ class FaceDescent:
     def _be_at(self, u, value, grad, noise):
         self.u, self.value, self.grad, self.noise = u, value, grad, noise
         q = self.C.project(u - grad)
-        self.pressure, self.normal = self.C.pressure, self.C.normal
         self._stay = self.C.tangent(u, q)
-        # The gradient without what the walls take.
-        self.free = u - q
-        self.stat = float(abs(self.free).max())
+        self.pressure, self.normal = self.C.pressure, self.C.normal
+        # The gradient without what the walls take; those that bend take more at q than at u.
+        self.free = u - q if self.normal is None else self._stay(grad)
+        self.stat = float(abs(u - q).max())
 
     def step(self):
         """Take one step; tell whether there was one that descends."""
