@@ -1,8 +1,13 @@
 from . import problems as problems
 from ._autodiff import from_jax as from_jax
 from ._autodiff import from_torch as from_torch
+from ._bsvrb import bsvrb as bsvrb
 from ._certificate import certify as certify
+from ._check_oracle import check_oracle as check_oracle
 from ._coupling import Affine as Affine
+from ._estimators import BilevelLogisticRegression as BilevelLogisticRegression
+from ._estimators import BilevelRidge as BilevelRidge
+from ._estimators import CleanLogisticRegression as CleanLogisticRegression
 from ._hypergradient import HyperGradient as HyperGradient
 from ._hypergradient import hypergradient as hypergradient
 from ._implicit import implicit as implicit

@@ -7,18 +7,28 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core.certificate import Certificate
-from .._core.validation import check_choice, check_positive
+from .._core.validation import check_choice, check_memory, check_positive
+from ._krylov import KrylovPiece
 from ._local import Local
+from ._plain import Plain, answer, stepped
 from ._problem import pose
-from ._second_order import Piece
+from ._result import BilevelResult
+from ._second_order import Found, Piece
 
 KIND = "hyper-stationarity"
-HOWS = ("auto", "dense", "kkt", "penalty")
+HOWS = ("auto", "dense", "cg", "kkt", "penalty")
 # Where more rows than this are weakly active, their combinations are too many to try.
 _WEAK = 8
 # How far the unit of f may be from 1 before it counts.
 _UNIT = 100.0
 _SECANT = 1e-3
+# Values and gradients that differ by more than this power of the rounding belong to different
+# functions: 0.01 in double precision.
+_CONTRADICTION = 1 / 8
+# Lower levels up to these sizes have their second derivative formed, from gradients or products;
+# beyond the first size, only where a few products with it do not suffice.
+_SMALL, _DENSE, _DENSE_HVP = 100, 500, 2000
+_PRODUCTS = 2000
 
 
 def default_tol(dtype):
@@ -27,18 +37,110 @@ def default_tol(dtype):
 
 
 def certify(upper, lower, x, y=None, *, X=None, Y=None, constraints=None, how="auto", tol=None):
-    """Judge a point of a bilevel problem, wherever it comes from."""
+    r"""Judge a point of a bilevel problem, wherever it comes from.
+
+    The problem is to minimise :math:`\psi(x)`, the smallest :math:`f(x, y)` among the minimisers
+    y of :math:`g(x, \cdot)`. Everything is found out afresh, by code that no solver uses: y is
+    sharpened, of several solutions of the lower level the one that is best for the upper level is
+    taken, and the gradient of :math:`\psi` comes with an estimate of its error.
+
+    Parameters
+    ----------
+    upper, lower : callable or Oracle
+        The two levels, as in `penalty`; or a ready-made problem as `upper`, and None.
+    x : array, nested arrays or BilevelResult
+        The point.
+    y : array or nested arrays, optional
+        The answer of the lower level there. Default: it is looked for from ``lower.y0``.
+    X, Y : set or callable, optional
+        Where x and y must be, as in `penalty`.
+    constraints : callable, Affine or pair, optional
+        Of the lower level, as in `lvhba`; or a pair (inequalities, equations).
+    how : {"auto", "dense", "cg", "kkt", "penalty"}, default "auto"
+        "dense" forms the second derivative of the lower level, from products with it where the
+        oracle has them and differences agree, else from differences; "kkt" is the same on the
+        face of Y and of the constraints that y lies on; "cg" takes products only; "penalty" takes
+        minimisers of :math:`\sigma f + g` for small penalties, in any Y. "auto" takes the first
+        that fits: matrices up to 500 entries of y (2000 with ``hvp_yy``), or where constraints
+        hold, products beyond 100, and penalties where neither proves anything.
+    tol : float, optional
+        The largest value that passes. Default: 1e-6, or 3e-3 for single precision.
+
+    Returns
+    -------
+    Certificate
+        Its value is the largest of four entries of `details`: "stationarity" (the projected
+        gradient of psi, relative to it where that is above f's unit), "hypergradient_error"
+        (estimate of its error's length), "lower_residual" (the projected gradient of g, relative
+        to its curvature and to y; where constraints hold, what the best multipliers leave, or the
+        violation) and "gap_2" (f at y against psi). The unit of f is 1, but no more than 100
+        times from the size of its gradients. Where y is a saddle point or a maximiser, of g or
+        of f among the minimisers of g ("curvature", "upper_curvature" below 0), or values and
+        gradients contradict each other ("oracle_mismatch" near 1), the value is infinite. "psi",
+        the lower bound "psi_lower" at the penalty "sigma" and the "gap" of f to it are for
+        information.
+
+    Notes
+    -----
+    It is a local proof. A lower level that is not convex may have better minimisers elsewhere.
+    Where rows hold without a multiplier, psi has a kink: each smooth piece is judged on the
+    directions that it counts for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from solvers import bilevel
+    >>> upper = lambda x, y: (0.5 * np.sum((y - 1) ** 2), None, y - 1)
+    >>> lower = lambda x, y: (0.5 * np.sum((y - 2 * x) ** 2), -2 * (y - 2 * x), y - 2 * x)
+    >>> bilevel.certify(upper, lower, np.array([0.5]), np.array([1.0])).holds
+    True
+    >>> bilevel.certify(upper, lower, np.array([0.6]), np.array([1.2])).holds
+    False
+    """
     tol = check_positive(tol, "tol", allow_none=True)
     check_choice(how, "how", HOWS)
+    missing = y is None and not isinstance(x, BilevelResult)
+    if missing:
+        y = getattr(lower, "y0", None)
+        y = getattr(upper, "y0", None) if y is None else y
+        if y is None or constraints is not None:
+            raise ValueError("`y` is missing; expected the answer of the lower level at x")
     problem = pose(upper, lower, x, y, X, Y, constraints, candidate=True)
-    return judge(problem, problem.x0, problem.y0, how=how, tol=tol)
+    x, y = problem.x0, problem.y0
+    if missing:
+        y = _answer(problem, x, y, how, tol)
+    return judge(problem, x, y, how=how, tol=tol)
+
+
+def _answer(problem, x, y, how, tol):
+    """Return a solution of the lower level, of several one that suits the upper level."""
+    tol = default_tol(problem.io.dtype) if tol is None else tol
+    with problem.io.device, np.errstate(all="ignore"):
+        y = answer(problem, x, y, tol, units(problem, x, y))
+        sharp = _Case(problem, x, y, how, tol).pieces()[1][0].y
+        return y if sharp is None else problem.io.xp.asarray(sharp, dtype=y.dtype)
+
+
+def check_how(how, problem):
+    """Check that a way to judge fits a problem."""
+    if how == "penalty" and problem.constraints is not None:
+        raise ValueError("`how` came as 'penalty'; expected 'kkt' or 'auto' with constraints")
+    if how in ("dense", "cg", "kkt") and not _polyhedral(problem):
+        raise ValueError(
+            f"`how` came as {how!r}; expected 'penalty' or 'auto' where Y is known by its "
+            "projection alone or the lower level has a prox_y"
+        )
+    rows = problem.constraints is not None or problem.Y.rows is not None
+    if how == "cg" and rows:
+        raise ValueError("`how` came as 'cg'; expected 'kkt' or 'auto' with constraints")
 
 
 def judge(problem, x, y, *, how="auto", tol=None):
     """Return the certificate of (x, y)."""
     tol = default_tol(problem.io.dtype) if tol is None else tol
+    check_how(how, problem)
     with problem.io.device, np.errstate(all="ignore"):
-        return _Case(problem, x, y, tol).verdict()
+        return _Case(problem, x, y, how, tol).verdict()
 
 
 class Units(NamedTuple):
@@ -62,8 +164,9 @@ class Units(NamedTuple):
 
 def units(problem, x, y):
     """Return the `Units` of a problem near a point."""
+    xp = problem.io.xp
     f, g = problem.upper.look(x, y), problem.lower.look(x, y)
-    x_near, y_near = _near(x, f.gx, problem.X), _near(y, f.gy, problem.Y)
+    x_near, y_near = _near(x, f.gx, problem.X, xp), _near(y, f.gy, problem.Y, xp)
     upper_x = _bent(f.gx, problem.upper.look(x_near, y).gx, x_near - x)
     upper = _bent(f.gy, problem.upper.look(x, y_near).gy, y_near - y)
     lower = _bent(g.gy, problem.lower.look(x, y_near).gy, y_near - y)
@@ -73,14 +176,53 @@ def units(problem, x, y):
     return Units(lower or 1.0, upper, value, size)
 
 
-def _near(v, grad, region):
+def mismatch(problem, x, y):
+    """Return how much values and gradients contradict each other around a point, up to about 1.
+
+    Trapezoids between feasible points are exact to third order; what only rounding or only the
+    third derivative explains shrinks at one of two lengths.
+    """
+    worst, xp, eps = 0.0, problem.io.xp, problem.eps
+    for level in (problem.upper, problem.lower):
+        at = level.look(x, y)
+        for v, grad, region, look in (
+            (x, "gx", problem.X, lambda u, level=level: level.look(u, y)),
+            (y, "gy", problem.Y, lambda u, level=level: level.look(x, u)),
+        ):
+            slope = getattr(at, grad)
+            toward = _anywhere(v, xp) + (slope / _norm(slope) if _norm(slope) > 0 else 0.0)
+            off = [
+                _contradiction(at, grad, look, v, _near(v, toward, region, xp, eps**power))
+                for power in (1 / 3, 1 / 4)
+            ]
+            worst = max(worst, min(off))
+    return worst
+
+
+def _contradiction(at, name, look, v, near):
+    """Return the part of a change of value that gradients at both ends do not explain."""
+    after, grad = look(near), getattr(at, name)
+    chord = after.value - at.value
+    slope = 0.5 * float((grad + getattr(after, name)) @ (near - v))
+    blur = 8 * float(np.finfo(v.dtype).eps) * max(abs(at.value), abs(after.value))
+    size = max(abs(chord), abs(slope))
+    off = abs(chord - slope)
+    return 0.0 if off <= blur or not math.isfinite(off) else off / size
+
+
+def _near(v, grad, region, xp, length=_SECANT):
     """Return a point close by, downhill or anywhere, of a set."""
     norm = _norm(grad)
-    xp = np if isinstance(grad, np.ndarray) else region.xp
-    s = grad if norm > 0 else xp.cos(xp.arange(len(v), dtype=v.dtype))
-    s = s * (_SECANT * max(1.0, _norm(v)) / _norm(s))
+    s = grad if norm > 0 else _anywhere(v, xp)
+    s = s * (length * max(1.0, _norm(v)) / _norm(s))
     ahead, back = region.project(v - s), region.project(v + s)
     return ahead if _norm(ahead - v) >= _norm(back - v) else back
+
+
+def _anywhere(v, xp):
+    """Return a unit vector in a direction that nobody chose."""
+    s = xp.cos(1.0 + xp.arange(len(v), dtype=v.dtype) ** 2)
+    return s / _norm(s)
 
 
 def _bent(before, after, move):
@@ -100,37 +242,40 @@ def _largest(v):
 class _Case:
     """A point of a problem, and all that is found out about it."""
 
-    def __init__(self, problem, x, y, tol):
-        self.problem, self.x, self.y, self.tol = problem, x, y, tol
+    def __init__(self, problem, x, y, how, tol):
+        self.problem, self.x, self.y, self.how, self.tol = problem, x, y, how, tol
         self.units = units(problem, x, y)
 
     def verdict(self):
+        """Return the certificate."""
         problem, units = self.problem, self.units
         residual, pieces = self.pieces()
         f = problem.upper.look(self.x, self.y)
-        parts = {"lower_residual": residual}
-        if pieces:
-            first = pieces[0]
-            sizes = [max(units.value, float(abs(one.grad).max())) for one in pieces]
-            parts["stationarity"] = max(map(self._stationarity, pieces, sizes))
-            parts["hypergradient_error"] = max(
-                one.error / max(units.value, float(np.linalg.norm(one.grad))) for one in pieces
-            )
-            parts["gap_2"] = abs(f.value - first.value) / max(units.value, abs(f.value))
-            bent = min(min(one.curvature, one.upper_curvature) for one in pieces)
-        else:
-            first, bent = None, 0.0
-            parts.update(stationarity=math.inf, hypergradient_error=math.inf, gap_2=math.inf)
-        # A NaN must not get lost, and what is no minimum proves nothing.
-        value = float(np.max(list(parts.values()))) if bent >= 0 else math.inf
+        sizes = [max(units.value, float(abs(one.grad).max())) for one in pieces]
+        errors = [one.error / max(units.value, float(np.linalg.norm(one.grad))) for one in pieces]
+        first = pieces[0]
+        parts = {
+            "stationarity": np.max([*map(self._stationarity, pieces, sizes)]),
+            "hypergradient_error": np.max(errors),
+            "lower_residual": residual,
+            "gap_2": abs(f.value - first.value) / max(units.value, abs(f.value)),
+        }
+        bent = {
+            "curvature": min(one.curvature for one in pieces),
+            "upper_curvature": min(one.upper_curvature for one in pieces),
+        }
+        # What is no minimum proves nothing; a NaN must not get lost.
+        value = float(np.max([*parts.values()])) if min(bent.values()) >= 0 else math.inf
+        contradiction = mismatch(problem, self.x, self.y)
+        value = math.inf if contradiction > problem.eps**_CONTRADICTION else value
         details = {
             **parts,
-            "curvature": min((one.curvature for one in pieces), default=math.nan),
-            "upper_curvature": min((one.upper_curvature for one in pieces), default=math.nan),
-            "psi": first.value if first else math.nan,
-            "psi_lower": first.psi_lower if first else math.nan,
-            "gap": f.value - first.psi_lower if first else math.nan,
-            "sigma": first.sigma if first else math.nan,
+            **bent,
+            "oracle_mismatch": contradiction,
+            "psi": first.value,
+            "psi_lower": first.psi_lower,
+            "gap": f.value - first.psi_lower,
+            "sigma": first.sigma,
         }
         return Certificate(KIND, value if math.isfinite(value) else math.inf, self.tol, details)
 
@@ -154,25 +299,66 @@ class _Case:
 
     def pieces(self):
         """Return the residual of the lower level and what each smooth piece of psi gives."""
-        problem, units = self.problem, self.units
-        local = Local(problem, self.x, self._host(self.y))
-        activity = active(local, self._host(self.y), self.tol, units)
-        if len(activity.weak) > _WEAK or not math.isfinite(activity.residual):
-            return activity.residual, []
-        local = Local(problem, self.x, activity.y, activity.bounds)
-        weak = np.r_[activity.weak, len(local.equal) - np.arange(len(activity.bounds)) - 1].astype(int)
+        try:
+            return self._pieces()
+        except np.linalg.LinAlgError:
+            # Something near by is not finite.
+            nothing = np.zeros((0, len(self.x)))
+            nan = math.nan
+            return nan, [Found(nan, nothing.sum(0), nan, None, 0.0, 0.0, nan, nan, nothing)]
+
+    def _pieces(self):
+        if self.how == "penalty" or not _polyhedral(self.problem):
+            return self._by_penalties()
+        y = self._host(self.y)
+        found = active(Local(self.problem, self.x, y), y, self.tol, self.units)
+        rows = len(found.strong) + len(found.weak) + len(found.bounds)
+        n, p = int(found.free.sum()), len(y)
+        limit = _DENSE_HVP if self.problem.lower.oracle.hvp_yy is not None else _DENSE
+        dense = p <= limit or rows or self.how in ("dense", "kkt")
+        if not rows and (self.how == "cg" or (self.how == "auto" and n > _SMALL)):
+            local = Local(self.problem, self.x, found.y)
+            budget = n // 4 if dense and self.how == "auto" else _PRODUCTS
+            piece = KrylovPiece(local, found.y, found.free, self.tol, budget)
+            if piece.sure or piece.bends_down or self.how == "cg":
+                return found.residual, [piece.found()]
+        return self._by_matrices(found) if dense else self._by_penalties()
+
+    def _by_penalties(self):
+        plain = Plain(self.problem, self.x, self.y, self.tol, self.units)
+        found, excess = plain.found()
+        units = self.units
+        grad = self.problem.lower.look(self.x, self.y).gy
+        moved = stepped(self.problem, self.y, grad, 1 / units.lower)
+        return max(_largest(self.y - moved) / units.size, excess), [found]
+
+    def _by_matrices(self, active):
+        """Try every part of the weakly active rows."""
+        local = Local(self.problem, self.x, active.y, active.bounds)
+        added = len(local.equal) - np.arange(len(active.bounds)) - 1
+        weak = np.r_[active.weak, added].astype(int)
+        check_memory(4 * 8 * int(active.free.sum()) ** 2, "the lower level's second derivative")
         H, found = None, []
-        for k in range(len(weak) + 1):
+        for k in range(len(weak) + 1) if len(weak) <= _WEAK else [0]:
             for held in itertools.combinations(weak, k):
-                rows = np.r_[activity.strong, held].astype(int)
-                piece = Piece(local, activity.y, activity.free, rows, H)
+                rows = np.r_[active.strong, held].astype(int)
+                piece = Piece(local, active.y, active.free, rows, self.tol, H)
                 H = piece.H
                 if piece.independent or not k:
                     found.append(piece.found(weak))
-        return activity.residual, found
+        if len(weak) > _WEAK:
+            found = [found[0]._replace(error=math.inf)]
+        return active.residual, found
 
     def _host(self, v):
         return np.asarray(self.problem.io.be.host(v), dtype=np.float64)
+
+
+def _polyhedral(problem):
+    """Tell whether the lower level is smooth over a set given by bounds and rows."""
+    Y = problem.Y
+    known = Y.whole or Y.lo is not None or Y.rows is not None or problem.constraints is not None
+    return known and problem.lower.oracle.prox_y is None
 
 
 class Activity(NamedTuple):
@@ -210,6 +396,8 @@ def active(local, y, tol, units):
     length = np.maximum(np.linalg.norm(J, axis=1), 1e-300)
     held = np.flatnonzero(local.equal | (c >= -near * length))
     g = local.lower(y)[2]
+    if not (np.isfinite(g).all() and np.isfinite(c).all() and np.isfinite(J).all()):
+        raise np.linalg.LinAlgError("not finite")
     w, rest = _multipliers(g, J[held] / length[held, None], local.equal[held], low, high)
     outside = max((lo - y).max(), (y - hi).max(), 0.0)
     off = np.where(local.equal, abs(c), np.maximum(c, 0.0)) / length

@@ -170,14 +170,15 @@ def dense(curvature, b, guess, tol, maxiter):
     return q
 
 
-def shine(pairs, b, curvature, unit):
-    """Apply the inverse that L-BFGS built while it minimised: a step, not a solve.
+def shine(pairs, b, guess, curvature, unit):
+    """Correct a guess by the inverse that L-BFGS built while it minimised: a step, not a solve.
 
-    One pair is added to it for the sake of b: what the inverse of b itself does.
+    The inverse gets one more pair, for the sake of b: what it does to the guess's residual.
     """
-    s = quasi_newton(pairs, b, curvature, unit)
+    r = b - curvature.yy(guess)
+    s = quasi_newton(pairs, r, curvature, unit)
     pairs.add(s, curvature.yy(s))
-    return quasi_newton(pairs, b, curvature, unit)
+    return guess + quasi_newton(pairs, r, curvature, unit)
 
 
 def quasi_newton(pairs, b, curvature, unit):

@@ -8,12 +8,15 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import bilevel
+from .._core.random import check_rng
 from .._core.validation import check_count, check_positive, describe
-from ._folds import HIGHEST, LOWEST, Folds, LeaveOneOut, losses
+from ._folds import Folds, LeaveOneOut, losses
 
 DTYPES = [np.float64, np.float32]
-# Logarithm of the penalty at which the search begins, for features of variance 1.
-_START = -3.0
+# Logarithms of the penalty at which the search begins, and of the largest, for features of
+# variance 1. The smallest weighs as much as a hundredth of a sample: with less, classes that can
+# be told apart send coefficients to infinity.
+_START, _HIGHEST, _LEAST_SHARE = -3.0, np.log(1e3), 1e-2
 
 
 class PenalisedModel(BaseEstimator):
@@ -51,7 +54,7 @@ class PenalisedModel(BaseEstimator):
         Z, marks = features(X), features.marks
         used, third = np.arange(len(X)), None
         if self._stops_early(len(X), int(groups.max()) + 1):
-            used, third = self._third(len(X), labels, rng)
+            used, third = self._third(len(X), labels if is_classifier(self) else None, rng)
         problem = self._problem(Z[used], T[used], labels[used], loss, marks, rng)
         x0 = np.full(problem.d, _START)
         watch = Third(self, Z, T, loss, marks, used, third) if third is not None else None
@@ -60,7 +63,7 @@ class PenalisedModel(BaseEstimator):
             problem.lower,
             x0,
             problem.y0,
-            X=bilevel.box(LOWEST, HIGHEST),
+            X=bilevel.box(min(np.log(_LEAST_SHARE / len(Z)), _START), _HIGHEST),
             tol=self.tol,
             maxiter=self.max_iter,
             callback=watch,
@@ -71,7 +74,7 @@ class PenalisedModel(BaseEstimator):
         self.certificate_ = self.result_.certificate
         # A start that is good enough counts as one iteration, as scikit-learn wants it.
         self.n_iter_ = max(self.result_.nit, 1)
-        self.penalties_ = np.exp(x[groups]) / features.scale**2
+        self.penalties_ = np.exp(x[groups]) * features.scale**2
         return features.back(coefficients)
 
     def _groups(self, p):
@@ -92,7 +95,7 @@ class PenalisedModel(BaseEstimator):
 
     def _stops_early(self, n, d):
         if isinstance(self.early_stopping, str) and self.early_stopping == "auto":
-            return 10 * d > n and n >= 20
+            return 10 * d > n >= 20
         if not isinstance(self.early_stopping, bool | np.bool_):
             raise TypeError(
                 f"`early_stopping` came as {self.early_stopping!r}; expected True, False or 'auto'"
@@ -102,32 +105,23 @@ class PenalisedModel(BaseEstimator):
     def _third(self, n, labels, rng):
         """Set samples aside that neither level sees."""
         check_count(self.n_iter_no_change, "n_iter_no_change", minimum=1)
-        return train_test_split(
-            np.arange(n),
-            test_size=_fraction(self.validation_fraction, "validation_fraction"),
-            random_state=rng,
-            stratify=labels if is_classifier(self) else None,
-        )
+        return _parts(n, self.validation_fraction, "validation_fraction", labels, rng)
 
     def _problem(self, Z, T, labels, loss, marks, rng):
         if isinstance(self.cv, str) and self.cv == "loo" and loss == "squared":
-            Z = Z - Z.mean(axis=0)
-            free = marks < 0
-            return LeaveOneOut(Z[:, ~free], T[:, 0] - T[:, 0].mean(), marks[~free])
+            return LeaveOneOut(Z, T, marks)
         train, hold = _weights(self._splits(T, labels, rng), len(T))
         return Folds(Z, T, loss, marks, train, hold)
 
     def _splits(self, T, labels, rng):
         """Return pairs of samples to train on and to hold out."""
         stratified = labels if is_classifier(self) else None
-        if isinstance(self.cv, str):
-            raise ValueError(f"`cv` came as {self.cv!r}; expected folds, a fraction or a splitter")
-        if isinstance(self.cv, float):
-            share = _fraction(self.cv, "cv")
-            kept = np.arange(len(T))
-            return [train_test_split(kept, test_size=share, random_state=rng, stratify=stratified)]
         cv = self.cv
-        if not hasattr(cv, "split") and not np.iterable(cv):
+        if isinstance(cv, str):
+            raise ValueError(f"`cv` came as {cv!r}; expected folds, a fraction or a splitter")
+        if isinstance(cv, float):
+            return [_parts(len(T), cv, "cv", stratified, rng)]
+        if not hasattr(cv, "split"):
             cv = min(check_count(cv, "cv", minimum=2), len(T))
         splitter = check_cv(cv, labels, classifier=stratified is not None)
         return list(splitter.split(T, labels))
@@ -151,6 +145,16 @@ def _one_model(Z, T, loss, marks):
     return Folds(Z, T, loss, marks, weights, weights)
 
 
+def _parts(n, share, name, labels, rng):
+    """Draw a share of samples; return the indices of the others and of these."""
+    m = min(max(round(_fraction(share, name) * n), 1), n - 1)
+    if labels is not None:
+        counts = np.bincount(labels)
+        # Each part gets its share of each class, as long as the parts are not too small.
+        labels = labels if counts.min() > 1 and min(m, n - m) >= len(counts) else None
+    return train_test_split(np.arange(n), test_size=m, random_state=rng, stratify=labels)
+
+
 def _fraction(value, name):
     if check_positive(value, name) >= 1:
         raise ValueError(f"`{name}` came as {value}; expected a number between 0 and 1")
@@ -171,7 +175,7 @@ class Scaling:
         self.scale = np.sqrt(np.where(squares > 0, squares, 1.0))[groups]
         self.mean = X.mean(axis=0) if intercept else np.zeros(X.shape[1])
         self.intercept = bool(intercept)
-        self.marks = np.append(groups, [-1] * self.intercept)
+        self.marks = np.r_[groups, np.full(int(self.intercept), -1)]
 
     def __call__(self, X):
         Z = (X - self.mean) / self.scale
@@ -215,7 +219,7 @@ class BilevelRidge(RegressorMixin, PenalisedModel):
     ----------
     penalty : {"per-feature", "single"} or array of int, shape (p,), default "per-feature"
         Which features share a penalty.
-    cv : int, "loo", float, splitter or iterable, default 5
+    cv : int, "loo", float or splitter, default 5
         What is held out: folds, as scikit-learn cuts them; each sample in turn; or a fraction,
         drawn once.
     fit_intercept : bool, default True
@@ -228,7 +232,7 @@ class BilevelRidge(RegressorMixin, PenalisedModel):
         Size of that part.
     n_iter_no_change : int, default 10
         Iterations without progress there after which the search ends.
-    tol : float, default 1e-4
+    tol : float, default 1e-5
         Largest error of the certificate, see `penalty`.
     max_iter : int, default 100
         Largest number of iterations.
@@ -273,7 +277,7 @@ class BilevelRidge(RegressorMixin, PenalisedModel):
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=10,
-        tol=1e-4,
+        tol=1e-5,
         max_iter=100,
         random_state=None,
     ):
@@ -329,3 +333,360 @@ class BilevelRidge(RegressorMixin, PenalisedModel):
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=DTYPES)
         return X @ self.coef_ + self.intercept_
+
+
+class BilevelLogisticRegression(ClassifierMixin, PenalisedModel):
+    r"""Logistic regression that tunes a penalty for each feature, or group, by cross-validation.
+
+    Minimises the mean log-loss plus :math:`\tfrac12 \sum_j \lambda_j |w_j|^2` with the
+    :math:`\lambda` that make the log-loss of held-out samples least, found by `penalty` with a
+    certificate rather than on a grid. With more than two classes, a feature has a coefficient for
+    each (softmax).
+
+    Parameters
+    ----------
+    penalty, cv, fit_intercept, early_stopping : object
+        As in `BilevelRidge`, without ``cv="loo"``.
+    validation_fraction, n_iter_no_change, tol, max_iter, random_state : object
+        As in `BilevelRidge`.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        Labels, sorted.
+    coef_ : ndarray, shape (1, p) or (c, p)
+        Coefficients: for two classes of the second, else of each.
+    intercept_ : ndarray, shape (1,) or (c,)
+        Intercepts.
+    penalties_, certificate_, result_, n_iter_, n_features_in_, feature_names_in_ : object
+        As in `BilevelRidge`.
+
+    Examples
+    --------
+    >>> import solvers
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = solvers.bilevel.BilevelLogisticRegression(tol=1e-4).fit(X, y)
+    >>> bool(model.score(X, y) > 0.95)
+    True
+    """
+
+    def __init__(
+        self,
+        penalty="per-feature",
+        *,
+        cv=5,
+        fit_intercept=True,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-5,
+        max_iter=100,
+        random_state=None,
+    ):
+        super().__init__(
+            penalty,
+            cv=cv,
+            fit_intercept=fit_intercept,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            max_iter=max_iter,
+            random_state=random_state,
+        )
+
+    def fit(self, X, y):
+        """Choose penalties and fit the model.
+
+        Parameters
+        ----------
+        X : array, shape (n, p)
+            Rows are samples.
+        y : array, shape (n,)
+            Labels of any kind, of two classes or more.
+
+        Returns
+        -------
+        BilevelLogisticRegression
+            Itself.
+        """
+        X, y = validate_data(self, X, y, dtype=DTYPES, ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, place = _classes(y)
+        hot = place[:, None] == np.arange(len(self.classes_))
+        if len(self.classes_) == 2:
+            coef, offset = self._search(X, np.where(hot[:, 1:], 1.0, -1.0), place, "logistic")
+        else:
+            coef, offset = self._search(X, hot, place, "softmax")
+        self.coef_, self.intercept_ = coef.T.astype(X.dtype), offset.astype(X.dtype)
+        return self
+
+    def decision_function(self, X):
+        """Return the scores of samples.
+
+        Parameters
+        ----------
+        X : array, shape (q, p)
+            Rows are samples.
+
+        Returns
+        -------
+        ndarray, shape (q,) or (q, c)
+            For two classes, positive where the second is likelier; else one for each class.
+        """
+        return _scores(self, X)
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : array, shape (q, p)
+            Rows are samples.
+
+        Returns
+        -------
+        ndarray, shape (q,)
+            Labels.
+        """
+        return _labels(self, X)
+
+    def predict_proba(self, X):
+        """Estimate the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array, shape (q, p)
+            Rows are samples.
+
+        Returns
+        -------
+        ndarray, shape (q, c)
+            Probabilities, in the order of `classes_`.
+        """
+        return _chances(_scores(self, X))
+
+
+class CleanLogisticRegression(ClassifierMixin, BaseEstimator):
+    r"""Logistic regression that learns which labels to believe.
+
+    A few samples with labels that can be trusted form the upper level: `penalty` finds the weights
+    between 0 and 1 of all other samples under which training on these serves the trusted ones
+    best. The model is then fitted to both, the trusted ones at weight 1.
+
+    Compare it with a model of the trusted samples alone: where these are many, that is hard to
+    beat.
+
+    Parameters
+    ----------
+    l2 : float, default 1e-3
+        The ridge penalty beside the mean loss, for rows of length 1 on average.
+    val_fraction : float, default 0.1
+        Without `clean_idx`, the share of samples, drawn at random, that judges the others.
+    fit_intercept : bool, default True
+        Whether to centre the features and fit an intercept.
+    tol : float, default 1e-4
+        Largest error of the certificate, see `penalty`.
+    max_iter : int, default 50
+        Largest number of iterations.
+    rng : int, Generator or None, default 0
+        Where samples are drawn from.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        Labels, sorted.
+    coef_ : ndarray, shape (1, p) or (c, p)
+        Coefficients: for two classes of the second, else of each.
+    intercept_ : ndarray, shape (1,) or (c,)
+        Intercepts.
+    sample_weight_ : ndarray, shape (n,)
+        How far each label was believed.
+    clean_idx_ : ndarray of int
+        The samples that judged.
+    certificate_ : Certificate
+        How far from stationary the search ended.
+    result_ : BilevelResult
+        Everything else about the search, in units of scaled features.
+    n_iter_ : int
+        Iterations.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of str
+        Their names, where `X` had any.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import solvers
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((200, 2))
+    >>> right = X[:, 0] > 0
+    >>> wrong = np.arange(200) % 4 == 3
+    >>> clean = np.flatnonzero(~wrong)[:30]
+    >>> model = solvers.bilevel.CleanLogisticRegression().fit(X, right ^ wrong, clean_idx=clean)
+    >>> bool(model.sample_weight_[wrong].mean() < 0.3)
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        l2=1e-3,
+        val_fraction=0.1,
+        fit_intercept=True,
+        tol=1e-4,
+        max_iter=50,
+        rng=0,
+    ):
+        self.l2 = l2
+        self.val_fraction = val_fraction
+        self.fit_intercept = fit_intercept
+        self.tol = tol
+        self.max_iter = max_iter
+        self.rng = rng
+
+    def fit(self, X, y, clean_idx=None):
+        """Weigh the samples and fit the model.
+
+        Parameters
+        ----------
+        X : array, shape (n, p)
+            Rows are samples.
+        y : array, shape (n,)
+            Labels of any kind, some of them wrong, of two classes or more.
+        clean_idx : array of int or bool, optional
+            The samples whose labels can be trusted.
+
+        Returns
+        -------
+        CleanLogisticRegression
+            Itself.
+        """
+        X, y = validate_data(self, X, y, dtype=DTYPES, ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, place = _classes(y)
+        self.clean_idx_ = clean = self._trusted(clean_idx, len(X))
+        other = np.setdiff1d(np.arange(len(X)), clean)
+        features = Scaling(X.astype(np.float64), np.zeros(X.shape[1], int), self.fit_intercept)
+        # Rows of length 1 on average: `l2` means the same for few features and for many.
+        features.scale *= np.sqrt(X.shape[1])
+        Z = features(X)
+        two = len(self.classes_) == 2
+        t = 2 * place - 1 if two else place
+        problem = bilevel.problems.HyperCleaning(
+            Z[other], t[other], Z[clean], t[clean], l2=check_positive(self.l2, "l2")
+        )
+        self.result_ = bilevel.penalty(problem, tol=self.tol, maxiter=self.max_iter)
+        self.certificate_, self.n_iter_ = self.result_.certificate, max(self.result_.nit, 1)
+        weight = np.ones(len(X))
+        weight[other] = 1.0 / (1.0 + np.exp(-self.result_.x))
+        self.sample_weight_ = weight.astype(X.dtype)
+        coef, offset = features.back(self._last(Z, t, place, weight))
+        self.coef_, self.intercept_ = coef.T.astype(X.dtype), offset.astype(X.dtype)
+        return self
+
+    def _trusted(self, clean_idx, n):
+        """Return the indices of the samples that judge, sorted."""
+        if clean_idx is None:
+            share = _fraction(self.val_fraction, "val_fraction")
+            m = min(max(round(share * n), 1), n - 1)
+            return np.sort(check_rng(self.rng).choice(n, m, replace=False))
+        clean = np.asarray(clean_idx)
+        if clean.dtype == bool and clean.shape == (n,):
+            clean = np.flatnonzero(clean)
+        if clean.ndim != 1 or clean.dtype.kind not in "iu":
+            raise TypeError(
+                f"`clean_idx` came as {describe(clean_idx)}; expected indices of samples, or True "
+                f"or False for each of {n}"
+            )
+        clean = np.unique(clean)
+        if not 0 < len(clean) < n or clean[0] < 0 or clean[-1] >= n:
+            raise ValueError(
+                f"`clean_idx` came as {describe(clean_idx)}; expected some, not all, of the "
+                f"samples 0 to {n - 1}"
+            )
+        return clean
+
+    def _last(self, Z, t, place, weight):
+        """Fit all samples with their weights; return coefficients (p, c)."""
+        two = len(self.classes_) == 2
+        T = t[:, None] if two else place[:, None] == np.arange(len(self.classes_))
+        marks = np.zeros(Z.shape[1], int)
+        weights = (weight / len(Z))[:, None]
+        model = Folds(
+            Z, T.astype(np.float64), "logistic" if two else "softmax", marks, *[weights] * 2
+        )
+        return model.solve(np.log([self.l2]), model.y0)
+
+    def decision_function(self, X):
+        """Return the scores of samples.
+
+        Parameters
+        ----------
+        X : array, shape (q, p)
+            Rows are samples.
+
+        Returns
+        -------
+        ndarray, shape (q,) or (q, c)
+            For two classes, positive where the second is likelier; else one for each class.
+        """
+        return _scores(self, X)
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : array, shape (q, p)
+            Rows are samples.
+
+        Returns
+        -------
+        ndarray, shape (q,)
+            Labels.
+        """
+        return _labels(self, X)
+
+    def predict_proba(self, X):
+        """Estimate the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array, shape (q, p)
+            Rows are samples.
+
+        Returns
+        -------
+        ndarray, shape (q, c)
+            Probabilities, in the order of `classes_`.
+        """
+        return _chances(_scores(self, X))
+
+
+def _classes(y):
+    classes, place = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError("`y` holds one class; expected two classes or more")
+    return classes, place
+
+
+def _scores(model, X):
+    check_is_fitted(model)
+    X = validate_data(model, X, reset=False, dtype=DTYPES)
+    scores = X @ model.coef_.T + model.intercept_
+    return scores[:, 0] if scores.shape[1] == 1 else scores
+
+
+def _labels(model, X):
+    scores = _scores(model, X)
+    return model.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0) * 1]
+
+
+def _chances(scores):
+    if scores.ndim == 1:
+        scores = np.c_[np.zeros_like(scores), scores]
+    chances = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return chances / chances.sum(axis=1, keepdims=True)

@@ -6,8 +6,6 @@ from ._envelope import Envelope
 from ._oracle import Oracle
 from ._problem import pose
 
-# Logarithms of the smallest and largest penalty.
-LOWEST, HIGHEST = np.log(1e-12), np.log(1e8)
 # Curvatures of the losses by one prediction, at most.
 _CURVATURE = {"squared": 1.0, "logistic": 0.25, "softmax": 0.5}
 
@@ -88,51 +86,36 @@ class Folds:
         return problem.py.unpack(env.minimiser(problem.x0, problem.y0, env.tolerance(0.0)))
 
 
-class LeaveOneOut:
-    """The same for squared losses with each sample a fold, by leverages.
+class LeaveOneOut(Folds):
+    """One model of squared losses, each sample judged by the model that is fitted without it.
 
-    With ``A = X'X / n + diag(exp(x))`` the lower level solves ``A Y = X'`` for all samples at
-    once. A sample's leverage is ``1 / n + x_i' Y_i / n``, and its residual without it ``1 / (1 -
-    leverage)`` times that with it.
-
-    Parameters
-    ----------
-    X : array, shape (n, p)
-        Features of mean zero.
-    t : array, shape (n,)
-        Targets of mean zero.
-    groups : array of int, shape (p,)
-        Which penalty a feature has.
+    With ``A = X'X / n + diag(exp(x))`` a sample's leverage is ``x_i' A^-1 x_i / n``, and its
+    residual without it is ``1 / (1 - leverage)`` times that with it. The upper level therefore
+    depends on the penalties by itself as well.
     """
 
-    def __init__(self, X, t, groups):
-        self.X, self.t, self.groups = X, t, groups
-        self.n, self.gram = len(X), X.T @ X / len(X)
-        self.d, self.y0 = int(groups.max()) + 1, np.zeros(X.T.shape)
-        self.lower = Oracle(
-            value_and_grads=self._lower,
-            precond_y=lambda x: np.broadcast_to(
-                ((np.diag(self.gram) + np.exp(x[groups])) / self.n)[:, None], X.T.shape
-            ),
-        )
-        self.upper = Oracle(value_and_grads=self._upper)
+    def __init__(self, X, T, groups):
+        weights = np.full((len(X), 1), 1.0 / len(X))
+        super().__init__(X, T, "squared", groups, weights, weights)
+        self._gram = X.T @ X / len(X)
+        self._known = None
 
-    def _lower(self, x, y):
-        penalties = np.exp(x[self.groups])
-        AY = self.gram @ y + penalties[:, None] * y
-        value = 0.5 * np.vdot(y, AY) - np.vdot(y, self.X.T)
-        shares = 0.5 * penalties * (y * y).sum(axis=1)
-        gx = np.bincount(self.groups, shares, minlength=self.d)
-        return float(value) / self.n, gx / self.n, (AY - self.X.T) / self.n
+    def _leverages(self, x):
+        """Return ``1 - leverage`` of each sample, and ``X A^-1``; the lower level asks often."""
+        if self._known is None or not np.array_equal(self._known[0], x):
+            n, A = len(self.X), self._gram + np.diag(self._penalties(x)[:, 0])
+            moved = np.linalg.solve(A, self.X.T).T
+            self._known = x.copy(), 1.0 - (self.X * moved).sum(axis=1) / n, moved
+        return self._known[1:]
 
     def _upper(self, x, y):
-        X, t, n = self.X, self.t, self.n
-        rest = 1.0 - 1.0 / n - np.einsum("ij,ji->i", X, y) / n
-        missed = (t - X @ (y @ t) / n) / rest
-        by_coefficients = -X.T @ (missed / rest) / n
-        by_leverage = missed**2 / rest / n
-        gy = (np.outer(by_coefficients, t) + X.T * by_leverage) / n
-        return 0.5 * float(missed @ missed) / n, None, gy
+        n = len(self.X)
+        rest, moved = self._leverages(x)
+        missed = (self.X @ y - self.T)[:, 0] / rest
+        push = self._penalties(x)[:, 0] * ((missed**2 / rest) @ moved**2)
+        gx = -np.bincount(self.groups, push, minlength=self.d) / n**2
+        gy = self.X.T @ (missed / rest) / n
+        return 0.5 * float(missed @ missed) / n, gx, gy[:, None]
 
 
 def losses(P, T, loss):

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from .._core.validation import check_choice, check_positive
-from ._envelope import Envelope, norm, errors
+from ._envelope import Envelope, errors, norm
 from ._problem import pose
 
 

@@ -53,9 +53,10 @@ def implicit(
         Where x may be: a set of this module, or a projection.
     linear_solver : {"auto", "cg", "neumann", "dense", "shine", "minres"}
         Conjugate gradients; a Neumann series; a Cholesky factor of the whole of :math:`g_{yy}`,
-        for at most 2000 entries in y; the inverse that L-BFGS built in the lower level [2]_, whose
-        error does not go away; minimal residuals, for a singular :math:`g_{yy}`. "auto": "cg".
-        Where `lower` has no products, "auto", "dense" and "shine" take differences of gradients.
+        for at most 2000 entries in y; the inverse that L-BFGS built in the lower level [2]_, for
+        two products at every x, whose error goes away as x settles; minimal residuals, for a
+        singular :math:`g_{yy}`. "auto": "cg". Where `lower` has no products, "auto", "dense" and
+        "shine" take differences of gradients.
     tol : float, optional
         Stop when the certificate's value is at most this; by default 1e-6, in float32 3e-3.
     tol_inner : float, optional
@@ -284,7 +285,7 @@ class Values:
         """Return q, as accurate as the gradient needs it."""
         word = self.options.own.linear_solver
         if word == "shine":
-            return linear.shine(lower.pairs, f.gy, curvature, 1.0 / self.scales.lower)
+            return linear.shine(lower.pairs, f.gy, self.q, curvature, 1.0 / self.scales.lower)
         size = _norm(f.gy)
         tol = max(self.theta * min(1.0, self.accuracy), 10 * self.problem.eps) * size
         run = getattr(linear, "cg" if word == "auto" else word)

@@ -98,6 +98,12 @@ class Local:
         """Return the derivative of `gradients` in a direction, by differences of order 4."""
         return difference(lambda t: self.gradients(y + t * v, w), v, stretch * self.long)
 
+    def product(self, y, w, v):
+        """Return the second derivative of ``g + w . c`` times a vector, to second order."""
+        t = self.short / max(float(abs(v).max()), 1e-300)
+        ahead, behind = self.gradients(y + t * v, w), self.gradients(y - t * v, w)
+        return (ahead - behind)[self.d :] / (2 * t)
+
     def upper_along(self, y, v):
         """Return the derivative of the upper level's gradient in y in a direction."""
         return difference(lambda t: self.upper(y + t * v)[2], v, self.long)
@@ -105,7 +111,7 @@ class Local:
     def hessian(self, y, w, free):
         """Return the second derivative of ``g + w . c`` in the free coordinates, (p, p)."""
         columns = np.zeros((self.p, self.p))
-        given = self._trusted(y) if not len(w) else None
+        given = self.trusted(y) if not len(w) else None
         for k in np.flatnonzero(free):
             e = np.zeros(self.p)
             if given is not None:
@@ -126,7 +132,7 @@ class Local:
         room = min(y[k] - float(lo[k]), float(hi[k]) - y[k])
         return 0.5 * room if room > 0 else np.inf
 
-    def _trusted(self, y):
+    def trusted(self, y):
         """Return the caller's products with the second derivative if differences agree."""
         level = self.problem.lower
         if level.oracle.hvp_yy is None:

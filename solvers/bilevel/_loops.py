@@ -13,7 +13,7 @@ import math
 from .._core.result import Status
 from ._curvature import Curvature
 from ._descent import residual
-from ._envelope import Envelope, norm, errors
+from ._envelope import Envelope, errors, norm
 
 # Gradient steps for one proximal point, or for one value of the lower level.
 _STEPS = 10
@@ -194,8 +194,13 @@ class SingleLoop(Loop):
         at_y, at_z = (self.problem.lower.look(self.x, v) for v in (self.y, self.z))
         steep = norm(at_y.gy - at_z.gy)
         mixed = norm(at_y.gx - at_z.gx) / steep if steep > 0 else 0.0
-        pushed = self.penalised(self.y, self.sigma)[1]
-        return mixed * norm(pushed - at_z.gy) / self.sigma
+        behind = self._behind(self.y, self.sigma) - self._behind(self.z, 0.0)
+        return mixed * norm(behind) / self.sigma
+
+    def _behind(self, y, sigma):
+        """Return the projected gradient of ``sigma f + g``."""
+        L = self.curvature
+        return L * (y - self.problem.Y.project(y - self.penalised(y, sigma)[1] / L))
 
 
 class Joint(Loop):

@@ -1,5 +1,6 @@
 """Quasi-Newton steps on the value that gradient steps on the lower level reach."""
 
+import math
 from typing import NamedTuple
 
 from .._core.result import Status
@@ -136,6 +137,9 @@ def minimise(problem, watch, options):
     for _ in run:
         before = run.nit
         values.renew()
+        if not _finite(values.point):
+            run.end(Status.NUMERICAL, "The steps diverged; shorten `lr`.")
+            return
         descend(values, watch, options.tol)
         point = values.point
         values.accuracy *= 0.1
@@ -152,6 +156,10 @@ def minimise(problem, watch, options):
             run.end(Status.CONVERGED)
         elif run.nit == before:
             run.end(Status.STALLED, _advice(values))
+
+
+def _finite(point):
+    return math.isfinite(point.value) and math.isfinite(_norm(point.grad))
 
 
 def _check_memory(problem, own):

@@ -23,12 +23,17 @@ class LinearLosses:
     """
 
     def __init__(self, be, samples, kind, k=1):
-        self.be, self.xp, self.kind, self.k = be, be.xp, kind, k
+        self.be, self.kind, self.k = be, kind, k
         self.X, self.t = samples
         self.n, self.p = self.X.shape
         self.dtype = self.X.dtype
         self.sparse = hasattr(self.X, "indptr")
-        self._every = self.xp.arange(self.n)
+        self._every = be.xp.arange(self.n)
+
+    @property
+    def xp(self):
+        """The array module."""
+        return self.be.xp
 
     def looks(self, ys, weights=None, idx=None):
         """Return losses (B, N) at each of B points, and the gradients of their sums."""
@@ -53,11 +58,11 @@ class LinearLosses:
 
     def squares(self):
         """Return the sum of the squares of each column."""
+        X = self.X
         if self.sparse:
-            square = self.X.copy()
-            square.data *= square.data
-            return square.T @ self.xp.ones(self.n, self.dtype)
-        return self.xp.einsum("ij,ij->j", self.X, self.X)
+            sums = self.xp.bincount(X.indices, X.data * X.data, self.p)
+            return sums.astype(self.dtype, copy=False)
+        return self.xp.einsum("ij,ij->j", X, X)
 
     def _classes(self, y):
         """Return coefficients with those of a class together, (k, p)."""

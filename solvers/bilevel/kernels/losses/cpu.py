@@ -21,7 +21,7 @@ from ...._core.kernels.vmath import exp, log, vmax, vmin
 SQUARED, LOGISTIC, HINGE, SOFTMAX = range(4)
 ONE, PAIR, BEND = range(3)
 # Bytes of a chunk of rows, which stay in the cache from the products to the gradients.
-_CHUNK = 1 << 17
+_CHUNK = 1 << 18
 
 
 def dense_pass(X, rows, t, weights, kind, mode, k, W, losses, G):
@@ -43,7 +43,8 @@ def dense_pass(X, rows, t, weights, kind, mode, k, W, losses, G):
     chunk = _chunk(p * X.itemsize, rows.size)
     where = _strips(rows.size, p * (Q + G.shape[0]))
     parts = np.zeros((where.size - 1, *G.shape), G.dtype)
-    args = X, rows, t, weights, kind, mode, k, W, chunk, losses, parts
+    classes = k if kind == SOFTMAX else None
+    args = X, rows, t, weights, kind, mode, classes, W, chunk, losses, parts
     if where.size == 2:
         _dense(0, 0, rows.size, *args)
         G[:] = parts[0]
@@ -59,7 +60,8 @@ def csr_pass(indptr, indices, data, rows, t, weights, kind, mode, k, W, losses, 
     chunk = _chunk(entries * (data.itemsize + indices.itemsize), rows.size)
     where = _strips(rows.size, entries * (Q + G.shape[1]))
     parts = np.zeros((where.size - 1, *G.shape), G.dtype)
-    args = indptr, indices, data, rows, t, weights, kind, mode, k, W, chunk, losses, parts
+    classes = k if kind == SOFTMAX else None
+    args = indptr, indices, data, rows, t, weights, kind, mode, classes, W, chunk, losses, parts
     if where.size == 2:
         _csr(0, 0, rows.size, *args)
         G[:] = parts[0]
@@ -78,29 +80,30 @@ def _strips(n, work):
 
 
 @kernel(parallel=True)
-def _dense_in_strips(where, X, rows, t, weights, kind, mode, k, W, chunk, losses, parts):
+def _dense_in_strips(where, X, rows, t, weights, kind, mode, classes, W, chunk, losses, parts):
     for s in prange(where.size - 1):
         _dense(
             s, where[s], where[s + 1],
-            X, rows, t, weights, kind, mode, k, W, chunk, losses, parts,
+            X, rows, t, weights, kind, mode, classes, W, chunk, losses, parts,
         )  # fmt: skip
 
 
 @kernel(parallel=True)
 def _csr_in_strips(
-    where, indptr, indices, data, rows, t, weights, kind, mode, k, W, chunk, losses, parts
+    where, indptr, indices, data, rows, t, weights, kind, mode, classes, W, chunk, losses, parts
 ):
     for s in prange(where.size - 1):
         _csr(
             s, where[s], where[s + 1],
-            indptr, indices, data, rows, t, weights, kind, mode, k, W, chunk, losses, parts,
+            indptr, indices, data, rows, t, weights, kind, mode, classes, W, chunk, losses, parts,
         )  # fmt: skip
 
 
 @kernel()
-def _dense(s, first, last, X, rows, t, weights, kind, mode, k, W, chunk, losses, parts):
+def _dense(s, first, last, X, rows, t, weights, kind, mode, classes, W, chunk, losses, parts):
     Q, G = W.shape[0], parts[s]
     M, target = np.empty((Q, chunk), X.dtype), np.empty(chunk, X.dtype)
+    S = np.empty((4 if classes is None else 4 + classes, chunk))
     for a in range(first, last, chunk):
         b = min(a + chunk, last)
         for q in range(0, Q - 1, 2):
@@ -109,7 +112,7 @@ def _dense(s, first, last, X, rows, t, weights, kind, mode, k, W, chunk, losses,
             _dot_one(X, rows, a, b, W[Q - 1], M[Q - 1])
         for i in range(a, b):
             target[i - a] = t[rows[i]]
-        _respond(kind, mode, k, target, weights, M, losses, a, b)
+        _respond(kind, mode, classes, target, weights, M, losses, S, a, b - a)
         out = G.shape[0]
         for q in range(0, out - 1, 2):
             _add_two(X, rows, a, b, M[q], M[q + 1], G[q], G[q + 1])
@@ -191,192 +194,316 @@ def _add_one(X, rows, a, b, r, g):
 
 @kernel()
 def _csr(
-    s, first, last, indptr, indices, data, rows, t, weights, kind, mode, k, W, chunk, losses, parts
+    s,
+    first,
+    last,
+    indptr,
+    indices,
+    data,
+    rows,
+    t,
+    weights,
+    kind,
+    mode,
+    classes,
+    W,
+    chunk,
+    losses,
+    parts,
 ):
     G = parts[s]
     M, target = np.empty((W.shape[1], chunk), data.dtype), np.empty(chunk, data.dtype)
+    m = np.zeros(W.shape[1], data.dtype)
+    S = np.empty((4 if classes is None else 4 + classes, chunk))
     for a in range(first, last, chunk):
         b = min(a + chunk, last)
         for i in range(a, b):
             target[i - a] = t[rows[i]]
-            _dot_row(indptr[rows[i]], indptr[rows[i] + 1], indices, data, W, M, i - a)
-        _respond(kind, mode, k, target, weights, M, losses, a, b)
+            _dot_row(indptr[rows[i]], indptr[rows[i] + 1], indices, data, W, M, i - a, m)
+        _respond(kind, mode, classes, target, weights, M, losses, S, a, b - a)
         for i in range(a, b):
-            _add_row(indptr[rows[i]], indptr[rows[i] + 1], indices, data, M, i - a, G)
+            _add_row(indptr[rows[i]], indptr[rows[i] + 1], indices, data, M, i - a, m, G)
 
 
-@kernel(fastmath=REDUCE)
-def _dot_row(first, last, indices, data, W, M, i):
-    Q = W.shape[1]
-    if Q == 2:
-        # The usual case, in registers.
-        m0 = m1 = M.dtype.type(0)
+# Without fast arithmetic: sums in a different order are gathered by vectors, which takes longer.
+# Columns are unsigned, for Numba lets a signed index count from the end.
+@kernel()
+def _dot_row(first, last, indices, data, W, M, i, m):
+    Q = m.size
+    if Q <= 2:
+        a = b = data.dtype.type(0)
         for e in range(first, last):
-            m0 += data[e] * W[indices[e], 0]
-            m1 += data[e] * W[indices[e], 1]
-        M[0, i] = m0
-        M[1, i] = m1
+            c = np.uint64(indices[e])
+            a += data[e] * W[c, 0]
+            b += data[e] * W[c, Q - 1]
+        M[0, i] = a
+        M[Q - 1, i] = b
         return
     for q in range(Q):
-        m = M.dtype.type(0)
-        for e in range(first, last):
-            m += data[e] * W[indices[e], q]
-        M[q, i] = m
-
-
-@kernel(fastmath=REDUCE)
-def _add_row(first, last, indices, data, M, i, G):
-    if G.shape[1] == 2:
-        r0, r1 = M[0, i], M[1, i]
-        for e in range(first, last):
-            G[indices[e], 0] += data[e] * r0
-            G[indices[e], 1] += data[e] * r1
-        return
+        m[q] = 0
     for e in range(first, last):
-        for q in range(G.shape[1]):
-            G[indices[e], q] += data[e] * M[q, i]
+        w, d = W[np.uint64(indices[e])], data[e]
+        for q in range(Q):
+            m[q] += d * w[q]
+    for q in range(Q):
+        M[q, i] = m[q]
 
 
 @kernel()
-def _respond(kind, mode, k, target, weights, M, losses, a, b):
-    """Turn predictions into weighted slopes, in place; those of BEND move to the front."""
-    n, step = b - a, k if mode == ONE else 2 * k
+def _add_row(first, last, indices, data, M, i, m, G):
+    Q = G.shape[1]
+    if Q == 1:
+        for e in range(first, last):
+            G[np.uint64(indices[e]), 0] += data[e] * M[0, i]
+        return
+    for q in range(Q):
+        m[q] = M[q, i]
+    if Q == 2:
+        a, b = m[0], m[1]
+        for e in range(first, last):
+            c, d = np.uint64(indices[e]), data[e]
+            G[c, 0] += d * a
+            G[c, 1] += d * b
+        return
+    for e in range(first, last):
+        g, d = G[np.uint64(indices[e])], data[e]
+        for q in range(Q):
+            g[q] += d * m[q]
+
+
+@kernel()
+def _respond(kind, mode, classes, t, weights, M, losses, S, a, n):
+    """Turn predictions for n rows from row a into weighted slopes; BEND's move to the front.
+
+    Of the two parts, the one without and the one with classes, Numba compiles what is needed.
+    """
+    k = 1 if classes is None else classes
+    step = k if mode == ONE else 2 * k
     for f in range(M.shape[0] // step):
-        m = M[f * step : (f + 1) * step]
-        out = losses[f : f + 1, a:b] if mode != PAIR else losses[2 * f : 2 * f + 2, a:b]
-        if kind == SOFTMAX:
-            _softmax(mode, target, m, out)
-        elif kind == SQUARED:
-            _squared(mode, target, m, out)
-        elif kind == HINGE:
-            _hinge(mode, target, m, out)
+        o = f * step
+        row = 2 * f if mode == PAIR else f
+        loss, change = losses[row], losses[row + (mode == PAIR)]
+        if classes is None:
+            _one_prediction(kind, mode, t, M[o], M[o + step - 1], loss, change, a, n)
         else:
-            _logistic(mode, target, m, out)
-        first, count = (k, k) if mode == BEND else (0, step)
-        for q in range(count):
-            slopes = M[f * count + q]
-            for i in range(n):
-                slopes[i] = m[first + q, i]
-            if weights.shape[1]:
-                for i in range(n):
-                    slopes[i] *= weights[f, a + i]
-
-
-@kernel(fastmath=EXACT)
-def _squared(mode, t, m, out):
-    for i in range(out.shape[1]):
-        r, d = np.float64(m[0, i]) - t[i], np.float64(m[-1, i])
+            _softmax(mode, classes, t, M, o, loss, change, S, a, n)
         if mode == BEND:
-            out[0, i] = r * d
-            continue
-        out[0, i] = 0.5 * r * r
-        m[0, i] = r
-        if mode == PAIR:
-            out[1, i] = d * (r + 0.5 * d)
-            m[1, i] = r + d
-
-
-@kernel(fastmath=EXACT)
-def _hinge(mode, t, m, out):
-    for i in range(out.shape[1]):
-        sign = np.float64(t[i])
-        margin, d = 1.0 - sign * m[0, i], -sign * m[-1, i]
-        room = vmax(margin, 0.0)
-        if mode == BEND:
-            out[0, i] = room * d
-            m[1, i] = m[1, i] if room > 0.0 else 0.0
-            continue
-        out[0, i] = 0.5 * room * room
-        m[0, i] = -sign * room
-        if mode == PAIR:
-            then = vmax(margin + d, 0.0)
-            more = d if room > 0.0 and then > 0.0 else then - room
-            out[1, i] = 0.5 * more * (then + room)
-            m[1, i] = -sign * then
-
-
-@kernel(fastmath=EXACT)
-def _logistic(mode, t, m, out):
-    # With u = -t z the loss is log(1 + e^u), and its slope by u is 1 / (1 + e^-u).
-    for i in range(out.shape[1]):
-        sign = -np.float64(t[i])
-        u, d = sign * m[0, i], sign * m[-1, i]
-        e = exp(-abs(u))
-        share = (1.0 if u > 0.0 else e) / (1.0 + e)
-        if mode == BEND:
-            out[0, i] = share * d
-            m[1, i] *= share * (1.0 - share)
-            continue
-        loss = vmax(u, 0.0) + _log1p(e)
-        out[0, i] = loss
-        m[0, i] = sign * share
-        if mode == PAIR:
-            then = exp(-abs(u + d))
-            near = _log1p(share * _expm1(vmin(vmax(d, -1.0), 1.0)))
-            far = vmax(u + d, 0.0) + _log1p(then) - loss
-            out[1, i] = near if abs(d) < 1.0 else far
-            m[1, i] = sign * (1.0 if u + d > 0.0 else then) / (1.0 + then)
-
-
-@kernel(fastmath=EXACT)
-def _softmax(mode, t, m, out):
-    k = m.shape[0] if mode == ONE else m.shape[0] // 2
-    for i in range(out.shape[1]):
-        y = int(t[i])
-        top = np.float64(m[0, i])
-        for c in range(1, k):
-            top = vmax(top, np.float64(m[c, i]))
-        total = 0.0
-        for c in range(k):
-            total += exp(m[c, i] - top)
-        own = np.float64(m[y, i])
-        step = np.float64(m[y - k, i])
-        if mode == BEND:
-            mean = 0.0
             for c in range(k):
-                mean += exp(m[c, i] - top) / total * m[k + c, i]
-            out[0, i] = mean - step
-            for c in range(k):
-                m[k + c, i] = exp(m[c, i] - top) / total * (m[k + c, i] - mean)
-            continue
-        loss = log(total) + top - own
-        out[0, i] = loss
-        if mode == PAIR:
-            out[1, i] = _softmax_change(k, i, m, top, total, step)
-            m[k + y, i] -= 1.0
-        for c in range(k):
-            m[c, i] = exp(m[c, i] - top) / total
-        m[y, i] -= 1.0
+                _copy(M[o + k + c], M[f * k + c], n)
+        if weights.shape[1]:
+            count = k if mode == BEND else step
+            for q in range(f * count, (f + 1) * count):
+                _times(weights[f], a, 1, M[q], n)
+
+
+@kernel()
+def _one_prediction(kind, mode, t, z, d, loss, change, a, n):
+    if kind == SQUARED:
+        _squared(mode, t, z, d, loss, change, a, n)
+        return
+    # The others are functions of u = -t z.
+    _times(t, 0, -1, z, n)
+    if mode != ONE:
+        _times(t, 0, -1, d, n)
+    if kind == HINGE:
+        _hinge(mode, z, d, loss, change, a, n)
+    else:
+        _logistic(mode, z, d, loss, change, a, n)
+    _times(t, 0, -1, z, n)
+    if mode != ONE:
+        _times(t, 0, -1, d, n)
+
+
+@kernel()
+def _times(t, first, sign, z, n):
+    for i in range(n):
+        z[i] *= sign * t[first + i]
+
+
+@kernel()
+def _copy(x, y, n):
+    for i in range(n):
+        y[i] = x[i]
 
 
 @kernel(fastmath=EXACT)
-def _softmax_change(k, i, m, top, total, step):
-    """Return the change of the loss; turn the steps in m into shares."""
-    largest, then, inner, size = -np.inf, 0.0, 0.0, 0.0
+def _squared(mode, t, r, d, loss, change, a, n):
+    for i in range(n):
+        r[i] -= t[i]
+    for i in range(n):
+        if mode == BEND:
+            loss[a + i] = r[i] * d[i]
+            continue
+        if mode == PAIR:
+            change[a + i] = np.float64(d[i]) * (r[i] + 0.5 * d[i])
+            d[i] += r[i]
+        loss[a + i] = 0.5 * np.float64(r[i]) * r[i]
+
+
+@kernel(fastmath=EXACT)
+def _hinge(mode, u, d, loss, change, a, n):
+    for i in range(n):
+        room = vmax(1.0 + u[i], 0.0)
+        if mode == BEND:
+            loss[a + i] = room * d[i]
+            d[i] = d[i] if room > 0.0 else 0.0
+            continue
+        if mode == PAIR:
+            then = vmax(1.0 + u[i] + d[i], 0.0)
+            more = np.float64(d[i]) if room > 0.0 and then > 0.0 else then - room
+            change[a + i] = 0.5 * more * (then + room)
+            d[i] = then
+        loss[a + i] = 0.5 * room * room
+        u[i] = room
+
+
+@kernel(fastmath=EXACT)
+def _logistic(mode, u, d, loss, change, a, n):
+    # The loss is log(1 + e^u), its slope 1 / (1 + e^-u).
+    if mode == BEND:
+        for i in range(n):
+            share = _sigmoid(np.float64(u[i]))
+            loss[a + i] = share * d[i]
+            d[i] *= share * (1.0 - share)
+        return
+    if mode == PAIR:
+        for i in range(n):
+            v, step = np.float64(u[i]), np.float64(d[i])
+            near = _log1p(_sigmoid(v) * _expm1(vmin(vmax(step, -0.25), 0.25)))
+            far = _softplus(v + step) - _softplus(v)
+            change[a + i] = near if abs(step) < 0.25 else far
+            d[i] = _sigmoid(v + step)
+    for i in range(n):
+        v = np.float64(u[i])
+        loss[a + i] = _softplus(v)
+        u[i] = _sigmoid(v)
+
+
+@kernel()
+def _softmax(mode, k, t, M, o, loss, change, S, a, n):
+    """Predictions are in rows o to o + k of M, steps or directions in the k rows after them."""
+    here, there, total, inner = S[0], S[1], S[2], S[3]
+    for i in range(n):
+        own = o + int(t[i])
+        loss[a + i] = -M[own + k, i] if mode == BEND else -M[own, i]
+        if mode == PAIR:
+            change[a + i] = -M[own + k, i]
+    if mode == PAIR:
+        for c in range(k):
+            _move(M[o + c], M[o + k + c], S[4 + c], n)
+        _shares(k, S, 4, there, total, n)
+    _shares(k, M, o, here, total, n)
+    if mode == BEND:
+        _spread(k, M, o, loss, inner, a, n)
+        return
+    if mode == PAIR:
+        _grow(k, M, o, S, change, a, n)
+    for i in range(n):
+        loss[a + i] += here[i]
+        own = o + int(t[i])
+        M[own, i] -= 1
+        if mode == PAIR:
+            M[own + k, i] -= 1
+
+
+@kernel()
+def _move(z, d, moved, n):
+    for i in range(n):
+        moved[i] = np.float64(z[i]) + d[i]
+
+
+@kernel(fastmath=EXACT)
+def _shares(k, M, o, top, total, n):
+    """Turn predictions into their shares; `top` becomes the logarithm of the sum of e^z."""
+    for i in range(n):
+        top[i] = -np.inf
+        total[i] = 0.0
     for c in range(k):
-        d = np.float64(m[k + c, i])
-        largest, size = vmax(largest, m[c, i] + d), vmax(size, abs(d))
-        inner += exp(m[c, i] - top) / total * _expm1(vmin(vmax(d, -1.0), 1.0))
+        z = M[o + c]
+        for i in range(n):
+            top[i] = vmax(top[i], np.float64(z[i]))
     for c in range(k):
-        share = exp(np.float64(m[c, i]) + m[k + c, i] - largest)
-        then += share
-        m[k + c, i] = share
+        z = M[o + c]
+        for i in range(n):
+            e = exp(z[i] - top[i])
+            z[i] = e
+            total[i] += e
     for c in range(k):
-        m[k + c, i] /= then
-    if size < 1.0:
-        return _log1p(inner) - step
-    return log(then) + largest - (log(total) + top) - step
+        z = M[o + c]
+        for i in range(n):
+            z[i] /= total[i]
+    for i in range(n):
+        top[i] += log(total[i])
+
+
+@kernel(fastmath=EXACT)
+def _grow(k, M, o, S, change, a, n):
+    """Add to `change` what the logarithm of the sum grows by; put the new shares into M."""
+    here, there, size, inner = S[0], S[1], S[2], S[3]
+    for i in range(n):
+        inner[i] = size[i] = 0.0
+    for c in range(k):
+        z, d = M[o + c], M[o + k + c]
+        for i in range(n):
+            step = np.float64(d[i])
+            size[i] = vmax(size[i], abs(step))
+            inner[i] += z[i] * _expm1(vmin(vmax(step, -0.25), 0.25))
+    for i in range(n):
+        near, far = _log1p(inner[i]), there[i] - here[i]
+        change[a + i] += near if size[i] < 0.25 else far
+    for c in range(k):
+        z, d = S[4 + c], M[o + k + c]
+        for i in range(n):
+            d[i] = z[i]
+
+
+@kernel(fastmath=EXACT)
+def _spread(k, M, o, loss, mean, a, n):
+    """Multiply the directions in M by the Hessian of each sample."""
+    for i in range(n):
+        mean[i] = 0.0
+    for c in range(k):
+        z, v = M[o + c], M[o + k + c]
+        for i in range(n):
+            mean[i] += np.float64(z[i]) * v[i]
+    for i in range(n):
+        loss[a + i] += mean[i]
+    for c in range(k):
+        z, v = M[o + c], M[o + k + c]
+        for i in range(n):
+            v[i] = z[i] * (v[i] - mean[i])
 
 
 @kernel(inline=True, fastmath=EXACT)
-def _log1p(e):
-    """log(1 + e): that of the rounded sum, corrected for the rounding (Kahan)."""
-    s = 1.0 + e
-    return e if s == 1.0 else log(s) * (e / (s - 1.0))
+def _sigmoid(u):
+    e = exp(-abs(u))
+    return (1.0 if u > 0.0 else e) / (1.0 + e)
+
+
+@kernel(inline=True, fastmath=EXACT)
+def _softplus(u):
+    """log(1 + e^u)."""
+    return vmax(u, 0.0) + _log1p(exp(-abs(u)))
+
+
+@kernel(inline=True, fastmath=EXACT)
+def _log1p(x):
+    """log(1 + x): that of the rounded sum, corrected for the rounding (Kahan)."""
+    s = 1.0 + x
+    return x if s == 1.0 else log(s) * (x / (s - 1.0))
 
 
 @kernel(inline=True, fastmath=EXACT)
 def _expm1(d):
-    """e^d - 1 for d of -1 to 1, likewise."""
-    e = exp(d)
-    return d if e == 1.0 else (e - 1.0) * (d / log(e))
+    """e^d - 1 for d of -1/4 to 1/4, by its power series."""
+    p = 1.0 / 39916800.0
+    p = p * d + 1.0 / 3628800.0
+    p = p * d + 1.0 / 362880.0
+    p = p * d + 1.0 / 40320.0
+    p = p * d + 1.0 / 5040.0
+    p = p * d + 1.0 / 720.0
+    p = p * d + 1.0 / 120.0
+    p = p * d + 1.0 / 24.0
+    p = p * d + 1.0 / 6.0
+    p = p * d + 0.5
+    return (p * d + 1.0) * d
