@@ -249,7 +249,7 @@ def descend(problem, watch, options):
         stat = residual(s.x, s.D, problem.X, 1.0) / max(1.0, float(abs(s.D).max()))
         watch.record(stat, iterations=taken, fun=loss, sigma=loop.rate(loop.k - 1).sigma)
         watch.keep(loop.state())
-    _report(problem, watch, options, loop)
+    report(problem, watch, options, loop.plan["sigma"])
 
 
 def _check_levels(problem, own):
@@ -542,9 +542,9 @@ def _copied(s):
     return SimpleNamespace(**carried(vars(s), lambda array: array))
 
 
-def _report(problem, watch, options, loop):
+def report(problem, watch, options, sigma):
     """Solve the lower level at the answer, on all samples, and look at psi there."""
-    x, sigma = watch.x, loop.plan["sigma"]
+    x = watch.x
     env = Envelope(replace(problem, x0=x, y0=watch.y), late=lambda: watch.run.late, maxiter=100)
     env.accuracy = options.tol
     point = env.at(x, (sigma, sigma / 2, sigma / 4))
