@@ -12,7 +12,6 @@ from benchmarks.paper_bilevel_constraints import Toy
 from benchmarks.paper_bilevel_samples import Blocks, Growth
 from tests.bilevel.oracles import differences
 
-
 QUICK = ["law", "law_of_many", "toys"]
 
 
