@@ -2,10 +2,13 @@
 
 import pickle
 import warnings
+from pathlib import Path
 
+import _cuda_on_cpu
 import numpy as np
 import pytest
 import scipy.sparse
+from _cupy_standin import run_with_standin
 from scipy.special import logsumexp
 
 from solvers import ConvergenceWarning, bilevel
@@ -396,3 +399,8 @@ def test_oracles_refuse_points_of_another_shape():
         problem.lower(problem.x0, np.zeros(P))
     with pytest.raises(ValueError, match=r"`x0` came"):
         bilevel.penalty(problem, x0=np.zeros(2))
+
+
+@pytest.mark.skipif(_cuda_on_cpu.missing() is not None, reason=_cuda_on_cpu.missing() or "")
+def test_problems_on_the_device_pass_their_tests_on_the_stand_in():
+    run_with_standin(Path(__file__).parent / "problems_on_device.py")
