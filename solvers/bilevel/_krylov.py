@@ -41,6 +41,15 @@ class KrylovPiece(Piece):
         probe = np.sqrt(self._P) * np.random.default_rng(0).standard_normal(n)
         self._descend(probe, _PROVEN, self.budget, prove=True)
 
+    def _unsettled(self, fy):
+        """Tell whether it is not certain that all directions bend."""
+        return not self.sure
+
+    @property
+    def bends_down(self):
+        """Whether a curvature is negative beyond what differences leave."""
+        return self.curvature < -max(1e-6, 30 * self.local.problem.eps ** (2 / 3))
+
     @property
     def least(self):
         return self._least
