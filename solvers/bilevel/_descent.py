@@ -140,21 +140,32 @@ class Secants(Pairs):
         return rest + (c - inverse @ (Y @ rest)) @ S
 
     def _inverse(self, P):
-        """Return a pseudo-inverse of S Y^T, on the device, and the scale of what is orthogonal."""
+        """Return an inverse of S Y^T, on the device, and the scale of what is orthogonal."""
         if self._SY is None:
             k = len(self._order)
             M = np.reshape(self.be.host(self._S[:k] @ self._Y[:k].T), (k, k)).astype(float)
             size = 1 / np.sqrt(np.maximum(M.diagonal(), 1e-300))
             M = M * size * size[:, None]
             # The second derivative is symmetric; by how much M is not, it changes.
-            noise = 3 * np.linalg.norm(M - M.T) / k
-            w, Q = np.linalg.eigh(0.5 * (M + M.T))
-            keep = w > max(noise, 1e-7 if self._S.dtype.itemsize == 8 else 1e-3) * w[-1]
-            Q = Q[:, keep] * size[:, None]
-            self._SY = self.be.xp.asarray((Q / w[keep]) @ Q.T, dtype=self._S.dtype)
+            noise = np.linalg.norm(M - M.T) / k
+            M = 0.5 * (M + M.T)
+            M.flat[:: k + 1] += max(noise, 1e-8 if self._S.dtype.itemsize == 8 else 1e-4)
+            inverse = _inverted(M) * size * size[:, None]
+            self._SY = self.be.xp.asarray(inverse, dtype=self._S.dtype)
             s, y = self.last()
             self._scale = float(s @ y) / float(y @ (y if P is None else y / P))
         return self._SY, self._scale
+
+
+def _inverted(M):
+    """Return the inverse of a symmetric matrix, of its positive part if it has another."""
+    try:
+        np.linalg.cholesky(M)
+    except np.linalg.LinAlgError:
+        w, Q = np.linalg.eigh(M)
+        keep = w > 1e-3 * w[-1]
+        return (Q[:, keep] / w[keep]) @ Q[:, keep].T
+    return np.linalg.inv(M)
 
 
 class Descent:
@@ -184,9 +195,7 @@ class Descent:
         Where it is, and what it was told there.
     """
 
-    def __init__(
-        self, fun, v, region, *, unit, precond=None, memory=15, eps=None, spectral=False
-    ):
+    def __init__(self, fun, v, region, *, unit, precond=None, memory=15, eps=None, spectral=False):
         self.fun, self.v, self.region, self.unit, self.precond = fun, v, region, unit, precond
         self.pairs = memory if isinstance(memory, Pairs) else Pairs(memory)
         self.spectral = spectral or not (region.whole or region.lo is not None)

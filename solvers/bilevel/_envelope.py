@@ -86,6 +86,8 @@ class Envelope:
         Residual of the upper level that is wanted; decides how well lower levels are solved.
     theta : float
         How much better, see `tolerance`.
+    gain : float
+        By how much residuals of lower solves are known to grow in the hyper-gradient.
 
     Notes
     -----
@@ -98,7 +100,8 @@ class Envelope:
         self, problem, *, late=lambda: False, maxiter=1000, tol_inner=None, z0=None, others=()
     ):
         self.problem, self.late, self.maxiter, self.others = problem, late, maxiter, others
-        self.accuracy, self.theta, self.tol_inner = 1e-2, 0.3, tol_inner
+        self.accuracy, self.theta, self.tol_inner = 1e-2, 0.1, tol_inner
+        self.gain = 1.0
         self.scales = scales(problem, problem.x0, problem.y0)
         self.unit = 1.0 / self.scales.lower
         prox = problem.lower.prox
@@ -115,7 +118,8 @@ class Envelope:
         if self.tol_inner is not None:
             return self.tol_inner * lower
         floor = 50 * self.problem.eps * lower
-        return min(max(self.theta * abs(sigma) * self.accuracy, floor), max(1e-4 * lower, floor))
+        wanted = self.theta * abs(sigma) * self.accuracy / self.gain
+        return min(max(wanted, floor), max(1e-4 * lower, floor))
 
     def at(self, x, sigmas, *, strict=True):
         """Solve the lower level at x, alone and with each penalty.
@@ -138,8 +142,7 @@ class Envelope:
         tols = list(map(self.tolerance, sigmas))
         runs = self._solve(x, starts, tols, sigmas, precond, tilt)
         sides = tuple(
-            self._side(x, sigma, run, z, g, tilt)
-            for sigma, run in zip(sigmas, runs, strict=True)
+            self._side(x, sigma, run, z, g, tilt) for sigma, run in zip(sigmas, runs, strict=True)
         )
         if all(math.isfinite(side.value) for side in sides):
             self._z, self._ways = z, {side.sigma: side.y - z for side in sides}
@@ -188,9 +191,7 @@ class Envelope:
         value = f.value + (g.value - at_z.value - rest) / sigma
         noise = (abs(rest) + 8 * self.problem.eps * abs(g.value)) / abs(sigma)
         grad = f.gx + (g.gx - at_z.gx) / sigma
-        return Side(
-            sigma, y, f, g, value, grad, self._slack(y, run.grad), self._reach(run), noise
-        )
+        return Side(sigma, y, f, g, value, grad, self._slack(y, run.grad), self._reach(run), noise)
 
     def _reach(self, run):
         """Return the length of the quasi-Newton step that was not taken any more."""
@@ -217,9 +218,7 @@ class Envelope:
                 memory = own if v is start else _MEMORY
                 runs.append(self._run(v, precond, memory))
                 owner.append(k)
-        searches = {
-            j: self._descend(run, tols[owner[j]]) for j, run in enumerate(runs)
-        }
+        searches = {j: self._descend(run, tols[owner[j]]) for j, run in enumerate(runs)}
         together(searches, self._looks(x, [sigmas[k] for k in owner], tilt))
         best = {}
         for k, run in zip(owner, runs, strict=True):
@@ -289,9 +288,7 @@ class Envelope:
         last = min(point.sides, key=lambda side: abs(side.sigma))
         end = self.problem.Y.project(_extrapolate({s.sigma: s.y for s in point.sides}, 0.0))
         tol = self.tolerance(last.sigma)
-        there, here = (
-            self.residual(y, lower.look(x, y, with_x=False).gy) for y in (end, last.y)
-        )
+        there, here = (self.residual(y, lower.look(x, y, with_x=False).gy) for y in (end, last.y))
         start = end if there <= max(tol, here) else last.y
         return self.minimiser(x, start, tol, precondition=False)
 
@@ -359,13 +356,17 @@ def scales(problem, x, z):
 
 
 class Errors(NamedTuple):
-    """How far a hyper-gradient can be off: `first` for one penalty, `second` extrapolated."""
+    """How far a hyper-gradient can be off: `first` for one penalty, `second` extrapolated.
+
+    `solves` is the part of lower solves, of which a residual r counts for ``gain r / sigma``.
+    """
 
     first: float
     second: float
     grad: Any
     extrapolated: Any
     solves: float
+    gain: float
 
     def of(self, order):
         """Return the hyper-gradient of an order, and its error."""
@@ -384,7 +385,9 @@ def errors(point):
     c_xy = norm(one.g.gx - point.g.gx) / steep if steep > 0 else 0.0
     # The quasi-Newton matrix knows better than c_xy how far residuals reach where g is flat.
     reach = norm(one.g.gx - point.g.gx) / max(norm(one.y - point.z), 1e-300)
-    solves = 3 * max(c_xy * one.slack, reach * one.reach) / sigma
+    off = max(c_xy * one.slack, reach * one.reach)
+    gain = off / one.slack if one.slack > 0 else 1.0
+    solves = 3 * off / sigma
     if not point.tilted:
         solves += 3 * c_xy * point.slack / sigma
     elif steep > 0:
@@ -394,12 +397,12 @@ def errors(point):
     rounding = 4 * eps * norm(one.g.gx) / sigma
     rest = solves + rounding
     if e1 <= rest:
-        return Errors(rest, rest, one.grad, R, solves)
+        return Errors(rest, rest, one.grad, R, solves, gain)
     first = 2 * e1 / max(0.1, 1 - q)
     # A ratio near 1/2 shows that the error is of the order that is extrapolated.
     regular = 0.45 <= q <= 0.55
     second = 2 * norm(R - R_half) if regular else 4 * max(e1, e2) / max(0.1, 1 - q)
-    return Errors(first + rest, second + rest, one.grad, R, solves)
+    return Errors(first + rest, second + rest, one.grad, R, solves, gain)
 
 
 def norm(v):

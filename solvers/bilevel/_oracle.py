@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .._core.validation import check_callable, check_count, describe
 
 
@@ -33,7 +35,7 @@ class Oracle:
         ``(x, y, z) -> (g(x, y) - g(x, z), g_x(x, y), g_x(x, z), g_y(x, y), g_y(x, z))``, in one
         pass over the data.
     n_samples : int, optional
-        Number of samples.
+        Number of samples; for `bsvrb` perhaps an array, with a number for each block.
     """
 
     value: Any = None
@@ -45,13 +47,15 @@ class Oracle:
     precond_y: Any = None
     prox_y: Any = None
     pair: Any = None
-    n_samples: int | None = None
+    n_samples: Any = None
 
     def __post_init__(self):
         for name in Oracle.__dataclass_fields__:
             if name != "n_samples":
                 check_callable(getattr(self, name), name)
-        check_count(self.n_samples, "n_samples", minimum=1, allow_none=True)
+        sizes = self.n_samples if np.ndim(self.n_samples) else [self.n_samples]
+        for size in sizes:
+            check_count(size, "n_samples", minimum=1, allow_none=True)
         if self.value_and_grads is None and (self.value is None or self.grad_y is None):
             raise TypeError("`value_and_grads` is missing; expected it, or `value` and `grad_y`")
 

@@ -86,10 +86,23 @@ class Packer:
         if _is_zero(tree):
             return self.io.xp.zeros(self.size, self.io.dtype)
         parts = [tree] if self._single else list(_taken(self._structure, tree, what))
-        vectors = [self._entry(x, s, what) for x, s in zip(parts, self.shapes, strict=True)]
+        vectors = [self.entry(x, s, what) for x, s in zip(parts, self.shapes, strict=True)]
         return vectors[0] if self._single else self.io.xp.concatenate(vectors)
 
-    def _entry(self, x, shape, what):
+    def pack_rows(self, tree, what, count):
+        """Return what the caller's function gave for each of `count` blocks as rows of a matrix."""
+        xp = self.io.xp
+        if _is_zero(tree):
+            return xp.zeros((count, self.size), self.io.dtype)
+        parts = [tree] if self._single else list(_taken(self._structure, tree, what))
+        rows = [
+            self.entry(x, (count, *s), what).reshape(count, -1)
+            for x, s in zip(parts, self.shapes, strict=True)
+        ]
+        return rows[0] if self._single else xp.concatenate(rows, axis=1)
+
+    def entry(self, x, shape, what):
+        """Return one array that the caller's function gave, of a known shape, as a vector."""
         xp = self.io.xp
         if _is_zero(x):
             return xp.zeros(math.prod(shape), self.io.dtype)

@@ -17,7 +17,7 @@ _KAPPA = 0.3
 # Pairs of L-BFGS in the upper level.
 _MEMORY = 20
 # A hyper-gradient is measured to this part of its residual.
-_CLEAR = 1e-2
+_CLEAR = 0.1
 
 
 class Own(NamedTuple):
@@ -118,7 +118,7 @@ class Continuation:
         """Descend with one penalty, judge, choose the next; return what is known about it."""
         if now is None:
             now = self._measure(1.0)
-        polish = False
+        polish, before = False, self.x
         if now.stat > max(self.tol, now.err):
             polish = self._may_polish(now)
             goal = self.tol if polish else max(self.tol, _KAPPA * now.first)
@@ -137,18 +137,18 @@ class Continuation:
             self._sharpen()
         if self._may_polish(now) and now.stat > self.tol and not polish:
             return now
-        return self._next(now)
+        return self._next(now, self.x is not before)
 
     def _confirm(self, expected):
         """Measure where something is known already; again and better if it does not agree."""
-        last = expected.err <= self.tol
-        now = self._measure(0.0 if last else expected.stat)
+        last = expected.err <= 3 * self.tol
+        now = self._measure(_CLEAR * min(expected.stat, expected.err) if last else expected.first)
         if now.err > max(self.tol, 5 * expected.err):
             self._sharpen()
             now = self._measure(0.0)
         return now
 
-    def _next(self, now):
+    def _next(self, now, moved):
         """Lower the penalty to where the error is expected within the tolerance."""
         if self.own.sigma is not None or self.sigma <= self.least:
             self.monitor.end(
@@ -161,23 +161,23 @@ class Continuation:
         share = (0.3 * self.tol / max(now.err, 1e-300)) ** (1 / power)
         share = max(min(share, 0.1), 1e-2, self.least / self.sigma)
         self.sigma *= share
-        if now.stat <= now.err:
-            # How far the point is from stationary was not to be seen.
-            return None
-        return now._replace(first=now.first * share, err=now.err * share**power)
+        expected = now._replace(first=now.first * share, err=now.err * share**power)
+        # Unless the error was too large to tell how far the point is from stationary.
+        return expected if moved or now.stat > now.err else self._confirm(expected)
 
     def _may_polish(self, m):
-        return self.own.order != 1 and m.first > self.tol >= m.err
+        return self.own.order != 1 and m.first > self.tol >= m.err and m.stat <= 10 * m.first
 
     def _sharpen(self):
         self.env.theta = max(self.env.theta / 10, 1e-6)
 
-    def _measure(self, stat):
+    def _measure(self, accuracy):
         """Solve with the penalties that errors need, at the present point."""
         sigma, order, env = self.sigma, self.own.order, self.env
-        env.accuracy = max(self.tol, _CLEAR * min(stat, 1.0))
+        env.accuracy = max(self.tol, min(accuracy, 1e-2))
         point = env.at(self.x, (sigma, sigma / 2, sigma / 4))
         e = errors(point)
+        env.gain = min(max(e.gain, 1.0), 1e3)
         grad, err = e.of(order)
         size = max(1.0, norm(grad))
         stat = stationarity(self.problem, self.x, grad)

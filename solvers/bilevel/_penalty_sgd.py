@@ -34,8 +34,20 @@ _STORM = ("single-loop", "f3sa")
 _PLATEAU = 0.2
 # Parts of the run that warm up the lower level, and that try one length of the upper steps.
 _WARM_UP, _TRIAL = 0.02, 0.01
-# Tried lengths, as parts of x that the first steps move it by.
-_LENGTHS = (0.002, 0.02, 0.2)
+# Lower steps in the caller's scaling are no longer than this, and no longer than 1 / curvature on
+# some batches; batches looked at first, and then once an epoch or so.
+_LONGEST, _BATCHES_MEASURED, _STEPS_MEASURED = 0.2, 3, 50
+# A mean loss this many times the first is a sign of steps that are too long; how often to halve.
+_LOST, _HALVINGS = 100.0, 10
+# First length to try, as the part of x that a step moves it by; the factor to the next, and how
+# many to try at most.
+_FIRST, _FACTOR, _TRIALS = 0.02, 3.0, 4
+# Part of x that a step may move an entry of it by: hyper-gradients of batches have outliers.
+_REACH = 0.1
+# Part of x that noise may move an entry of it by in the whole run, and steps that measure it.
+_WANDER, _WATCHED = 0.6, 20
+# Growth of the hyper-gradient's largest entry that a trial may end with.
+_CALM = 2.0
 
 
 class Own(NamedTuple):
@@ -112,7 +124,7 @@ def descend(problem, watch, options):
         stat = residual(s.x, s.D, problem.X, 1.0) / max(1.0, float(abs(s.D).max()))
         watch.record(stat, iterations=taken, fun=loss, sigma=loop.rate(loop.k - 1).sigma)
         watch.keep(loop.state())
-    _report(problem, watch, options, loop)
+    report(problem, watch, options, loop.plan["sigma"])
 
 
 def _check_levels(problem, own):
@@ -167,15 +179,18 @@ class Loop:
         if resumed is None:
             self._begin()
         else:
-            self.k, self.plan = resumed["k"], resumed["plan"]
-            self.s = SimpleNamespace(**resumed["s"])
+            self._restore(resumed)
 
     def _begin(self):
         """Find what the caller left open: penalty, and lengths of lower and upper steps."""
         problem, own, xp = self.problem, self.own, self.problem.io.xp
         x, y = problem.x0, problem.y0
         sigma = own.sigma or 0.01 * scales(problem, x, y).sigma
-        self.k, self.plan = 0, {"sigma": sigma, "lower": own.lr, "upper": own.lr_upper}
+        self.k, self.plan = 0, {
+            "sigma": sigma, "lower": own.lr or 1.0, "upper": own.lr_upper, "patience": 1.0,
+            "reach": math.inf if own.lr_upper else _REACH * max(1.0, float(abs(x).max())),
+            "loss": abs(problem.upper.look(x, y).value),
+        }  # fmt: skip
         self.s = s = SimpleNamespace(
             x=x, y=y, z=y, D=xp.zeros_like(x), P=self._scaling(x), means=None, averaged=0
         )
@@ -186,10 +201,7 @@ class Loop:
         if own.method == "saba":
             steps.saba_tables(problem, s, own.batch, self.key)
         if own.lr is None:
-            steep = self._steepness(sigma)
-            self.plan["lower"] = (
-                1 / steep if problem.lower.diagonal(x) is None else min(0.2, 1 / steep)
-            )
+            self._measure(_BATCHES_MEASURED)
         if own.lr_upper is None:
             self.plan["upper"] = self._tried_length()
 
@@ -198,58 +210,87 @@ class Loop:
         diagonal = self.problem.lower.diagonal(x)
         return 1.0 if diagonal is None else diagonal
 
-    def _steepness(self, sigma):
-        """Return the largest curvature of the scaled lower level on a few batches."""
+    def _measure(self, count):
+        """Set the length of lower steps by the largest curvature on some of the next batches."""
         s, xp = self.s, self.problem.io.xp
+        s.P = self._scaling(s.x)
         steepest = 0.0
-        for b in range(3):
-            draw = self._draw(b)
-            start = self._penalised(s.x, s.y, draw, sigma)
-            v = xp.cos(xp.arange(len(s.y), dtype=s.y.dtype))
+        for k in range(self.k, self.k + count):
+            start = self._penalised(s.x, s.z, k)
+            v = xp.cos(xp.arange(len(s.z), dtype=s.z.dtype))
             for _ in range(8):
-                v = v * (1e-3 * max(1.0, _norm(s.y)) / max(_norm(v), 1e-300))
-                moved = (self._penalised(s.x, s.y + v, draw, sigma) - start) / s.P
+                v = v * (1e-3 * max(1.0, _norm(s.z)) / max(_norm(v), 1e-300))
+                moved = (self._penalised(s.x, s.z + v, k) - start) / s.P
                 steepest, v = max(steepest, _norm(moved) / _norm(v)), moved
                 if not _norm(v) > 0:
                     break
-        return steepest if steepest > 0 and math.isfinite(steepest) else 1.0
+        if steepest > 0 and math.isfinite(steepest):
+            longest = math.inf if isinstance(s.P, float) else _LONGEST
+            self.plan["lower"] = min(longest, self.plan["patience"] / steepest)
 
-    def _penalised(self, x, y, draw, sigma):
-        f = self.problem.upper.look(x, y, self._sample(draw, "upper"), with_x=False)
-        g = self.problem.lower.look(x, y, self._sample(draw, "lower"), with_x=False)
-        return sigma * f.gy + g.gy
-
-    def _sample(self, draw, name):
-        """Return sample numbers of a draw, which for "saba" are numbers of blocks."""
-        numbers = getattr(draw, name)
-        return (
-            getattr(self.s, f"{name}_blocks")[numbers[0]] if self.own.method == "saba" else numbers
-        )
+    def _penalised(self, x, y, k):
+        """Return the gradient of ``sigma f + g`` in y on the batches of step k."""
+        low, up = self._draw(k).lower, self._draw(k).upper
+        if self.own.method == "saba":
+            low, up = self.s.lower_blocks[low[0]], self.s.upper_blocks[up[0]]
+        f = self.problem.upper.look(x, y, up, with_x=False)
+        g = self.problem.lower.look(x, y, low, with_x=False)
+        return self.plan["sigma"] * f.gy + g.gy
 
     def _tried_length(self):
         """Warm up the lower level, then try lengths of the upper steps and return the best."""
         plan = self.plan
         plan["upper"] = 0.0
-        self._rehearse(max(20, round(_WARM_UP * self.K)))
-        size = float(abs(self.s.D).max())
-        unit = max(1.0, float(abs(self.s.x).max()))
-        if not self.own.normalize:
-            unit = unit / size if size > 0 and math.isfinite(size) else 1.0
-        warm, best = _copied(self.s), (math.inf, 0.0)
-        for length in _LENGTHS:
-            plan["upper"] = length * unit
-            self.s = _copied(warm)
-            loss = self._rehearse(max(10, round(_TRIAL * self.K)))
-            best = min(best, (loss if math.isfinite(loss) else math.inf, plan["upper"]))
-        self.s = warm
-        return best[1]
+        noise = self._warm_up()
+        warm, largest = _copied(self.s), float(abs(self.s.D).max())
+        extent = max(1.0, float(abs(self.s.x).max()))
+        unit = extent if self.own.normalize else extent / largest if largest > 0 else 1.0
 
-    def _rehearse(self, count):
+        def loss(length):
+            plan["upper"], self.s = length, _copied(warm)
+            loss = self._rehearse(max(10, round(_TRIAL * self.K)))
+            # Steps that are too long show in hyper-gradients sooner than in losses.
+            calm = float(abs(self.s.D).max()) <= _CALM * largest
+            return loss if calm and math.isfinite(loss) else math.inf
+
+        length = _FIRST * unit
+        now = loss(length)
+        # Climb as long as that pays; if it does not from the start, descend.
+        for factor in (_FACTOR, 1 / _FACTOR):
+            begun = length
+            for _ in range(_TRIALS):
+                other = loss(factor * length)
+                if not other < now:
+                    break
+                length, now = factor * length, other
+            if length != begun:
+                break
+        self.s = warm
+        # Noise makes x wander; where it wanders far, a trial is too short to tell.
+        falls = (1 + np.arange(self.K) / (_PLATEAU * self.K)) ** -self._fall_upper
+        wander = noise * math.sqrt(float(falls @ falls))
+        return min(length, _WANDER * extent / wander) if wander > 0 else length
+
+    def _warm_up(self):
+        """Step with x as it is; return the largest deviation of a batch's hyper-gradient."""
+        count = max(2 * _WATCHED, round(_WARM_UP * self.K))
+        self._rehearse(count - _WATCHED)
+        squares, forget = 0.0, self.rate(count).forget
+        for k in range(count - _WATCHED, count):
+            before = self.s.D
+            self._rehearse(k + 1, k)
+            change = self.s.D - before
+            squares = squares + change * change / _WATCHED
+        # An average that takes in a part `forget` of each gradient changes by so much less.
+        noise = math.sqrt(float(squares.max()) * (1 - forget / 2)) / forget
+        return noise / max(_norm(self.s.D), 1e-300) if self.own.normalize else noise
+
+    def _rehearse(self, until, begin=0):
         """Take steps that do not count; return the sum of their losses."""
         total, first = 0.0, self.first_averaged
-        self.first_averaged = self.K + count
-        while self.k < count:
-            total += self._walk(count)
+        self.k, self.first_averaged = begin, self.K + until
+        while self.k < until:
+            total += self._walk(until)
         self.k, self.first_averaged = 0, first
         return total
 
@@ -265,6 +306,7 @@ class Loop:
             fall_upper * self.plan["upper"],
             fall_upper / fall_lower * self.plan["sigma"],
             forget,
+            self.plan["reach"],
         )
 
     def _draw(self, k):
@@ -274,7 +316,32 @@ class Loop:
         return self._step(self.problem, self.s, self.rate(k), self._draw(k), self.own)
 
     def advance(self, late):
-        """Step until the next report; return the mean loss and the number of steps."""
+        """Step until the next report, with shorter steps if that goes astray.
+
+        Returns the mean loss and the number of steps.
+        """
+        begun = self.state()
+        for _ in range(_HALVINGS):
+            loss, count = self._reach(late)
+            if self._sane(loss) or (self.own.lr and self.own.lr_upper):
+                break
+            self._restore(begun)
+            if self.own.lr is None:
+                self.plan["lower"], self.plan["patience"] = (
+                    0.5 * self.plan[name] for name in ("lower", "patience")
+                )
+            if self.own.lr_upper is None:
+                self.plan["upper"] *= 0.5
+            begun = self.state()
+        return loss, count
+
+    def _sane(self, loss):
+        s, finite = self.s, self.problem.io.xp.isfinite
+        return abs(loss) <= _LOST * max(self.plan["loss"], 1e-300) and bool(
+            finite(s.x).all() & finite(s.y).all() & finite(s.D).all()
+        )
+
+    def _reach(self, late):
         begun, total = self.k, 0.0
         until = min(self.K, (begun // self.stride + 1) * self.stride)
         while self.k < until:
@@ -286,10 +353,11 @@ class Loop:
     def _walk(self, until):
         """Take the steps that one call can take; return the sum of their losses."""
         k, epoch = self.k, self.per_epoch
-        if k % epoch == 0:
-            self.s.P = self._scaling(self.s.x)
+        if k and self.own.lr is None and k % (epoch * -(-_STEPS_MEASURED // epoch)) == 0:
+            self._measure(1)
         if self._fused is None:
             self.k += 1
+            self.s.P = self._scaling(self.s.x)
             loss = self._step(self.problem, self.s, self.rate(k), self._draw(k), self.own)
             if self.k > self.first_averaged:
                 self._average()
@@ -318,6 +386,10 @@ class Loop:
         s = self.s
         return (s.x, s.z) if s.means is None else (s.means[0], s.means[2])
 
+    def _restore(self, state):
+        self.k, self.plan = state["k"], dict(state["plan"])
+        self.s = SimpleNamespace(**state["s"])
+
     def state(self):
         """Return all that the next steps depend on."""
         return {"k": self.k, "key": self.key, "plan": dict(self.plan), "s": vars(_copied(self.s))}
@@ -328,9 +400,9 @@ def _copied(s):
     return SimpleNamespace(**carried(vars(s), lambda array: array))
 
 
-def _report(problem, watch, options, loop):
+def report(problem, watch, options, sigma):
     """Solve the lower level at the answer, on all samples, and look at psi there."""
-    x, sigma = watch.x, loop.plan["sigma"]
+    x = watch.x
     env = Envelope(replace(problem, x0=x, y0=watch.y), late=lambda: watch.run.late, maxiter=100)
     env.accuracy = options.tol
     point = env.at(x, (sigma, sigma / 2, sigma / 4))

@@ -7,7 +7,11 @@ import numpy as np
 
 from ._second_order import Found
 
-_MAXITER, _DOUBLINGS = 20_000, 60
+_MAXITER, _PATIENCE = 20_000, 2000
+# The lower level is not taken for more than this times steeper than near the candidate.
+_STEEPEST = 1e12
+# Nor is it followed farther than this times the candidate's size.
+_FAR = 1e3
 # How far from the candidate its check starts, so that no saddle point can hold it.
 _NUDGE = 1e-3
 
@@ -33,44 +37,41 @@ class Plain:
 
     def __init__(self, problem, x, y, tol, units):
         self.problem, self.x, self.y, self.tol, self.units = problem, x, y, tol, units
-        self.L = units.lower
-
-    def step(self, y, grad, t):
-        """Return where a step of projected, or proximal, gradient descent leads."""
-        return stepped(self.problem, y, grad, t)
 
     def minimise(self, sigma, y, goal):
         """Minimise ``sigma f + g`` over Y: Nesterov's method, restarted where it turns."""
-        levels, x = self.problem, self.x
-
-        def gradient(v):
-            g = levels.lower.look(x, v).gy
-            return g + sigma * levels.upper.look(x, v).gy if sigma else g
-
-        blur = 100 * levels.eps * self.units.lower * self.units.size
-        best, v, momentum, stuck = Solved(y, math.inf), y, 1.0, 0
+        unit = self.units.lower + sigma * self.units.upper
+        L, steepest = unit, _STEEPEST * unit
+        blur = 100 * self.problem.eps * unit * self.units.size
+        best, v, momentum, since = Solved(y, math.inf), y, 1.0, 0
         for _ in range(_MAXITER):
-            grad = gradient(v)
-            for _ in range(_DOUBLINGS):
-                new = self.step(v, grad, 1 / self.L)
-                move = new - v
-                change = gradient(new) - grad
+            grad = self._gradient(sigma, v)
+            while steepest > L:
+                new = stepped(self.problem, v, grad, 1 / L)
+                move, change = new - v, self._gradient(sigma, new) - grad
                 # By gradients: values say nothing near a solution.
-                if _norm(change) <= self.L * _norm(move) + blur:
+                if _norm(change) <= L * _norm(move) + blur:
                     break
-                self.L *= 2
-            residual = _largest(move) * self.L + _largest(change)
-            # Rounding leaves what it leaves.
-            stuck = stuck + 1 if not residual < 0.9 * best.residual else 0
+                L *= 2
+            residual = _largest(move) * L + _largest(change)
+            since = 0 if residual < 0.9 * best.residual else since + 1
             if residual < best.residual:
                 best = Solved(new, residual)
-            if residual <= goal or not math.isfinite(residual) or stuck > 500:
+            lost = math.isnan(residual) or _largest(new) > _FAR * self.units.size
+            # Rounding leaves what it leaves.
+            if residual <= goal or lost or since > _PATIENCE or not steepest > L:
                 break
             after = 0.5 * (1 + math.sqrt(1 + 4 * momentum**2))
             if float((v - new) @ (new - y)) > 0:
                 after, momentum = 1.0, 1.0
             y, v, momentum = new, new + (momentum - 1) / after * (new - y), after
-        return best
+        # Short steps may have made it look small.
+        moved = stepped(self.problem, best.y, self._gradient(sigma, best.y), 1 / unit)
+        return Solved(best.y, _largest(best.y - moved) * unit)
+
+    def _gradient(self, sigma, y):
+        g = self.problem.lower.look(self.x, y).gy
+        return g + sigma * self.problem.upper.look(self.x, y).gy if sigma else g
 
     def found(self):
         """Return what penalties tell about psi, and by how much y is not a lower solution."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core.arrays import Ingest
-from .._core.validation import check_array
+from .._core.validation import check_array, describe
 from ._coupling import couple
 from ._oracle import as_oracle
 from ._packing import Packer
@@ -57,6 +57,11 @@ class Level:
         self.px, self.py = packers
         self.counts = {"n": 0, "n_gx": 0, "n_gy": 0, "n_hvp": 0, "n_samples": 0}
         n = self.oracle.n_samples
+        if np.ndim(n):
+            raise ValueError(
+                f"`n_samples` of `{name}` came as {describe(n)}; expected one number: samples of "
+                "blocks are for bilevel.bsvrb"
+            )
         self.every = None if n is None else np.arange(n)
         if n is not None:
             # The caller's function gets this very array, time and again.

@@ -114,7 +114,8 @@ class Piece:
         seen = np.array([self.local.along(self.y, self.w, v) for v in moves])
         again = np.array([self.local.along(self.y, self.w, v, 2.0) for v in moves[:8]])
         d = self.local.d
-        noise += 2 * float(abs(again - seen[:8])[:, d:].max())
+        off = abs(again - seen[:8])
+        noise += 2 * float(off[:, d:].max())
         B = np.array([self._onto(row[d:][self.free]) for row in seen]) @ self.N
         low, R = np.linalg.eigh(0.5 * (B + B.T))
         if low[0] < -noise:
@@ -125,7 +126,8 @@ class Piece:
         flat = R[:, ~bends]
         self.N = self.N @ flat
         # Flat directions must stay flat for other x, or psi jumps there.
-        self.tilt = float(abs(flat.T @ seen[:, :d]).max(initial=0.0))
+        blur = 4 * off[:, :d].max() + 30 * eps**0.8 * abs(self.local.lower(self.y)[1]).max()
+        self.tilt = max(0.0, float(abs(flat.T @ seen[:, :d]).max(initial=0.0) - blur))
 
     @property
     def least(self):
@@ -185,7 +187,7 @@ class Piece:
             self._learn(None)
 
     def _bent_upper(self, fy):
-        """Return the second derivative of f along N, on the solutions' own curve, and its noise."""
+        """Return the second derivative of f along N, on the solutions' curve, and its noise."""
         q = self._whole(self._solve(self._onto(fy[self.free])))
         d, columns, size = self.local.d, [], self.steepest * float(np.linalg.norm(q))
         for n in self.N.T:

@@ -23,12 +23,17 @@ class LinearLosses:
     """
 
     def __init__(self, be, samples, kind, k=1):
-        self.be, self.xp, self.kind, self.k = be, be.xp, kind, k
+        self.be, self.kind, self.k = be, kind, k
         self.X, self.t = samples
         self.n, self.p = self.X.shape
         self.dtype = self.X.dtype
         self.sparse = hasattr(self.X, "indptr")
-        self._every = self.xp.arange(self.n)
+        self._every = be.xp.arange(self.n)
+
+    @property
+    def xp(self):
+        """The array module."""
+        return self.be.xp
 
     def looks(self, ys, weights=None, idx=None):
         """Return losses (B, N) at each of B points, and the gradients of their sums."""

@@ -86,7 +86,7 @@ class WeightedTraining(_Weighted):
             else:
                 kind, k = SOFTMAX, _data.classes(io, "t", "tv")
             which = _data.check_groups(io, "groups", train.X.shape[0], "(X rows,)")
-            groups = Groups(io.xp, *which)
+            groups = Groups(io.be, *which)
             self._build(io, train, valid, kind, k, groups, _sigmoid, True, l2)
         self.X = box(-8.0, 8.0)
 
@@ -157,7 +157,7 @@ class SvmHPO(_Weighted):
         io, train, valid = _data.read(X, t, Xv, tv)
         with io.device:
             t, tv = (_data.signs(io, name) for name in ("t", "tv"))
-            groups = Groups(io.xp, None, train.X.shape[0])
+            groups = Groups(io.be, None, train.X.shape[0])
             train, valid = train._replace(t=t), valid._replace(t=tv)
             self._build(io, train, valid, HINGE, 1, groups, _exponential, False, 1.0)
         self.X = box(math.log(1e-12), math.log(1e8))

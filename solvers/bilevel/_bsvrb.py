@@ -1,0 +1,449 @@
+"""Blockwise stochastic variance-reduced steps for levels that are means over many blocks."""
+
+import math
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._core.result import Status
+from .._core.validation import (
+    check_choice,
+    check_count,
+    check_memory,
+    check_nonnegative,
+    check_positive,
+)
+from ._blocks import BlockLevel, whole
+from ._descent import residual
+from ._driver import solve
+from ._envelope import scales
+from ._oracle import as_oracle
+from ._penalty_sgd import report
+
+VARIANTS = ("v1", "v2", "v3")
+# The paper's formula for gamma diverges unless alpha is small, and 1 allows only a third of the
+# lower step length; the answers are as good.
+_GAMMA = 0.1
+# Steps whose random numbers are drawn at a time.
+_DRAWN = 64
+# The penalty, as part of the one at which both levels weigh the same.
+_SIGMA = 0.05
+# Lower steps, as part of those at which recursions on a quadratic stop falling.
+_LOWER = 0.75
+# Visits to each block before the upper variable moves, and what it moves by between two visits:
+# it must not run ahead of lower variables that follow with these lengths.
+_WARM_UP, _FIRST = 4, 0.1
+# Upper steps fall after this part of the run.
+_PLATEAU = 0.2
+
+
+class Own(NamedTuple):
+    """Options of `bsvrb` alone."""
+
+    upper: Any
+    lower: Any
+    n_blocks: int
+    variant: str
+    blocks: int
+    batch: int
+    epochs: float
+    alpha: float
+    gamma: float
+    beta: float
+    sigma: float | None
+    lr: float | None
+    lr_upper: float | None
+    floor: float
+    radius: float
+    callback_every: float
+
+
+def bsvrb(
+    upper, lower=None, x0=None, y0=None, *, n_blocks=None, X=None, variant="v3", blocks=10,
+    batch=32, epochs=50, alpha=0.9, gamma=None, beta=0.9, sigma=None, lr=None, lr_upper=None,
+    floor=1e-4, radius=math.inf, tol=1e-2, time_limit=None, callback=None, callback_every=1.0,
+    progress=False, n_threads=None, rng=None, checkpoint=None, checkpoint_every=60, resume=None,
+    history=True, how="auto",
+):  # fmt: skip
+    check_choice(variant, "variant", VARIANTS)
+    if hasattr(upper, "n_blocks"):
+        problem = upper
+        upper, lower, n_blocks = problem.upper, problem.lower, problem.n_blocks
+        X = problem.X if X is None else X
+        x0, y0 = (problem.x0, problem.y0) if x0 is None else (x0, problem.y0 if y0 is None else y0)
+    n_blocks = check_count(n_blocks, "n_blocks", minimum=1)
+    upper, lower = as_oracle(upper, "upper"), as_oracle(lower, "lower")
+    own = Own(
+        upper,
+        lower,
+        n_blocks,
+        variant,
+        check_count(blocks, "blocks", minimum=1),
+        check_count(batch, "batch", minimum=1),
+        check_positive(epochs, "epochs"),
+        _check_share(alpha, "alpha"),
+        _GAMMA if gamma is None else check_nonnegative(gamma, "gamma"),
+        _check_share(beta, "beta"),
+        check_positive(sigma, "sigma", allow_none=True),
+        check_positive(lr, "lr", allow_none=True),
+        check_positive(lr_upper, "lr_upper", allow_none=True),
+        check_positive(floor, "floor"),
+        check_positive(radius, "radius", allow_inf=True),
+        check_positive(callback_every, "callback_every"),
+    )
+    return solve(
+        "bsvrb",
+        whole(upper, "upper", n_blocks),
+        whole(lower, "lower", n_blocks),
+        x0,
+        y0,
+        descend,
+        X=X,
+        tol=tol,
+        time_limit=time_limit,
+        callback=callback,
+        progress=progress,
+        n_threads=n_threads,
+        rng=rng,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        resume=resume,
+        history=history,
+        how=how,
+        own=own,
+    )
+
+
+def _check_share(value, name):
+    share = check_positive(value, name)
+    if share > 1:
+        raise ValueError(f"`{name}` came as {value!r}; expected a number in (0, 1]")
+    return share
+
+
+def descend(problem, watch, options):
+    """Take the steps of all epochs, then solve the lower level where they end."""
+    own, run = options.own, watch.run
+    loop = Loop(problem, own, watch.resumed, options.rng)
+    run.maxiter = loop.K
+    if loop.k >= loop.K:
+        run.end(Status.MAXITER)
+    for _ in run:
+        loss, taken = loop.advance(lambda: run.late)
+        s = loop.s
+        if not (math.isfinite(loss) and loop.finite):
+            run.record(math.nan, iterations=taken)
+            break
+        watch.answer(s.x, s.z.now.reshape(-1).copy())
+        stat = residual(s.x, s.D, problem.X, 1.0) / max(1.0, float(abs(s.D).max()))
+        watch.record(stat, iterations=taken, fun=loss)
+        watch.keep(loop.state())
+    report(problem, watch, options, loop.plan["sigma"])
+
+
+class Draw(NamedTuple):
+    """What a step may look at: blocks (I,), and samples (I, B) of both levels of each."""
+
+    blocks: Any
+    lower: Any
+    upper: Any
+
+
+class Draws:
+    """The random numbers of all steps, a few steps' at a time.
+
+    They depend on the key and on the step alone: a run can go on from any step.
+    """
+
+    def __init__(self, xp, own, levels, key):
+        self.xp, self.own, self.key, self._chunk = xp, own, list(key), None
+        self.sizes = [level.sizes for level in levels]
+
+    def __call__(self, k):
+        """Return the k-th draw."""
+        chunk, place = divmod(k, _DRAWN)
+        if chunk != self._chunk:
+            self._drawn, self._chunk = self._draw(np.random.default_rng([*self.key, chunk])), chunk
+        return Draw(*(numbers[place] for numbers in self._drawn))
+
+    def _draw(self, rng):
+        m, own = self.own.n_blocks, self.own
+        blocks = np.tile(np.arange(m), (_DRAWN, 1))
+        if own.blocks < m:
+            blocks = rng.random((_DRAWN, m)).argpartition(own.blocks, axis=1)[:, : own.blocks]
+        samples = (self._samples(rng, sizes[blocks]) for sizes in self.sizes)
+        return [self.xp.asarray(numbers) for numbers in (blocks, *samples)]
+
+    def _samples(self, rng, sizes):
+        """Return sample numbers with replacement, or all samples if the batch is that large."""
+        every = np.arange(self.own.batch)
+        drawn = rng.integers(sizes[..., None], size=(*sizes.shape, self.own.batch))
+        return np.where(sizes[..., None] == self.own.batch, every, drawn)
+
+
+class Rows:
+    """A variable with a row for each block, and an estimate that belongs to it.
+
+    Parameters
+    ----------
+    xp : module
+    now : array, shape (m, p)
+        Its rows.
+    before : array, shape (m, p)
+        The rows before the last step.
+    estimate : array, shape (m, ...)
+        Moving average of a derivative (MSVR).
+    """
+
+    def __init__(self, xp, now, before, estimate):
+        self.xp, self.now, self.before, self.estimate = xp, now, before, estimate
+
+    @classmethod
+    def start(cls, xp, now, *shape):
+        """Begin at given rows, with estimates of a given shape."""
+        return cls(xp, now.copy(), now.copy(), xp.zeros((len(now), *shape), now.dtype))
+
+    def track(self, d, fresh, new, old, own):
+        """Update the estimate by derivatives on one batch at this point and the one before."""
+        a, c = own.alpha, own.gamma
+        moved = (1 - a) * self.estimate[d.blocks] + (a + c) * new - c * old
+        # A block that is visited for the first time has no past.
+        fresh = fresh.reshape(-1, *[1] * (new.ndim - 1))
+        self.estimate[d.blocks] = self.xp.where(fresh, new, moved)
+
+    def move(self, d, last, rows):
+        """Set the rows of a step's blocks; those of the last step are past now."""
+        self.before[last] = self.now[last]
+        self.before[d.blocks] = self.now[d.blocks]
+        self.now[d.blocks] = rows
+
+    def parts(self):
+        """Return copies of the arrays."""
+        return {name: getattr(self, name).copy() for name in ("now", "before", "estimate")}
+
+
+def exact_products(loop, d, fresh):
+    """v1: keep estimates of the second derivatives, and solve with them."""
+    s, own = loop.s, loop.own
+    here, there, (f, f_old) = _both(loop, d, fresh)
+    H, H_old = (loop.lower.hessians(x, Z, d.blocks, d.lower) for x, Z in (here, there))
+    s.v.track(d, fresh, H, H_old, own)
+    H = s.v.estimate[d.blocks] = _floored(loop.xp, s.v.estimate[d.blocks], own.floor)
+    v, v_old = (loop.xp.linalg.solve(H, look.gy[..., None])[..., 0] for look in (f, f_old))
+    return f.value, _implicit(loop, d, here, f, v), _implicit(loop, d, there, f_old, v_old)
+
+
+def _floored(xp, H, floor):
+    """Return symmetric matrices without eigenvalues below a part of their largest."""
+    if not bool(xp.isfinite(H).all()):
+        # LAPACK would not come to an end; the loop sees to it that the run does.
+        return xp.full_like(H, math.nan)
+    w, Q = xp.linalg.eigh(H)
+    w = xp.maximum(w, floor * abs(w).max(axis=1, keepdims=True))
+    return (Q * w[:, None, :]) @ xp.swapaxes(Q, 1, 2)
+
+
+def products(loop, d, fresh):
+    """v2: track the solutions v of ``g_yy v = f_y`` by products alone."""
+    s, own, xp = loop.s, loop.own, loop.xp
+    here, there, (f, f_old) = _both(loop, d, fresh)
+    v, v_old = s.v.now[d.blocks], s.v.before[d.blocks]
+    q, q_old = (
+        loop.lower.hvp_yy(*point, w, d.blocks, d.lower) - look.gy
+        for point, w, look in ((here, v, f), (there, v_old, f_old))
+    )
+    s.v.track(d, fresh, q, q_old, own)
+    G = _implicit(loop, d, here, f, v)
+    G_old = _implicit(loop, d, there, f_old, v_old)
+    moved = v - loop.length(d) * s.v.estimate[d.blocks]
+    if own.radius < math.inf:
+        size = xp.sqrt((moved * moved).sum(axis=1, keepdims=True))
+        moved = moved * (own.radius / xp.maximum(size, own.radius))
+    s.v.move(d, s.last, moved)
+    return f.value, G, G_old
+
+
+def _both(loop, d, fresh):
+    """Look at both levels at this point and the one before; track the lower one."""
+    s = loop.s
+    here, there = (s.x, s.z.now[d.blocks]), (s.x_old, s.z.before[d.blocks])
+    g, g_old = loop.lower.looks([here, there], d.blocks, d.lower)
+    s.z.track(d, fresh, g.gy, g_old.gy, loop.own)
+    return here, there, loop.upper.looks([here, there], d.blocks, d.upper)
+
+
+def _implicit(loop, d, point, f, v):
+    return (f.gx - loop.lower.hvp_xy(*point, v, d.blocks, d.lower)).mean(axis=0)
+
+
+def pairs(loop, d, fresh):
+    """v3: keep a second point per block, for ``sigma f + g``, on the same batches."""
+    s, own, sigma = loop.s, loop.own, loop.plan["sigma"]
+    here, there = (s.x, s.z.now[d.blocks]), (s.x_old, s.z.before[d.blocks])
+    up, up_old = (s.x, s.y.now[d.blocks]), (s.x_old, s.y.before[d.blocks])
+    g, g_old, gs, gs_old = loop.lower.looks([here, there, up, up_old], d.blocks, d.lower)
+    f, f_old = loop.upper.looks([up, up_old], d.blocks, d.upper)
+    s.z.track(d, fresh, g.gy, g_old.gy, own)
+    s.y.track(d, fresh, gs.gy + sigma * f.gy, gs_old.gy + sigma * f_old.gy, own)
+    s.y.move(d, s.last, s.y.now[d.blocks] - loop.length(d) * s.y.estimate[d.blocks])
+    G, G_old = (
+        (look.gx + (at_y.gx - at_z.gx) / sigma).mean(axis=0)
+        for look, at_y, at_z in ((f, gs, g), (f_old, gs_old, g_old))
+    )
+    return f.value, G, G_old
+
+
+_STEPS = {"v1": exact_products, "v2": products, "v3": pairs}
+
+
+class Loop:
+    """The steps of one run: where it is, its random numbers and step lengths.
+
+    Attributes
+    ----------
+    k, K : int
+        Steps so far, and of the whole run.
+    s : namespace
+        All that a step changes.
+    """
+
+    def __init__(self, problem, own, resumed, rng):
+        self.problem, self.own, self.xp = problem, own, problem.io.xp
+        self.upper, self.lower = (
+            BlockLevel(getattr(own, name), getattr(problem, name), own.n_blocks)
+            for name in ("upper", "lower")
+        )
+        per_epoch = -(-own.n_blocks // own.blocks) * -(-int(self.lower.sizes.max()) // own.batch)
+        self.K = max(1, round(own.epochs * per_epoch))
+        self.stride = max(1, round(own.callback_every * per_epoch))
+        # Every block comes along this often, on average.
+        self.period = -(-own.n_blocks // own.blocks)
+        if resumed is None:
+            # The generator moves on by these numbers, however long the run.
+            self.key = rng.integers(2**32, size=4).tolist()
+        else:
+            self.key = resumed["key"]
+        self.draws = Draws(self.xp, own, (self.lower, self.upper), self.key)
+        self._begin() if resumed is None else self._go_on(resumed)
+
+    def _begin(self):
+        problem, own, xp = self.problem, self.own, self.xp
+        m, x = own.n_blocks, problem.x0
+        z = problem.y0.reshape(m, -1)
+        p = z.shape[1]
+        self.k, self.plan = (
+            0,
+            {"sigma": own.sigma or _SIGMA * scales(problem, x, problem.y0).sigma},
+        )
+        self.s = s = SimpleNamespace(
+            x=x, x_old=x, D=None, z=Rows.start(xp, z, p), last=xp.zeros(0, np.int64),
+            seen=xp.zeros(m, bool),
+        )  # fmt: skip
+        if own.variant == "v1":
+            s.v = Rows.start(xp, z[:, :0], p, p)
+        elif own.variant == "v2":
+            s.v = Rows.start(xp, xp.zeros_like(z), p)
+        else:
+            s.y = Rows.start(xp, z, p)
+        self._rescale()
+        steep = self._steepness(z)
+        # Beyond this, (1 - alpha) s + (alpha + gamma) new - gamma old diverges on a quadratic.
+        limit = 2 * (2 - own.alpha) / (own.alpha + 2 * own.gamma)
+        s.lengths = min(1.0, _LOWER * limit) / steep if own.lr is None else own.lr + 0 * steep
+        self.plan["upper"], self.plan["most"] = own.lr_upper, math.inf
+        if own.lr_upper is None:
+            self._find_upper_length(min(1.0, float((s.lengths * steep).mean())))
+
+    def _rescale(self):
+        """Ask for the caller's diagonal at the present point."""
+        D = self.lower.diagonal(self.s.x)
+        self.s.P = self.xp.ones((self.own.n_blocks, 1), self.s.x.dtype) if D is None else D
+
+    def _steepness(self, z):
+        """Return the largest scaled curvature of each block's lower level, on one batch."""
+        own, xp, x = self.own, self.xp, self.s.x
+        every = xp.arange(own.n_blocks)
+        rng = np.random.default_rng([*self.key, 0, 0])
+        low, up = (xp.asarray(self.draws._samples(rng, n)) for n in self.draws.sizes)
+
+        def slopes(Y):
+            (g,) = self.lower.looks([(x, Y)], every, low)
+            (f,) = self.upper.looks([(x, Y)], every, up)
+            return g.gy + self.plan["sigma"] * f.gy
+
+        start, unit = slopes(z), 1e-3 * xp.maximum(1.0, _norms(xp, z))
+        v = xp.cos(xp.arange(z.size, dtype=z.dtype)).reshape(z.shape)
+        steep = xp.zeros((own.n_blocks, 1), z.dtype)
+        for _ in range(8):
+            v = v * (unit / xp.maximum(_norms(xp, v), 1e-30))
+            v = (slopes(z + v) - start) / self.s.P
+            steep = xp.maximum(steep, _norms(xp, v) / unit)
+        return xp.where(steep > 0, steep, 1.0)
+
+    def _find_upper_length(self, pace):
+        """Let the lower level settle; upper steps then begin with a length that it can follow."""
+        self.plan["upper"] = 0.0
+        size, warm = 0.0, round(_WARM_UP / max(pace, 0.1) * self.period)
+        for k in range(warm):
+            self._step(k)
+            if k >= warm // 2:
+                size += float(abs(self.s.D).max()) / (warm - warm // 2)
+        most = _FIRST * pace / self.period * max(1.0, float(abs(self.s.x).max()))
+        usable = size > 0 and math.isfinite(size)
+        self.plan["upper"], self.plan["most"] = most / size if usable else 1.0, most
+
+    def length(self, d):
+        """Return the lower step lengths of a step's blocks, entry by entry."""
+        return self.s.lengths[d.blocks] / self.s.P[d.blocks]
+
+    def _step(self, k):
+        """Take one step; return the mean of the upper values that it saw."""
+        s, own = self.s, self.own
+        if k % self.period == 0:
+            self._rescale()
+        d = self.draws(k)
+        values, G, G_old = _STEPS[own.variant](self, d, ~s.seen[d.blocks])
+        s.z.move(d, s.last, s.z.now[d.blocks] - self.length(d) * s.z.estimate[d.blocks])
+        s.D = G if s.D is None else (1 - own.beta) * (s.D - G_old) + G
+        fall = 1 / math.sqrt(1 + k / (_PLATEAU * self.K))
+        move = self.plan["upper"] * s.D
+        if self.plan["most"] < math.inf:
+            move = move / self.xp.maximum(1.0, abs(move).max() / self.plan["most"])
+        s.x, s.x_old = self.problem.X.project(s.x - fall * move), s.x
+        s.last, s.seen[d.blocks] = d.blocks, True
+        return values.mean()
+
+    def advance(self, late):
+        """Step until the next report; return the mean upper value and the number of steps."""
+        begun, total = self.k, 0.0
+        until = min(self.K, (begun // self.stride + 1) * self.stride)
+        while self.k < until:
+            total = total + self._step(self.k)
+            self.k += 1
+            if late():
+                break
+        return float(total) / (self.k - begun), self.k - begun
+
+    @property
+    def finite(self):
+        """Whether all that a step changes is finite."""
+        s = self.s
+        return bool(self.xp.isfinite(s.x).all() & self.xp.isfinite(s.z.now).all())
+
+    def state(self):
+        """Return all that the next steps depend on."""
+        s = {name: v.parts() if isinstance(v, Rows) else v for name, v in vars(self.s).items()}
+        s["seen"] = self.s.seen.copy()
+        return {"k": self.k, "key": self.key, "plan": dict(self.plan), "s": s}
+
+    def _go_on(self, resumed):
+        self.k, self.plan = resumed["k"], resumed["plan"]
+        parts = resumed["s"].items()
+        self.s = SimpleNamespace(
+            **{name: Rows(self.xp, **v) if isinstance(v, dict) else v for name, v in parts}
+        )
+
+
+def _norms(xp, rows):
+    return xp.sqrt((rows * rows).sum(axis=1, keepdims=True))
