@@ -109,7 +109,7 @@ class Envelope:
         self.unit = 1.0 / self.scales.lower
         prox = problem.lower.prox
         if prox is not None and not problem.Y.whole:
-            raise ValueError("`Y` came with a `prox_y`; expected the set to be a part of that term")
+            raise ValueError("`Y` came beside `prox_y`; expected the set as a part of that term")
         self.region = problem.Y if prox is None else Proximal(prox)
         self._tilts = prox is None and (problem.Y.whole or problem.Y.lo is not None)
         self._z = problem.y0 if z0 is None else z0
