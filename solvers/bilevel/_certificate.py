@@ -321,7 +321,7 @@ class _Case:
             budget = n // 4 if dense and self.how == "auto" else _PRODUCTS
             piece = KrylovPiece(local, found.y, found.free, self.tol, budget)
             if piece.sure or piece.bends_down or self.how == "cg":
-                return found.residual, [piece.found()]
+                return found.residual, [piece.found(self.units.value)]
         return self._by_matrices(found) if dense else self._by_penalties()
 
     def _by_penalties(self):
@@ -345,7 +345,7 @@ class _Case:
                 piece = Piece(local, active.y, active.free, rows, self.tol, H)
                 H = piece.H
                 if piece.independent or not k:
-                    found.append(piece.found(weak))
+                    found.append(piece.found(self.units.value, weak))
         if len(weak) > _WEAK:
             found = [found[0]._replace(error=math.inf)]
         return active.residual, found
