@@ -8,6 +8,8 @@ import numpy as np
 _FLAT = 1e-7
 # Solutions sharper than this part of the tolerance gain nothing.
 _ENOUGH = 1e-2
+# A sharp solution farther than this from the candidate, relative to y, has a look of its own.
+_FAR = 1e-3
 # Estimates of errors are taken this many times.
 _CAUTION = 2.0
 _POLISHES, _REFINEMENTS, _RECENTRED, _SHARPENED = 20, 8, 4, 3
@@ -70,6 +72,10 @@ class Piece:
         self.curvature = self.upper_curvature = self.slope = self.tilt = 0.0
         self._learn(H)
         self._polish()
+        if float(abs(self.y - y).max()) > _FAR * max(1.0, float(abs(y).max())):
+            # What holds here may not hold there.
+            self._learn(None)
+            self._polish()
         if self.N.shape[1]:
             self._choose()
 
@@ -83,12 +89,15 @@ class Piece:
         self.w = np.zeros(len(self.local.equal))
         if not len(self.active):
             self.Z, self.J_inv, self.independent = None, np.zeros((n, 0)), True
-        else:
-            U, s, V = np.linalg.svd(self.J)
-            rank = int((s > 1e-9 * s.max(initial=0.0)).sum())
-            self.Z, self.independent = V[rank:].T, rank == len(self.active)
-            self.J_inv = (V[:rank].T / s[:rank]) @ U[:, :rank].T
-            self.w[self.active] = -self.J_inv.T @ gy[self.free]
+            return
+        # Rows of any length weigh the same.
+        length = np.maximum(np.linalg.norm(self.J, axis=1), 1e-300)
+        self.c, self.Jx = self.c / length, self.Jx / length[:, None]
+        U, s, V = np.linalg.svd(self.J / length[:, None])
+        rank = int((s > 1e-9 * s.max(initial=0.0)).sum())
+        self.Z, self.independent = V[rank:].T, rank == len(self.active)
+        self.J_inv = (V[:rank].T / s[:rank]) @ U[:, :rank].T
+        self.w[self.active] = -self.J_inv.T @ gy[self.free] / length
 
     def _onto(self, v):
         """Return the part of a vector (n,) along what is free to move."""

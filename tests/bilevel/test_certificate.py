@@ -1,6 +1,7 @@
 """No wrong answer may be certified, by any way to judge; right answers must be."""
 
 import ast
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -315,6 +316,101 @@ def test_the_gradient_with_constraints_is_that_of_the_value():
             exact = abs(differences(psi, x)).max()
             found = certify(p.upper, p.lower, x, p.best_response(x)[0], constraints=rows)
             assert found.details["stationarity"] * max(1, exact) == pytest.approx(exact, rel=1e-5)
+
+
+VARIANTS = {
+    "twice": lambda Ax, Ay, b: (np.r_[Ax, Ax], np.r_[Ay, Ay], np.r_[b, b]),
+    "with their sum": lambda Ax, Ay, b: (
+        np.r_[Ax, [Ax.sum(0)]], np.r_[Ay, [Ay.sum(0)]], np.r_[b, b.sum()],
+    ),
+    "in other units": lambda Ax, Ay, b: (
+        Ax * [[1e6], [1e-6], [1]], Ay * [[1e6], [1e-6], [1]], b * [1e6, 1e-6, 1],
+    ),
+    "with loose ones": lambda Ax, Ay, b: (np.r_[Ax, Ax], np.r_[Ay, Ay], np.r_[b, b + 50]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("seed", range(6))
+def test_rows_may_be_written_in_any_way(variant, seed):
+    p = CoupledQP(seed)
+    _, x, y, _ = p.enumerated()
+    rows = bilevel.Affine(*VARIANTS[variant](p.Ax, p.Ay, p.b))
+    assert certify(p.upper, p.lower, x, y, constraints=rows).holds
+    x = x + 1e-3
+    assert not certify(p.upper, p.lower, x, p.best_response(x)[0], constraints=rows).holds
+
+
+def test_a_kink_passes_exactly_if_psi_falls_in_no_direction():
+    held = []
+    for seed in range(6):
+        p = CoupledQP(seed)
+        d = np.random.default_rng(seed).standard_normal(2)
+        psi = lambda x, p=p: p.upper(x, p.best_response(x)[0])[0]  # noqa: E731
+        for x in _kinks(p, d):
+            ring = [x + 1e-5 * at(np.cos(a), np.sin(a)) for a in np.linspace(0, 2 * np.pi, 24)]
+            if any(p.best_response(v) is None for v in ring):
+                continue
+            steepest = min(psi(v) - psi(x) for v in ring) / 1e-5
+            rows = bilevel.Affine(p.Ax, p.Ay, p.b)
+            found = certify(p.upper, p.lower, x, p.best_response(x)[0], constraints=rows)
+            assert found.holds == (steepest > -1e-4)
+            held.append(found.holds)
+    assert len(held) > 5
+    assert not all(held)
+
+
+def _kinks(p, d):
+    """Yield where, on a ray, a multiplier vanishes or appears."""
+
+    def pattern(t):
+        found = p.best_response(t * d)
+        return None if found is None else tuple(found[1] > 1e-10)
+
+    ts = np.linspace(-1.5, 1.5, 25)
+    for a, b in itertools.pairwise(ts):
+        here = pattern(a)
+        if None in (here, pattern(b)) or here == pattern(b):
+            continue
+        for _ in range(50):
+            a, b = (0.5 * (a + b), b) if pattern(0.5 * (a + b)) == here else (a, 0.5 * (a + b))  # noqa: PLW2901
+        yield a * d
+
+
+def test_bounds_of_y_are_rows_like_any_other():
+    for seed in range(5):
+        p = CoupledQP(seed)
+        lo, hi = -0.2 * np.ones(3), 0.3 * np.ones(3)
+        p.Ax, p.Ay, p.b = np.zeros((6, 2)), np.r_[np.eye(3), -np.eye(3)], np.r_[hi, -lo]
+        p.rows = 6
+        rows, Y = bilevel.Affine(p.Ax, p.Ay, p.b), bilevel.box(lo, hi)
+        for x in np.random.default_rng(seed).uniform(-1, 1, (2, 2)):
+            y, _ = p.best_response(x)
+            one = certify(p.upper, p.lower, x, y, constraints=rows)
+            other = certify(p.upper, p.lower, x, y, Y=Y)
+            assert other.value == pytest.approx(one.value, rel=1e-8)
+            psi = lambda v, p=p: p.upper(v, p.best_response(v)[0])[0]  # noqa: E731
+            exact = abs(differences(psi, x)).max()
+            assert other.details["stationarity"] * max(1, exact) == pytest.approx(exact, rel=1e-5)
+
+
+def test_levels_that_leave_out_a_variable_are_judged():
+    q = Quadratic(0)
+    constant = lambda x, y: (1.0, 0 * x, 0 * y)  # noqa: E731
+    best = lambda x, y: (0.5 * (x - 1) @ (x - 1) + 0.5 * (y - 2) @ (y - 2), x - 1, y - 2)  # noqa: E731
+    # Of a constant lower level every y is a solution, so that psi minimises over both.
+    assert certify(best, constant, np.ones(2), np.full(3, 2.0)).holds
+    assert not certify(best, constant, np.ones(2), np.full(3, 2.1)).holds
+    assert not certify(best, constant, np.full(2, 1.1), np.full(3, 2.0)).holds
+    x_alone = lambda x, y: (0.5 * (x - 1) @ (x - 1), x - 1, 0 * y)  # noqa: E731
+    assert certify(x_alone, q.lower, np.ones(4), q.best_response(np.ones(4))).holds
+    assert not certify(x_alone, q.lower, np.ones(4), q.y).holds
+    y_alone = lambda x, y: (0.5 * (y - 1) @ (y - 1), None, y - 1)  # noqa: E731
+    x = 5 * np.ones(4)
+    assert certify(half_square, y_alone, 0 * x, np.ones(7)).holds
+    assert not certify(half_square, y_alone, x, np.ones(7)).holds
+    # A single point is all there is.
+    assert certify(best, q.lower, x, q.y, X=bilevel.box(x, x), Y=bilevel.box(q.y, q.y)).holds
 
 
 def test_a_kink_that_is_no_minimum_is_not_certified():
