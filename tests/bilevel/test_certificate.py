@@ -211,6 +211,17 @@ def test_points_outside_the_sets_do_not_pass():
     assert certify(q.upper, q.lower, q.x, q.y, Y=bilevel.box(q.y - 1, q.y + 1)).holds
 
 
+@pytest.mark.parametrize("a", [1.0, 1e6])
+def test_a_long_gradient_does_not_hide_that_x_is_not_on_its_bound(a):
+    X, pull = bilevel.box(-9, 9), a * at(1, -1, 1, -1)
+    upper = lambda x, y: (pull @ x + 0.5 * y @ y, pull, y)  # noqa: E731
+    lower = lambda x, y: (0.5 * y @ y, 0 * x, y)  # noqa: E731
+    bound = -9 * np.sign(pull)
+    assert certify(upper, lower, bound, np.zeros(7), X=X).holds
+    for off in (1e-3, -1e-3):
+        assert not certify(upper, lower, (1 + off) * bound, np.zeros(7), X=X).holds
+
+
 @pytest.mark.parametrize("how", ["auto", "dense", "cg"])
 @pytest.mark.parametrize("a", [1e-12, 1e-6, 1e6, 1e12])
 def test_the_scale_of_either_level_neither_helps_nor_harms(how, a):
@@ -478,6 +489,17 @@ def test_curved_constraints_enter_with_their_curvature():
     # The same set, known by its projection alone.
     assert certify(upper, lower, at(0.7), target, Y=bilevel.ball(1.0, np.zeros(2))).holds
     assert not certify(upper, lower, at(x), response(x), Y=bilevel.ball(1.0, np.zeros(2))).holds
+
+
+def test_constraints_beside_a_set_that_only_its_projection_tells_of():
+    p = CoupledQP(3)
+    _, x, y, _ = p.enumerated()
+    rows, size = bilevel.Affine(p.Ax, p.Ay, p.b), np.linalg.norm(y)
+    far, edge, short = (bilevel.ball(r * size, np.zeros(3)) for r in (2.0, 1.0, 0.9))
+    assert certify(p.upper, p.lower, x, y, constraints=rows, Y=far).holds
+    # On the edge nothing is known; outside is outside.
+    assert not certify(p.upper, p.lower, x, y, constraints=rows, Y=edge).holds
+    assert not certify(p.upper, p.lower, x, y, constraints=rows, Y=short).holds
 
 
 def test_a_support_vector_machine_is_the_same_with_and_without_slacks():
