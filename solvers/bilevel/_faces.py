@@ -286,7 +286,7 @@ class OwnSlacks(Faces):
         own = alone.argmax(axis=1)
         rest = (G != 0).any(axis=0)
         rest[own] = False
-        if not bool(alone.any(axis=1).all()) or int(rest.sum()) > len(G):
+        if not (bool(alone.any(axis=1).all()) and 0 < int(rest.sum()) <= len(G)):
             return None
         found = cls.__new__(cls)
         found.__dict__ = dict(faces.__dict__)

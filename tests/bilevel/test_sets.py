@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from solvers import bilevel
+from solvers._core.backend import get_backend
 from solvers.bilevel._coupled import Walls
 from solvers.bilevel._faced import FaceDescent
 from solvers.bilevel._faces import Faces, OwnSlacks
 from solvers.bilevel._region import Region
-from solvers._core.backend import get_backend
 
 NUMPY = get_backend("numpy")
 
