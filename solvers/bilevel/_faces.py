@@ -99,6 +99,14 @@ class Faces:
         across = self._face[2]
         return lambda w: xp.where(free, w - across(xp.where(free, w, 0.0)), 0.0).astype(w.dtype)
 
+    def pressure(self, grad):
+        """Return the multipliers of rows that explain a gradient best, on the last `tangent`."""
+        tight, free, _ = self._face
+        a = self.xp.zeros(len(self.h))
+        rows = self.G[tight] * free
+        a[tight] = -self.xp.linalg.lstsq(rows.T, self.xp.where(free, grad, 0.0), rcond=None)[0]
+        return a / self._size
+
     def _free(self, v, q):
         """Return which coordinates no wall of the region holds."""
         if self.lo is not None:

@@ -3,8 +3,8 @@ import warnings
 
 import numpy as np
 import pytest
-
 from bilevel.oracles import LLC, CoupledQP, WeightedSvm
+
 from solvers import ConvergenceWarning, Status, bilevel
 
 TIE = bilevel.Affine([[1.0], [0.0]], [[1.0], [-1.0]], [2.0, 0.0])
