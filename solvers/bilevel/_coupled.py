@@ -7,6 +7,8 @@ from ._region import Region, joined
 
 # Linearisations of one projection.
 _TURNS = 20
+# Distance, relative to the point, at which constraints still count as satisfied.
+_OFF = 1e-7
 # The most entries of y, or x, for which a polyhedral set is written as rows.
 _MANY = 2000
 
@@ -57,6 +59,16 @@ class Coupled:
         v = u[: self.d + self.p]
         p = self._by_linearisations(v) if self.curved else self.faces.project(v)
         return self.xp.concatenate([p, z])
+
+    def holds(self, u):
+        """Tell whether a projection came to the set: on curved constraints it may have failed."""
+        if not self.curved or self._theirs is not None:
+            return True
+        x, y, _ = self.split(u)
+        c = self.problem.constraints.look(x, y) / self.faces.size[: len(self.Z[0])]
+        over = self.xp.where(self.problem.constraints.equal, abs(c), c)
+        near = _OFF + 64 * self.problem.eps
+        return float(over.max()) <= near * max(1.0, float(abs(u).max()))
 
     @property
     def normal(self):
@@ -173,6 +185,9 @@ class Walls:
     @property
     def normal(self):
         return self._faces.normal
+
+    def holds(self, u):
+        return True
 
     def bend(self, u, new, pressure):
         return 0.0

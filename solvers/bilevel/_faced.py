@@ -86,6 +86,9 @@ class FaceDescent:
         for _ in range(trials):
             new = self.u + t * d
             new = self.C.project(new) if bent else new
+            if bent and not self.C.holds(new):
+                t *= 0.1
+                continue
             move = new - self.u
             # Walls do not move: what presses on them says nothing but rounding.
             slope = float(self.free @ move)
