@@ -24,12 +24,19 @@ class Coupled:
         Bounds of multipliers.
     project : callable, optional
         The caller's projection ``(x, y) -> (x, y)`` on C.
+
+    Attributes
+    ----------
+    curved : bool
+        Whether constraints bend.
+    pressure : array or None
+        If they do, their multipliers at the last point whose `tangent` was asked for.
     """
 
     def __init__(self, problem, Z, project=None):
         self.problem, self.Z, self.xp = problem, Z, problem.io.xp
         self.d, self.p = len(problem.x0), len(problem.y0)
-        self._theirs, self.faces = project, None
+        self._theirs, self.faces, self.pressure = project, None, None
         self.curved = not problem.constraints.affine
         self._more, self._within = self._sets()
         if not self.curved:
@@ -52,12 +59,6 @@ class Coupled:
         return self.xp.concatenate([p, z])
 
     @property
-    def pressure(self):
-        """Multipliers of the constraints in the last projection, if they matter and are known."""
-        known = self.curved and self._theirs is None
-        return self.faces.duals[: len(self.Z[0])] if known else None
-
-    @property
     def normal(self):
         """What walls of unknown shape took away in the last projection, or None."""
         normal = None if self.faces is None else self.faces.normal
@@ -77,17 +78,23 @@ class Coupled:
             turn[:n] = self.xp.concatenate(after) - self.xp.concatenate(before)
         return turn
 
-    def tangent(self, u, q):
+    def tangent(self, u, q, grad):
         """Return a function that leaves of a direction what keeps to the face of u and q.
 
-        q is where the last projection came to.
+        q is where the last projection came to, of u less the gradient.
         """
         n, (low, high) = self.d + self.p, self.Z
         z, qz = u[n:], q[n:]
         held = ((z <= low) & (qz <= low)) | ((z >= high) & (qz >= high))
-        if self._theirs is not None and self.curved:
-            self.faces = self._linearised(*self.split(q)[:2])
-        stay = self.faces.tangent(u[:n], q[:n], known=self._theirs is None)
+        faces, known = self.faces, self._theirs is None
+        if self.curved:
+            # The wall at u, for at q it has turned already.
+            faces = self._linearised(*self.split(u)[:2])
+            if known:
+                faces.duals = self.faces.duals
+        stay = faces.tangent(u[:n], q[:n], known=known)
+        if self.curved:
+            self.pressure = faces.pressure(grad[:n])[: len(z)]
         return lambda w: self.xp.concatenate([stay(w[:n]), self.xp.where(held, 0.0, w[n:])])
 
     def _sets(self):
@@ -170,5 +177,5 @@ class Walls:
     def bend(self, u, new, pressure):
         return 0.0
 
-    def tangent(self, u, q):
+    def tangent(self, u, q, grad):
         return self._faces.tangent(u, q)

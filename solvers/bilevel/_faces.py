@@ -99,6 +99,14 @@ class Faces:
         across = self._face[2]
         return lambda w: xp.where(free, w - across(xp.where(free, w, 0.0)), 0.0).astype(w.dtype)
 
+    def pressure(self, grad):
+        """Return the multipliers of rows that explain a gradient best, on the last `tangent`."""
+        tight, free, _ = self._face
+        a = self.xp.zeros(len(self.h))
+        rows = self.G[tight] * free
+        a[tight] = -self.xp.linalg.lstsq(rows.T, self.xp.where(free, grad, 0.0), rcond=None)[0]
+        return a / self._size
+
     def _free(self, v, q):
         """Return which coordinates no wall of the region holds."""
         if self.lo is not None:
@@ -286,7 +294,7 @@ class OwnSlacks(Faces):
         own = alone.argmax(axis=1)
         rest = (G != 0).any(axis=0)
         rest[own] = False
-        if not bool(alone.any(axis=1).all()) or int(rest.sum()) > len(G):
+        if not (bool(alone.any(axis=1).all()) and 0 < int(rest.sum()) <= len(G)):
             return None
         found = cls.__new__(cls)
         found.__dict__ = dict(faces.__dict__)

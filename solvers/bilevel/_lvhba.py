@@ -79,8 +79,8 @@ def lvhba(
         "single-loop" is the method as published, one gradient step for each variable in turn.
     gamma1, gamma2 : float, optional
         Proximal parameters for y and the multipliers, of the problem in units in which both
-        levels and all rows of constraints have size one; by default 10 and 10 over the largest
-        squared singular value of ``c_y``.
+        levels and all rows of constraints have size one; by default 10, or 1 for "single-loop",
+        and the same over the largest squared singular value of ``c_y``.
     r : float, default 1e6
         Bound of multipliers.
     c0, c_max : float
@@ -309,7 +309,8 @@ def _extrapolated(ends):
 def single_loop(problem, watch, options):
     """Take one gradient step for each variable in turn, with a weight that grows slowly."""
     own, run, tol, xp = options.own, watch.run, options.tol, problem.io.xp
-    L = Lagrangian(problem, options, lambda: run.late)
+    # Less memory of the past than "robust" has: what lags behind must catch up in a few steps.
+    L = Lagrangian(problem, options, lambda: run.late, gamma=1.0)
     C, u = _enter(problem, L, watch, own)
     if u is None:
         return
@@ -352,7 +353,7 @@ def _contracting(L):
         (h + 1 / L.gamma1 + 1 / L.gamma2) / (L.steep + (h + 1 / L.gamma1) / L.gamma2)
         for h in (0.0, 1.0)
     )
-    return 0.1, 0.1 * L.gamma2, 0.5 * min(eta, 1.0)
+    return 0.1, 0.3 * L.gamma2, 0.5 * min(eta, 1.0)
 
 
 def _check_steps(steps):

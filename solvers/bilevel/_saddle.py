@@ -44,7 +44,7 @@ class Lagrangian:
         A safe length of steps in theta.
     """
 
-    def __init__(self, problem, options, late):
+    def __init__(self, problem, options, late, gamma=10.0):
         own, xp = options.own, problem.io.xp
         self.problem, self.late, self.xp, self.rows = problem, late, xp, problem.constraints
         self.maxiter = options.maxiter_inner
@@ -55,9 +55,9 @@ class Lagrangian:
         length = xp.sqrt((Jx * Jx).sum(axis=1) + (Jy * Jy).sum(axis=1))
         self.row_size = xp.where(length > 0, length, 1.0)
         steep = float(xp.linalg.norm(Jy / self.row_size[:, None], 2)) ** 2
-        self.gamma1 = own.gamma1 or 10.0
-        # The second derivative of the augmented Lagrangian stays near 11.
-        self.gamma2 = own.gamma2 or (10.0 / steep if steep > 0 else 10.0)
+        self.gamma1 = own.gamma1 or gamma
+        # The second derivative of the augmented Lagrangian stays near 1 + gamma.
+        self.gamma2 = own.gamma2 or (gamma / steep if steep > 0 else gamma)
         self.steep = steep
         top = own.r * self.row_size / self.g_size
         self.Z = xp.where(self.rows.equal, -top, 0.0), top
