@@ -27,6 +27,8 @@ _START = 1e-3
 _ROUNDING = 100.0
 # Size, relative to the start, at which variables count as unbounded.
 _FAR = 1e10
+# Steps of "single-loop" after which projections start afresh, so that a run can go on from there.
+_FRESH = 50
 
 
 class Own(NamedTuple):
@@ -116,7 +118,8 @@ def lvhba(
     checkpoint_every : float, default 60
         Seconds from one checkpoint to the next.
     resume : str, path or state, optional
-        A checkpoint, or the `state` of a result, to go on from.
+        A checkpoint, or the `state` of a result, to go on from: from the beginning of the stage
+        that was interrupted, or in "single-loop" from the last multiple of 50 steps.
 
     Returns
     -------
@@ -190,7 +193,14 @@ def robust(problem, watch, options):
     if u is None or (own.multipliers0 is not None and _settle(L, C, watch, u, tol, judge=True)):
         return
     c, ends = own.c0, []
+    if watch.resumed is not None:
+        c, u, ends = (watch.resumed[name] for name in ("c", "u", "ends"))
+        _settle(L, C, watch, u, tol, judge=False)
     for _ in run:
+        # A stage owes nothing to those before but its start, and a run can go on from there.
+        C = Coupled(problem, L.Z, own.project)
+        L.renew(C.split(u)[1])
+        watch.keep({"c": c, "u": u, "ends": list(ends)})
         stage = _descend(L, C, watch, u, c, tol)
         before, u = u, stage.u
         if run.status is None and not run.late:
@@ -316,8 +326,14 @@ def single_loop(problem, watch, options):
         return
     alpha, beta, eta = own.steps or _contracting(L)
     x, y, z = C.split(u)
-    th, w = y, z
-    for k in run:
+    begin, th, w = 0, y, z
+    if watch.resumed is not None:
+        begin, u, th, w = (watch.resumed[name] for name in ("k", "u", "th", "w"))
+        x, y, z = C.split(u)
+    for k in map(begin.__add__, run):
+        if k % _FRESH == 0:
+            C = Coupled(problem, L.Z, own.project)
+            watch.keep({"k": k, "u": u, "th": th, "w": w})
         c = own.c0 * (k + 1) ** _POWER
         d_th = L.lower(x, th)[2] + L.pulled(x, th, w)[1] + (th - y) / L.gamma1
         d_w = -L.constraints(x, th) + (w - z) / L.gamma2

@@ -62,11 +62,15 @@ class Lagrangian:
         top = own.r * self.row_size / self.g_size
         self.Z = xp.where(self.rows.equal, -top, 0.0), top
         self.unit = 1.0 / (1.0 + 1.0 / self.gamma1 + self.gamma2 * steep)
+        self.renew(y)
+
+    def renew(self, y):
+        """Forget what earlier solves have left, and start the next one at y."""
         # The second derivative in theta changes little from one solve to the next.
         self._th, self._pairs, self._changes = y, Pairs(_MEMORY), ()
-        Y = problem.Y
+        Y = self.problem.Y
         plain = Y.whole or Y.lo is not None
-        self._walls = None if plain else Walls(Y, len(y), problem.io.be)
+        self._walls = None if plain else Walls(Y, len(y), self.problem.io.be)
 
     def upper(self, x, y):
         """Return value and gradients of f."""
