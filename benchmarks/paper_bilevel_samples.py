@@ -250,7 +250,7 @@ def growth(options):
     lowest = g.psi(g.A @ g.t)
     epochs = max(2, options.growth * 16 // g.samples)
     rows = []
-    for lr in (1e-7, 1e-5, 1e-3, 1e-1):
+    for lr in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1):
         entries = {
             "plain steps": (bilevel.penalty_sgd, levels, {"epochs": epochs}),
             "normalised steps": (bilevel.penalty_sgd, levels,
