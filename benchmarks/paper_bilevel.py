@@ -173,7 +173,7 @@ def features(options):
     lowest = min(values[:, 1].min() for _, values in runs.values())
     rows, curves = [], []
     for label, (res, values) in runs.items():
-        over = np.maximum(values[:, 1] / lowest - 1.0, 1e-8)
+        over = np.maximum(values[:, 1] / lowest - 1.0, 1e-6)
         rows.append([label, *(common.significant(_first(values[:, 0], over, level))
                               for level in (1e-1, 1e-2, 1e-3)),
                      common.significant(res.seconds), res.nit, res.counts["n_g"],
