@@ -1,6 +1,5 @@
 """Ready-made problems: their formulas, gradients and products, in every form they are asked for."""
 
-
 import numpy as np
 import pytest
 import scipy.sparse
