@@ -16,6 +16,7 @@ TOP_LEVEL = {
     "Result",
     "Status",
     "bcd",
+    "bilevel",
     "completion",
     "constrained",
     "datasets",

@@ -13,6 +13,7 @@ from scipy.spatial.distance import cdist
 import solvers
 from solvers._tour import STOPS, _guide
 from solvers._tour import bcd as tumours
+from solvers._tour import bilevel as labels
 from solvers._tour import completion as photograph
 from solvers._tour import constrained as digits
 from solvers._tour import ot as color_transfer
@@ -256,3 +257,22 @@ def test_a_network_of_scikit_learn_is_judged_with_its_offsets():
     share, radius = networks.prospects(X, y, hidden, out)
     assert share == (np.sign(net.predict(X)) == y).mean()
     assert (radius > 0).mean() == share
+
+
+def test_half_of_the_labels_are_one_digit_too_high():
+    X, y, given, wrong, (trusted, labelled, test) = labels.mislabelled(400)
+    assert sorted({*trusted, *labelled, *test}) == sorted((*trusted, *labelled, *test))
+    assert np.array_equal(given == y[labelled], ~wrong)
+    assert np.array_equal((given - y[labelled])[wrong] % 10, np.ones(wrong.sum()))
+    assert 0.4 < wrong.mean() < 0.6
+    assert X.shape == (1797, 65)
+
+
+def test_softmax_regression_is_the_lower_level_with_equal_weights():
+    X, _, given, _, (_, labelled, _) = labels.mislabelled(200)
+    Y = labels.softmax_regression(X[labelled], given, labels.L2)
+    scores = X[labelled] @ Y
+    chances = np.exp(scores - scores.max(axis=1, keepdims=True))
+    chances /= chances.sum(axis=1, keepdims=True)
+    slope = X[labelled].T @ (chances - np.eye(10)[given]) / 200 + labels.L2 * Y
+    assert np.abs(slope).max() < 1e-3

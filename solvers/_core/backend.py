@@ -40,6 +40,10 @@ class Backend:
     def __repr__(self):
         return f"Backend({self.name!r})"
 
+    def __reduce__(self):
+        # Modules do not pickle, and every process has one of each.
+        return get_backend, (self.name,)
+
     @cached_property
     def linalg(self):
         """`scipy.linalg`, or its CuPy counterpart for triangular and LU solves.

@@ -12,4 +12,5 @@ STOPS = {
     "completion": "a photograph with 70 % of its pixels missing",
     "bcd": "a sparse classifier of tumours, along its path",
     "relu": "a network that tells tumours apart, and what no other could gain",
+    "bilevel": "a thousand labels, half of them wrong, told apart by fifty that are right",
 }

@@ -31,3 +31,12 @@ def multilayer_perceptron(beta, neurons):
     It does not penalise offsets.
     """
     return MLPClassifier((neurons,), solver="lbfgs", alpha=beta, max_iter=5000, random_state=0)
+
+
+def softmax_regression(X, y, l2):
+    """Return coefficients (p, c) for ``mean(loss) + l2 / 2 |Y|^2`` over rows that end with a one.
+
+    Like any other, the coefficient of that one is penalised; all classes must occur.
+    """
+    model = LogisticRegression(C=1.0 / (l2 * len(y)), fit_intercept=False, max_iter=5000)
+    return model.fit(X, y).coef_.T

@@ -13,7 +13,7 @@ from ._local import Local
 from ._plain import Plain, answer, stepped
 from ._problem import pose
 from ._result import BilevelResult
-from ._second_order import Piece
+from ._second_order import Found, Piece
 
 KIND = "hyper-stationarity"
 HOWS = ("auto", "dense", "cg", "kkt", "penalty")
@@ -22,8 +22,9 @@ _WEAK = 8
 # How far the unit of f may be from 1 before it counts.
 _UNIT = 100.0
 _SECANT = 1e-3
-# Values and gradients that differ by more than this part belong to different functions.
-_CONTRADICTION = 0.1
+# Values and gradients that differ by more than this power of the rounding belong to different
+# functions: 0.01 in double precision.
+_CONTRADICTION = 1 / 8
 # Lower levels up to these sizes have their second derivative formed, from gradients or products;
 # beyond the first size, only where a few products with it do not suffice.
 _SMALL, _DENSE, _DENSE_HVP = 100, 500, 2000
@@ -105,11 +106,19 @@ def certify(upper, lower, x, y=None, *, X=None, Y=None, constraints=None, how="a
         if y is None or constraints is not None:
             raise ValueError("`y` is missing; expected the answer of the lower level at x")
     problem = pose(upper, lower, x, y, X, Y, constraints, candidate=True)
-    y = problem.y0
+    x, y = problem.x0, problem.y0
     if missing:
-        tol = default_tol(problem.io.dtype) if tol is None else tol
-        y = answer(problem, problem.x0, y, tol, units(problem, problem.x0, y))
-    return judge(problem, problem.x0, y, how=how, tol=tol)
+        y = _answer(problem, x, y, how, tol)
+    return judge(problem, x, y, how=how, tol=tol)
+
+
+def _answer(problem, x, y, how, tol):
+    """Return a solution of the lower level, of several one that suits the upper level."""
+    tol = default_tol(problem.io.dtype) if tol is None else tol
+    with problem.io.device, np.errstate(all="ignore"):
+        y = answer(problem, x, y, tol, units(problem, x, y))
+        sharp = _Case(problem, x, y, how, tol).pieces()[1][0].y
+        return y if sharp is None else problem.io.xp.asarray(sharp, dtype=y.dtype)
 
 
 def check_how(how, problem):
@@ -212,8 +221,8 @@ def _near(v, grad, region, xp, length=_SECANT):
 
 def _anywhere(v, xp):
     """Return a unit vector in a direction that nobody chose."""
-    s = xp.cos(1.0 + xp.arange(len(v), dtype=v.dtype) ** 2)
-    return s / _norm(s)
+    s = np.cos(1.0 + np.arange(len(v)) ** 2)
+    return xp.asarray(s / np.linalg.norm(s), dtype=v.dtype)
 
 
 def _bent(before, after, move):
@@ -240,7 +249,7 @@ class _Case:
     def verdict(self):
         """Return the certificate."""
         problem, units = self.problem, self.units
-        residual, pieces = self._pieces()
+        residual, pieces = self.pieces()
         f = problem.upper.look(self.x, self.y)
         sizes = [max(units.value, float(abs(one.grad).max())) for one in pieces]
         errors = [one.error / max(units.value, float(np.linalg.norm(one.grad))) for one in pieces]
@@ -258,7 +267,7 @@ class _Case:
         # What is no minimum proves nothing; a NaN must not get lost.
         value = float(np.max([*parts.values()])) if min(bent.values()) >= 0 else math.inf
         contradiction = mismatch(problem, self.x, self.y)
-        value = math.inf if contradiction > _CONTRADICTION else value
+        value = math.inf if contradiction > problem.eps**_CONTRADICTION else value
         details = {
             **parts,
             **bent,
@@ -288,8 +297,17 @@ class _Case:
         eye = np.eye(len(self.x))
         return np.r_[eye[low], -eye[high]]
 
-    def _pieces(self):
+    def pieces(self):
         """Return the residual of the lower level and what each smooth piece of psi gives."""
+        try:
+            return self._pieces()
+        except np.linalg.LinAlgError:
+            # Something near by is not finite.
+            nothing = np.zeros((0, len(self.x)))
+            nan = math.nan
+            return nan, [Found(nan, nothing.sum(0), nan, None, 0.0, 0.0, nan, nan, nothing)]
+
+    def _pieces(self):
         if self.how == "penalty" or not _polyhedral(self.problem):
             return self._by_penalties()
         y = self._host(self.y)
@@ -300,10 +318,9 @@ class _Case:
         dense = p <= limit or rows or self.how in ("dense", "kkt")
         if not rows and (self.how == "cg" or (self.how == "auto" and n > _SMALL)):
             local = Local(self.problem, self.x, found.y)
-            piece = KrylovPiece(
-                local, found.y, found.free, self.tol, n // 4 if dense else _PRODUCTS
-            )
-            if piece.sure or piece.curvature < -1e-6 or self.how == "cg":
+            budget = n // 4 if dense and self.how == "auto" else _PRODUCTS
+            piece = KrylovPiece(local, found.y, found.free, self.tol, budget)
+            if piece.sure or piece.bends_down or self.how == "cg":
                 return found.residual, [piece.found()]
         return self._by_matrices(found) if dense else self._by_penalties()
 
@@ -379,6 +396,8 @@ def active(local, y, tol, units):
     length = np.maximum(np.linalg.norm(J, axis=1), 1e-300)
     held = np.flatnonzero(local.equal | (c >= -near * length))
     g = local.lower(y)[2]
+    if not (np.isfinite(g).all() and np.isfinite(c).all() and np.isfinite(J).all()):
+        raise np.linalg.LinAlgError("not finite")
     w, rest = _multipliers(g, J[held] / length[held, None], local.equal[held], low, high)
     outside = max((lo - y).max(), (y - hi).max(), 0.0)
     off = np.where(local.equal, abs(c), np.maximum(c, 0.0)) / length

@@ -32,7 +32,7 @@ class Coupled:
         self._theirs, self.faces = project, None
         self.curved = not problem.constraints.affine
         self._more, self._within = self._sets()
-        if project is None and not self.curved:
+        if not self.curved:
             faces = self._linearised(problem.x0, problem.y0)
             self.faces = OwnSlacks.find(faces) or faces
 
@@ -53,13 +53,24 @@ class Coupled:
 
     @property
     def pressure(self):
-        """Multipliers of the constraints in the last projection, or None."""
-        return None if self.faces is None else self.faces.duals[: len(self.Z[0])]
+        """Multipliers of the constraints in the last projection, if they matter and are known."""
+        known = self.curved and self._theirs is None
+        return self.faces.duals[: len(self.Z[0])] if known else None
+
+    @property
+    def normal(self):
+        """What walls of unknown shape took away in the last projection, or None."""
+        normal = None if self.faces is None else self.faces.normal
+        if normal is None:
+            return None
+        return self.xp.concatenate(
+            [normal.astype(self.problem.io.dtype), self.xp.zeros_like(self.Z[0])]
+        )
 
     def bend(self, u, new, pressure):
         """Return how constraints under pressure turn the gradient from u to a new point."""
         turn = self.xp.zeros_like(u)
-        if self.curved and pressure is not None:
+        if pressure is not None:
             look, n = self.problem.constraints.pulled, self.d + self.p
             w = pressure.astype(u.dtype)
             before, after = (look(*self.split(v)[:2], w) for v in (u, new))
@@ -69,16 +80,14 @@ class Coupled:
     def tangent(self, u, q):
         """Return a function that leaves of a direction what keeps to the face of u and q.
 
-        q is where the last projection came to; None if faces are not known.
+        q is where the last projection came to.
         """
-        if self.faces is None:
-            return None
         n, (low, high) = self.d + self.p, self.Z
         z, qz = u[n:], q[n:]
         held = ((z <= low) & (qz <= low)) | ((z >= high) & (qz >= high))
-        stay = self.faces.tangent(u[:n], q[:n])
-        if stay is None:
-            return None
+        if self._theirs is not None and self.curved:
+            self.faces = self._linearised(*self.split(q)[:2])
+        stay = self.faces.tangent(u[:n], q[:n], known=self._theirs is None)
         return lambda w: self.xp.concatenate([stay(w[:n]), self.xp.where(held, 0.0, w[n:])])
 
     def _sets(self):
@@ -129,3 +138,37 @@ class Coupled:
         return px.pack(answer[0], "`project` returned x"), py.pack(
             answer[1], "`project` returned y"
         )
+
+
+class Walls:
+    """A region as `FaceDescent` sees it.
+
+    Parameters
+    ----------
+    region : Region
+        Neither a box nor the whole space.
+    size : int
+        Length of its vectors.
+    be : Backend
+        Back end of the arrays.
+    """
+
+    curved, pressure = False, None
+
+    def __init__(self, region, size, be):
+        xp = be.xp
+        if region.rows is not None and size <= _MANY:
+            self._faces = Faces(*map(xp.asarray, region.rows()), be=be)
+        else:
+            self._faces = Faces(xp.zeros((0, size)), xp.zeros(0), within=region, be=be)
+        self.project = self._faces.project
+
+    @property
+    def normal(self):
+        return self._faces.normal
+
+    def bend(self, u, new, pressure):
+        return 0.0
+
+    def tangent(self, u, q):
+        return self._faces.tangent(u, q)

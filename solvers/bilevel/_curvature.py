@@ -177,27 +177,15 @@ def shine(pairs, b, guess, curvature, unit):
     """
     r = b - curvature.yy(guess)
     s = quasi_newton(pairs, r, curvature, unit)
-    y = curvature.yy(s)
-    if float(s @ y) > 0:
-        pairs.append((s, y))
+    pairs.add(s, curvature.yy(s))
     return guess + quasi_newton(pairs, r, curvature, unit)
 
 
 def quasi_newton(pairs, b, curvature, unit):
     """Return the product of the inverse behind pairs (step, change of gradient) with b."""
-    q, used = b, []
-    for s, y in reversed(pairs):
-        a = float(s @ q) / float(s @ y)
-        q = q - a * y
-        used.append((s, y, a))
-    if used:
-        s, y, _ = used[0]
-        q = curvature.scaled(q) * (float(s @ y) / float(y @ curvature.scaled(y)))
-    else:
-        q = unit * q if curvature.precond is None else curvature.scaled(q)
-    for s, y, a in reversed(used):
-        q = q + (a - float(y @ q) / float(s @ y)) * s
-    return q
+    if pairs:
+        return pairs.times(b, curvature.precond)
+    return unit * b if curvature.precond is None else curvature.scaled(b)
 
 
 def _norm(v):

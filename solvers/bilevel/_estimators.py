@@ -74,7 +74,7 @@ class PenalisedModel(BaseEstimator):
         self.certificate_ = self.result_.certificate
         # A start that is good enough counts as one iteration, as scikit-learn wants it.
         self.n_iter_ = max(self.result_.nit, 1)
-        self.penalties_ = np.exp(x[groups]) / features.scale**2
+        self.penalties_ = np.exp(x[groups]) * features.scale**2
         return features.back(coefficients)
 
     def _groups(self, p):
@@ -175,7 +175,7 @@ class Scaling:
         self.scale = np.sqrt(np.where(squares > 0, squares, 1.0))[groups]
         self.mean = X.mean(axis=0) if intercept else np.zeros(X.shape[1])
         self.intercept = bool(intercept)
-        self.marks = np.append(groups, [-1] * self.intercept)
+        self.marks = np.r_[groups, np.full(int(self.intercept), -1)]
 
     def __call__(self, X):
         Z = (X - self.mean) / self.scale

@@ -1,15 +1,18 @@
-"""Quasi-Newton steps along the faces of a set, and spectral steps from one face to another."""
+"""Quasi-Newton steps over a set of any kind, along its faces where it has some."""
 
 import math
 
-# Pairs of steps kept, trials along a face and across faces, the least cosine of a pair.
-_MEMORY, _ALONG, _ACROSS, _CURVED = 20, 4, 30, 1e-10
+# Most pairs of steps kept, trials along a face and across faces, the least cosine of a pair.
+_MEMORY, _ALONG, _ACROSS, _CURVED = 50, 4, 30, 1e-10
 # Function values closer than this, relatively, tell less than slopes do.
 _ALIKE = 1e-10
 
 
 class FaceDescent:
-    """Minimises a function over a `Coupled` set.
+    """Minimises a function over a closed convex set.
+
+    Steps are quasi-Newton's along the face on which a projected gradient step stays, and spectral
+    where those fail.
 
     Parameters
     ----------
@@ -17,8 +20,10 @@ class FaceDescent:
         ``fun(u) -> (value, gradient, rounding error of the value)``.
     u : array, shape (n,)
         The start, in the set.
-    C : Coupled
+    C : Coupled or Walls
         The set.
+    pairs : list, optional
+        Steps and changes of gradient of an earlier run.
 
     Attributes
     ----------
@@ -28,28 +33,29 @@ class FaceDescent:
         Largest entry of the projected gradient.
     """
 
-    def __init__(self, fun, u, C):
-        self.fun, self.C = fun, C
-        self.u = u
-        self.renew()
+    def __init__(self, fun, u, C, pairs=()):
+        self.fun, self.C, self.pairs, self.length = fun, C, list(pairs), 1.0
+        # More than there are unknowns would only contradict each other.
+        self.memory = min(_MEMORY, max(2, len(u)))
+        self._be_at(u, *fun(u))
 
-    def renew(self, fun=None):
-        """Look again, at a function that may have changed a little, and forget curvature."""
-        self.fun = fun or self.fun
+    def renew(self):
+        """Look again at a function that may have changed a little, and forget curvature."""
         self.pairs, self.length = [], 1.0
         self._be_at(self.u, *self.fun(self.u))
 
     def _be_at(self, u, value, grad, noise):
         self.u, self.value, self.grad, self.noise = u, value, grad, noise
         q = self.C.project(u - grad)
-        self.pressure, self._stay = self.C.pressure, self.C.tangent(u, q)
-        # The gradient without what the walls take.
-        self.free = u - q
-        self.stat = float(abs(self.free).max())
+        self._stay = self.C.tangent(u, q)
+        self.pressure, self.normal = self.C.pressure, self.C.normal
+        # The gradient without what the walls take; those that bend take more at q than at u.
+        self.free = u - q if self.normal is None else self._stay(grad)
+        self.stat = float(abs(u - q).max())
 
     def step(self):
         """Take one step; tell whether there was one that descends."""
-        if self.pairs and self._stay is not None:
+        if self.pairs:
             d = self._quasi_newton()
             if d is not None and self._search(d, _ALONG, bent=True):
                 return True
@@ -88,17 +94,30 @@ class FaceDescent:
             change = grad - self.grad + self.C.bend(self.u, new, self.pressure)
             rise = float(change @ move)
             if self._accepts(value, slope, slope + rise, noise):
-                if rise > _CURVED * math.sqrt(float(move @ move) * float(change @ change)):
-                    self.pairs = [*self.pairs[1 - _MEMORY :], (move, change)]
-                    self.length = float(move @ move) / rise
+                before = self.normal
                 self._be_at(new, value, grad, noise)
+                self._remember(move, change + _turn(before, self.normal))
                 return True
             # Where the slope would vanish if it changed evenly.
             t *= min(max(-slope / rise, 0.1), 0.5) if rise > -slope else 0.5
         return False
+
+    def _remember(self, move, change):
+        rise, square = float(change @ move), float(move @ move)
+        if rise > _CURVED * math.sqrt(square * float(change @ change)):
+            self.pairs = [*self.pairs[1 - self.memory :], (move, change)]
+            self.length = square / rise
 
     def _accepts(self, value, slope, after, noise):
         if not (math.isfinite(value) and math.isfinite(after)):
             return False
         alike = abs(value - self.value) <= max(_ALIKE * abs(value), noise, self.noise)
         return value <= self.value + 1e-4 * slope or (alike and abs(after) <= 0.9 * abs(slope))
+
+
+def _turn(before, after):
+    """Return how a wall turns what presses on it, from one point to another."""
+    if before is None or after is None:
+        return 0.0
+    old, new = (math.sqrt(float(n @ n)) for n in (before, after))
+    return after * (old / new) - before if new > 0 else 0.0

@@ -38,6 +38,9 @@ class Faces:
     ----------
     duals : array, shape (rows of A and E,)
         Of the last projection, for rows as they came; the next one starts from them.
+    normal : array or None
+        What the region took away in the last projection, unless it is a box; None, too, once
+        `tangent` has seen that the point itself does not lie on that wall.
     """
 
     def __init__(self, A, b, E=None, f=None, *, within=None, be):
@@ -51,7 +54,7 @@ class Faces:
         self._size = xp.where(size > 0, size, 1.0)
         self.G, self.h = G / self._size[:, None], h / self._size
         self.equal = xp.arange(len(h)) >= (0 if A is None else len(A))
-        self._a, self._face = xp.zeros(len(h)), None
+        self._a, self._face, self.normal = xp.zeros(len(h)), None, None
 
     @property
     def duals(self):
@@ -64,6 +67,7 @@ class Faces:
     def project(self, v):
         """Return the nearest point; EmptyError if there is none."""
         wide = v.astype(np.float64)
+        self.normal = None
         if self.within.whole or self.lo is not None:
             p, a = self._newton(wide)
             if p is None:
@@ -73,31 +77,55 @@ class Faces:
         self._a = a
         return p.astype(v.dtype, copy=False)
 
-    def tangent(self, v, q):
+    def tangent(self, v, q, *, known=True):
         """Return a function that leaves of a direction what keeps to the face of v and q.
 
-        It is that of the rows with positive duals, after a projection to q, and of the bounds
-        that hold at both points; None if the region has other walls.
+        Parameters
+        ----------
+        v, q : array, shape (n,)
+            Points of the set.
+        known : bool
+            Whether q came out of the last projection, which then knows more than q shows.
         """
         xp = self.xp
-        if not self.within.whole and self.lo is None:
-            return None
+        if self.normal is not None and not self._leans(v, q):
+            self.normal = None
         near = _TIGHT * max(1.0, float(abs(v).max())) + 64 * float(xp.finfo(v.dtype).eps)
-        tight = self.equal | ((self._a > 0) & (self.h - self.G @ v <= near))
-        free = xp.ones(len(v), bool)
-        if self.lo is not None:
-            low, high = (v <= self.lo) & (q <= self.lo), (v >= self.hi) & (q >= self.hi)
-            free = ~(low | high)
-        if self._face is None or bool(
-            (self._face[0] != tight).any() | (self._face[1] != free).any()
-        ):
+        pressed = self._a > 0 if known else self.h - self.G @ q <= near
+        tight = self.equal | (pressed & (self.h - self.G @ v <= near))
+        free = self._free(v, q)
+        if self._face is None or self._stale(tight, free):
             self._face = tight, free, self._across(tight, free)
         across = self._face[2]
         return lambda w: xp.where(free, w - across(xp.where(free, w, 0.0)), 0.0).astype(w.dtype)
 
+    def _free(self, v, q):
+        """Return which coordinates no wall of the region holds."""
+        if self.lo is not None:
+            low, high = (v <= self.lo) & (q <= self.lo), (v >= self.hi) & (q >= self.hi)
+            return ~(low | high)
+        # What a wall of unknown shape presses on and does not let move.
+        return self.xp.ones(len(v), bool) if self.normal is None else v != q
+
+    def _leans(self, v, q):
+        """Tell whether v lies on the wall that pressed on q, and not before it."""
+        way, norm = q - v, self.xp.linalg.norm
+        return float(self.normal @ way) <= 0.3 * float(norm(self.normal) * norm(way))
+
+    def _stale(self, tight, free):
+        if self.normal is not None:
+            return True
+        before = self._face[:2]
+        return bool((before[0] != tight).any() | (before[1] != free).any())
+
     def _across(self, tight, free):
         """Return the projector on the span of the tight rows, within the free coordinates."""
-        _, s, V = self.xp.linalg.svd(self.G[tight] * free, full_matrices=False)
+        rows = self.G[tight]
+        if self.normal is not None:
+            rows = self.xp.concatenate(
+                [rows, self.normal[None] / self.xp.linalg.norm(self.normal)]
+            )
+        _, s, V = self.xp.linalg.svd(rows * free, full_matrices=False)
         Q = V[s > _DEPENDENT * max(float(s.max(initial=0.0)), _DEPENDENT)]
         return lambda w: (Q @ w) @ Q
 
@@ -155,6 +183,9 @@ class Faces:
             _, slack, value, _ = self._at(v, a)
             return value, slack, 1e-16 * abs(value)
 
+        if not len(self.h):
+            p = self.within.project(v)
+            return self._leant(v, p), self._a
         least = xp.where(self.equal, -xp.inf, 0.0)
         most = xp.full_like(least, xp.inf)
         cone = Region(lambda a: xp.maximum(a, least), least, most)
@@ -166,7 +197,14 @@ class Faces:
         p, _, _, residual = self._at(v, run.v)
         if not residual <= _POOR * scale:
             raise EmptyError(f"its rows are violated by {residual:.3g} everywhere that was seen")
-        return p, run.v
+        return self._leant(v - run.v @ self.G, p), run.v
+
+    def _leant(self, v, p):
+        """Keep what the region took away from v to come to p, if it is more than rounding."""
+        out = v - p
+        if float(abs(out).max()) > _GOOD * max(1e-300, float(abs(v).max())):
+            self.normal = out
+        return p
 
     def _by_active_sets(self, v):
         xp, host = self.xp, self.be.host

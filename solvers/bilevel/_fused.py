@@ -23,10 +23,11 @@ class Fused:
         full = xp.zeros(d, problem.io.dtype)
         lo, hi = (full - np.inf, full + np.inf) if X.whole else (X.lo, X.hi)
         self.xp, self.d, self.p = xp, d, p
+        self._upper, self._lower = problem.upper, problem.lower
         self._loop = be.kernels("solvers.bilevel", "single_loop").single_loop
         self._data = train.kind, train.X, train.t, valid.X, valid.t
         self._bounds = lo, hi, own.normalize
-        self._group, self._ones = group, xp.ones(p, problem.io.dtype)
+        self._group, self._base = group, problem.lower.direct.diagonal(full - np.inf)
 
     @staticmethod
     def fits(problem, method):
@@ -58,16 +59,19 @@ class Fused:
             Weight of each step's end in the means; 0 before there are any.
         """
         xp, d, p = self.xp, self.d, self.p
-        table = np.array([(*rate, w) for rate, w in zip(rates, weights, strict=True)])
+        table = np.array([(*r[:4], w, r.reach) for r, w in zip(rates, weights, strict=True)])
         x, D, both = s.x.copy(), s.D.copy(), xp.stack([s.y, s.z])
         means = xp.zeros(d + 2 * p, x.dtype) if s.means is None else xp.concatenate(s.means)
-        P = self._ones if isinstance(s.P, float) else s.P
-        work = xp.empty((3, p), x.dtype), xp.empty((2, d), x.dtype)
+        work = xp.empty((4, p), x.dtype), xp.empty((2, d), x.dtype)
         batches = xp.asarray(low), xp.asarray(up), xp.asarray(table)
         total = self._loop(
-            *self._data, *batches, self._group, P, *self._bounds, x, D, both, means, *work
+            *self._data, *batches, self._group, self._base, *self._bounds, x, D, both, means, *work
         )
         s.x, s.D, s.y, s.z = x, D, both[0], both[1]
+        for level, points in ((self._upper, 1), (self._lower, 2)):
+            for kind in ("n", "n_gx", "n_gy"):
+                level.counts[kind] += points * len(rates)
+            level.counts["n_samples"] += low.size
         if weights[-1] > 0:
             s.means = means[:d], means[d : d + p], means[d + p :]
         return float(total)

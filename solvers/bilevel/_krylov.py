@@ -8,7 +8,7 @@ from ._second_order import Piece
 _KEPT = 1 << 25
 # How small the residual of the probe must get, where its entries have variance 1.
 _PROVEN = 1e-2
-_RTOL = 1e-4
+_RTOL, _ROUGH = 1e-4, 0.1
 
 
 class KrylovPiece(Piece):
@@ -41,6 +41,15 @@ class KrylovPiece(Piece):
         probe = np.sqrt(self._P) * np.random.default_rng(0).standard_normal(n)
         self._descend(probe, _PROVEN, self.budget, prove=True)
 
+    def _unsettled(self, fy):
+        """Tell whether it is not certain that all directions bend."""
+        return not self.sure
+
+    @property
+    def bends_down(self):
+        """Whether a curvature is negative beyond what differences leave."""
+        return self.curvature < -max(1e-6, 30 * self.local.problem.eps ** (2 / 3))
+
     @property
     def least(self):
         return self._least
@@ -52,9 +61,9 @@ class KrylovPiece(Piece):
         product = self.local.product(self._at, self.w, whole) if given is None else given(whole)
         return product[self.free]
 
-    def _solve(self, r):
+    def _solve(self, r, rough=False):
         size = float(np.sqrt(r @ (r / self._P)))
-        return self._descend(r, _RTOL * size, self.budget)
+        return self._descend(r, (_ROUGH if rough else _RTOL) * size, self.budget)
 
     def _descend(self, r, goal, budget, prove=False):
         """Return an approximate solution of ``K u = r``: conjugate gradients."""

@@ -18,9 +18,13 @@ METHODS = ("robust", "single-loop")
 # How the weight of the gap grows: by a factor from stage to stage, or as a power of steps.
 _GROWTH, _POWER = 10.0, 0.3
 # Stages that extrapolation looks back on.
-_STAGES = 3
+_STAGES = 5
 # Accuracy of inner solves, relative to the residual outside, and how far below a stage's goal.
 _INNER, _DEEPEST = 0.03, 1e-3
+# Accuracy of the lower level's first answer.
+_START = 1e-3
+# Residuals, in roundings, below which nothing falls.
+_ROUNDING = 100.0
 # Size, relative to the start, at which variables count as unbounded.
 _FAR = 1e10
 
@@ -40,7 +44,7 @@ class Own(NamedTuple):
 
 def lvhba(
     upper, lower=None, constraints=None, x0=None, y0=None, *, eq=None, X=None, Y=None,
-    project=None, method="robust", gamma1=None, gamma2=None, r=1e6, c0=1.0, c_max=1e4,
+    project=None, method="robust", gamma1=None, gamma2=None, r=1e6, c0=1.0, c_max=1e6,
     steps=None, tol=1e-6, maxiter=500, maxiter_inner=1000, multipliers0=None, time_limit=None,
     callback=None, progress=False, n_threads=None, rng=None, history=True, how="auto",
     checkpoint=None, checkpoint_every=60, resume=None,
@@ -207,7 +211,10 @@ def _enter(problem, L, watch, own):
         z = L.taken(problem.io.xp.asarray(check_array(io, "multipliers0", shape=z.shape)))
     C = Coupled(problem, L.Z, own.project)
     try:
-        return C, C.project(L.xp.concatenate([problem.x0, problem.y0, z]))
+        x, y, z = C.split(C.project(L.xp.concatenate([problem.x0, problem.y0, z])))
+        # Where the lower level answers with its multipliers, the gap is closed.
+        y, z, _ = L.respond(x, y, z, _START)
+        return C, C.project(L.xp.concatenate([x, y, z]))
     except EmptyError as error:
         watch.run.end(Status.INFEASIBLE, f"Nothing satisfies `constraints`: {error}.")
         return C, None
@@ -254,7 +261,8 @@ class _Penalised:
 
 def _descend(L, C, watch, u, c, tol):
     """Minimise ``f / c + g - v`` until its projected gradient is small; return the descent."""
-    run, goal = watch.run, 0.1 * tol / c
+    run = watch.run
+    goal = max(0.1 * tol / c, _ROUNDING * L.problem.eps)
     fun = _Penalised(L, C, c, 1e-3 * _INNER)
     far = _FAR * max(1.0, float(abs(u).max()))
     descent = FaceDescent(fun, u, C)
@@ -268,7 +276,7 @@ def _descend(L, C, watch, u, c, tol):
                 break
         elif fun.accuracy > _DEEPEST * goal:
             # Perhaps the inner solves were too rough to show a way down.
-            fun.accuracy *= 0.01
+            fun.accuracy = max(0.01 * fun.accuracy, _DEEPEST * goal)
             descent.renew()
         else:
             break

@@ -7,7 +7,11 @@ import numpy as np
 
 from ._second_order import Found
 
-_MAXITER, _DOUBLINGS = 20_000, 60
+_MAXITER, _PATIENCE = 20_000, 2000
+# The lower level is not taken for more than this times steeper than near the candidate.
+_STEEPEST = 1e12
+# Nor is it followed farther than this times the candidate's size.
+_FAR = 1e3
 # How far from the candidate its check starts, so that no saddle point can hold it.
 _NUDGE = 1e-3
 
@@ -33,51 +37,47 @@ class Plain:
 
     def __init__(self, problem, x, y, tol, units):
         self.problem, self.x, self.y, self.tol, self.units = problem, x, y, tol, units
-        self.L = units.lower
-
-    def step(self, y, grad, t):
-        """Return where a step of projected, or proximal, gradient descent leads."""
-        return stepped(self.problem, y, grad, t)
 
     def minimise(self, sigma, y, goal):
         """Minimise ``sigma f + g`` over Y: Nesterov's method, restarted where it turns."""
-        levels, x = self.problem, self.x
-
-        def gradient(v):
-            g = levels.lower.look(x, v).gy
-            return g + sigma * levels.upper.look(x, v).gy if sigma else g
-
-        best, v, momentum, stuck = Solved(y, math.inf), y, 1.0, 0
+        unit = self.units.lower + sigma * self.units.upper
+        L, steepest = unit, _STEEPEST * unit
+        blur = 100 * self.problem.eps * unit * self.units.size
+        best, v, momentum, since = Solved(y, math.inf), y, 1.0, 0
         for _ in range(_MAXITER):
-            grad = gradient(v)
-            for _ in range(_DOUBLINGS):
-                new = self.step(v, grad, 1 / self.L)
-                move = new - v
-                change = gradient(new) - grad
+            grad = self._gradient(sigma, v)
+            while steepest > L:
+                new = stepped(self.problem, v, grad, 1 / L)
+                move, change = new - v, self._gradient(sigma, new) - grad
                 # By gradients: values say nothing near a solution.
-                if _norm(change) <= 2 * self.L * _norm(move) or not _norm(move) > 0:
+                if _norm(change) <= L * _norm(move) + blur:
                     break
-                self.L *= 2
-            residual = _largest(move) * self.L + _largest(change)
-            if not residual < 0.999 * best.residual and residual <= 10 * goal:
-                stuck += 1
-            else:
-                stuck = 0
+                L *= 2
+            residual = _largest(move) * L + _largest(change)
+            since = 0 if residual < 0.9 * best.residual else since + 1
             if residual < best.residual:
                 best = Solved(new, residual)
-            if residual <= goal or not math.isfinite(residual) or stuck > 50:
+            lost = math.isnan(residual) or _largest(new) > _FAR * self.units.size
+            # Rounding leaves what it leaves.
+            if residual <= goal or lost or since > _PATIENCE or not steepest > L:
                 break
             after = 0.5 * (1 + math.sqrt(1 + 4 * momentum**2))
             if float((v - new) @ (new - y)) > 0:
                 after, momentum = 1.0, 1.0
             y, v, momentum = new, new + (momentum - 1) / after * (new - y), after
-        return best
+        # Short steps may have made it look small.
+        moved = stepped(self.problem, best.y, self._gradient(sigma, best.y), 1 / unit)
+        return Solved(best.y, _largest(best.y - moved) * unit)
+
+    def _gradient(self, sigma, y):
+        g = self.problem.lower.look(self.x, y).gy
+        return g + sigma * self.problem.upper.look(self.x, y).gy if sigma else g
 
     def found(self):
         """Return what penalties tell about psi, and by how much y is not a lower solution."""
         units, eps = self.units, self.problem.eps
         natural = units.lower / units.upper if units.upper > 0 else units.lower
-        sigma, floor = 1e-3 * natural, eps ** (1 / 3) * natural
+        sigma, floor = max(1e-3, eps**0.25) * natural, eps ** (1 / 3) * natural
         best = None
         while True:
             trial = self._at(sigma)
@@ -91,19 +91,24 @@ class Plain:
     def _at(self, sigma):
         problem, units, x = self.problem, self.units, self.x
         eps, host = problem.eps, problem.io.be.host
-        least = 50 * eps * units.lower * units.size
+        least = 4 * eps * units.lower * units.size
         goal = max(0.01 * sigma * self.tol * units.value, least)
         start = self.y + self._nudge()
         z = self.minimise(0.0, problem.Y.project(start), goal)
         at_z = problem.lower.look(x, z.y)
-        sides, y = [], z
-        for part in (1.0, 0.5, 0.25):
-            s = part * sigma
+        sides, solved, y = [], [z], z
+        sigmas = sigma, sigma, 0.5 * sigma, 0.25 * sigma
+        for s in sigmas[1:]:
             y = self.minimise(s, y.y, goal)
+            solved.append(y)
             f, g = problem.upper.look(x, y.y), problem.lower.look(x, y.y)
             grad = host(f.gx + (g.gx - at_z.gx) / s).astype(float)
             sides.append((f.value, f.value + (g.value - at_z.value) / s, grad, y.residual, g))
         error = self._error([side[2] for side in sides], z, sides, at_z, sigma)
+        # What creeps along a flat direction, or off a saddle point, is no solution.
+        steep = max(units.value, *(_largest(problem.upper.look(x, one.y).gy) for one in solved))
+        if max(one.residual / s for one, s in zip(solved, sigmas, strict=True)) > self.tol * steep:
+            error = math.inf
         (f1, _, d1, *_), (f2, psi2, d2, *_) = sides[:2]
         smooth = problem.lower.oracle.prox_y is None
         value = 2 * psi2 - f2 if smooth else 2 * f2 - f1

@@ -2,11 +2,15 @@
 
 from typing import Any, NamedTuple
 
+from ._coupled import Walls
 from ._descent import Descent, Pairs
 from ._envelope import scales
+from ._faced import FaceDescent
 
 # Failed line searches after which a solve has met rounding.
 _FAILURES = 3
+# Residuals, in roundings, below which nothing falls.
+_ROUNDING = 4.0
 # Pairs of steps kept.
 _MEMORY = 15
 
@@ -58,7 +62,11 @@ class Lagrangian:
         top = own.r * self.row_size / self.g_size
         self.Z = xp.where(self.rows.equal, -top, 0.0), top
         self.unit = 1.0 / (1.0 + 1.0 / self.gamma1 + self.gamma2 * steep)
-        self._th, self._pairs = y, Pairs(_MEMORY)
+        # The second derivative in theta changes little from one solve to the next.
+        self._th, self._pairs, self._changes = y, Pairs(_MEMORY), ()
+        Y = problem.Y
+        plain = Y.whole or Y.lo is not None
+        self._walls = None if plain else Walls(Y, len(y), problem.io.be)
 
     def upper(self, x, y):
         """Return value and gradients of f."""
@@ -88,14 +96,20 @@ class Lagrangian:
 
     def saddle(self, x, y, z, tol):
         """Find the saddle point at (x, y, z), starting from the last one."""
-        run = Descent(
-            self._in_theta(x, y, z),
-            self._th,
-            self.problem.Y,
-            unit=self.unit,
-            # The second derivative changes little from one solve to the next.
-            memory=self._pairs,
-        )
+        fun = self._in_theta(x, y, z)
+        tol = max(tol, _ROUNDING * self.problem.eps)
+        if self._walls is None:
+            th, value = self._by_descent(fun, tol)
+        else:
+            th, value = self._between_walls(fun, tol)
+        self._th = th
+        w = self._best_weights(self.constraints(x, th), z)
+        gx = self.lower(x, th)[1] + self.pulled(x, th, w)[0]
+        return Saddle(th, w, value, gx, (y - th) / self.gamma1, (w - z) / self.gamma2)
+
+    def _by_descent(self, fun, tol):
+        """Minimise over the whole space or a box."""
+        run = Descent(fun, self._th, self.problem.Y, unit=self.unit, memory=self._pairs)
         failures = 0
         for _ in range(self.maxiter):
             if run.residual(self.unit) <= tol or failures == _FAILURES or self.late():
@@ -103,10 +117,20 @@ class Lagrangian:
             if not run.step():
                 failures += 1
                 run.restart()
-        self._th = th = run.v
-        w = self._best_weights(self.constraints(x, th), z)
-        gx = self.lower(x, th)[1] + self.pulled(x, th, w)[0]
-        return Saddle(th, w, run.value, gx, (y - th) / self.gamma1, (w - z) / self.gamma2)
+        return run.v, run.value
+
+    def _between_walls(self, fun, tol):
+        """Minimise over another set."""
+        run = FaceDescent(fun, self._th, self._walls, self._changes)
+        failures = 0
+        for _ in range(self.maxiter):
+            if run.stat <= tol or failures == _FAILURES or self.late():
+                break
+            if not run.step():
+                failures += 1
+                run.renew()
+        self._changes = run.pairs
+        return run.u, run.value
 
     def _best_weights(self, c, z):
         """Return the w in Z that is best for constraints c."""

@@ -104,8 +104,9 @@ class Piece:
         K = self.H if self.Z is None else self.Z.T @ self.H @ self.Z
         lam, Q = np.linalg.eigh(K)
         self.steepest = float(abs(lam).max(initial=0.0))
-        noise = 30 * self.local.problem.eps**0.8 * self.steepest
-        doubtful = lam <= _FLAT * self.steepest
+        eps = self.local.problem.eps
+        noise = 5 * eps**0.8 * self.steepest
+        doubtful = lam <= max(_FLAT, 100 * eps ** (2 / 3)) * self.steepest
         self.lam, self.Q, self.N = lam[~doubtful], Q[:, ~doubtful], Q[:, doubtful]
         if not doubtful.any():
             return
@@ -113,25 +114,27 @@ class Piece:
         seen = np.array([self.local.along(self.y, self.w, v) for v in moves])
         again = np.array([self.local.along(self.y, self.w, v, 2.0) for v in moves[:8]])
         d = self.local.d
-        noise += float(abs(again - seen[:8])[:, d:].max())
+        off = abs(again - seen[:8])
+        noise += 2 * float(off[:, d:].max())
         B = np.array([self._onto(row[d:][self.free]) for row in seen]) @ self.N
         low, R = np.linalg.eigh(0.5 * (B + B.T))
         if low[0] < -noise:
             self.curvature = float(low[0] / self.steepest)
-        bends = low > 10 * noise
+        bends = low > 4 * noise
         self.lam = np.r_[low[bends], self.lam]
         self.Q = np.c_[self.N @ R[:, bends], self.Q]
         flat = R[:, ~bends]
         self.N = self.N @ flat
         # Flat directions must stay flat for other x, or psi jumps there.
-        self.tilt = float(abs(flat.T @ seen[:, :d]).max(initial=0.0))
+        blur = 4 * off[:, :d].max() + 30 * eps**0.8 * abs(self.local.lower(self.y)[1]).max()
+        self.tilt = max(0.0, float(abs(flat.T @ seen[:, :d]).max(initial=0.0) - blur))
 
     @property
     def least(self):
         """Smallest curvature of those that are not 0; inf without any."""
         return float(self.lam.min(initial=np.inf))
 
-    def _solve(self, r):
+    def _solve(self, r, rough=False):
         """Return ``K^+ r`` over the directions that bend."""
         return self.Q @ ((self.Q.T @ r) / self.lam)
 
@@ -164,34 +167,39 @@ class Piece:
     def _choose(self):
         """Move to the minimiser of the upper level among the solutions of the lower one."""
         for _ in range(_RECENTRED):
+            if not self.N.shape[1]:
+                return
             _, _, fy = self.local.upper(self.y)
             slope = self.N.T @ self._onto(fy[self.free])
-            phi, R = np.linalg.eigh(self._bent_upper(fy))
-            scale = max(float(abs(phi).max()), 1e-300)
-            self.upper_curvature = min(0.0, float(phi[0] / scale) + 1e-6)
-            bends = phi > 1e-7 * scale
+            F, noise = self._bent_upper(fy)
+            phi, R = np.linalg.eigh(F)
+            bends = phi > noise
+            self.upper_curvature = float(min(0.0, phi[0] + noise) / abs(phi).max(initial=noise))
             along = R.T @ slope
-            t = -R[:, bends] @ (along[bends] / phi[bends])
-            # A slope that no bend stops.
+            # What no bend stops may fall for ever.
             self.slope = float(abs(along[~bends]).max(initial=0.0))
-            self.y = self.y + self._whole(self.N @ t)
+            move = self._whole(self.N @ R[:, bends] @ (-along[bends] / phi[bends]))
+            self.y = self.y + move
             self._polish()
-            if not abs(t).max() > 1e-9 * max(1.0, abs(self.y).max()):
-                break
+            if not abs(move).max() > self.enough:
+                return
+            # Solutions may lie on a curve, whose tangent has turned.
+            self._learn(None)
 
     def _bent_upper(self, fy):
-        """Return the second derivative of f along N, on the solutions' own curve."""
+        """Return the second derivative of f along N, on the solutions' curve, and its noise."""
         q = self._whole(self._solve(self._onto(fy[self.free])))
-        d, columns = self.local.d, []
+        d, columns, size = self.local.d, [], self.steepest * float(np.linalg.norm(q))
         for n in self.N.T:
             v = self._whole(n)
             bent = self.local.upper_along(self.y, v)
+            size = max(size, float(np.linalg.norm(bent)))
             t = self.local.long / max(abs(v).max(), 1e-300)
             ahead, behind = (self.local.along(self.y + s * v, self.w, q)[d:] for s in (t, -t))
             bent = bent - (ahead - behind) / (2 * t)
             columns.append(self.N.T @ self._onto(bent[self.free]))
         F = np.array(columns)
-        return 0.5 * (F + F.T)
+        return 0.5 * (F + F.T), self.local.problem.eps**0.5 * size
 
     def found(self, weak=()):
         """Return value, gradient and bounds of psi."""
@@ -221,20 +229,29 @@ class Piece:
     def _error(self, a, product, rest, fx, fy):
         """Estimate the length of the gradient's error: of differences, solves and rounding."""
         local, d = self.local, self.local.d
-        again = local.along(self.y, self.w, a, 2.0)
-        doubled = np.linalg.norm((again - product)[:d])
-        rest = abs(rest) + abs(self._part(self._onto((again - product)[d:][self.free])))
-        spread = self._whole(self._solve(rest))
-        mixed = np.linalg.norm(local.along(self.y, self.w, spread)[:d])
+        apart = local.along(self.y, self.w, a, 2.0) - product
+        doubled, mixed = np.linalg.norm(apart[:d]), 0.0
+        for unsolved in (rest, self._part(self._onto(apart[d:][self.free]))):
+            spread = self._whole(self._solve(unsolved, rough=True))
+            mixed += np.linalg.norm(local.along(self.y, self.w, spread)[:d])
         eps = local.problem.eps
-        rounding = 4 * eps * (np.linalg.norm(fx) + np.linalg.norm(product[:d]))
+        rounding = 64 * eps * (np.linalg.norm(fx) + np.linalg.norm(product[:d]))
         # How far y may still be off moves all terms.
         bent = np.linalg.norm(local.upper_along(self.y, a)) / max(np.linalg.norm(a), 1e-300)
         steep = np.linalg.norm(product[:d]) / max(np.linalg.norm(fy), 1e-300)
         off = self._off() * (bent * steep)
-        if self.tilt > 1e-5 * np.linalg.norm(product[:d]) / max(np.linalg.norm(a), 1e-300):
-            off = np.inf
+        turned = (
+            max(1e-5, 30 * eps**0.8) * np.linalg.norm(product[:d]) / max(np.linalg.norm(a), 1e-300)
+        )
+        if self.tilt > turned or self._unsettled(fy):
+            return np.inf
         return float(doubled + mixed + rounding + off)
+
+    def _unsettled(self, fy):
+        """Tell whether one of the levels still falls along a flat direction."""
+        size = max(1.0, float(abs(self.y).max()))
+        falls = self.stuck > self.local.problem.eps**0.75 * self.steepest * size
+        return falls or self.slope > 1e2 * self.enough * float(abs(fy).max())
 
     def _off(self):
         """Return how far the sharp solution may be from the exact one."""

@@ -48,12 +48,16 @@ class Batches:
 
 
 class Rate(NamedTuple):
-    """Step lengths of one step, its penalty, and how fast averages of gradients forget."""
+    """Step lengths of one step, its penalty, and how fast averages of gradients forget.
+
+    No entry of x moves farther than `reach`.
+    """
 
     lower: float
     upper: float
     sigma: float
     forget: float
+    reach: float
 
 
 class Draw(NamedTuple):
@@ -81,11 +85,10 @@ class Draw(NamedTuple):
 def shared(problem, s, rate, draw, own):
     """Move y and z with the same lower batch, so that their noise cancels in y - z."""
     low, up = draw.lower, draw.upper
-    f = problem.upper.look(s.x, s.y, up)
-    at_y, at_z = problem.lower.look(s.x, s.y, low), problem.lower.look(s.x, s.z, low)
-    d = f.gx + (at_y.gx - at_z.gx) / rate.sigma
-    s.D = (1 - rate.forget) * s.D + rate.forget * d
-    _lower(problem, s, rate, at_y.gy + rate.sigma * f.gy, at_z.gy)
+    f, g = problem.upper.look(s.x, s.y, up), problem.lower.pair(s.x, s.y, s.z, low)
+    gx = g.first.gx - g.second.gx if g.gx is None else g.gx
+    s.D = (1 - rate.forget) * s.D + rate.forget * (f.gx + gx / rate.sigma)
+    _lower(problem, s, rate, g.first.gy + rate.sigma * f.gy, g.second.gy)
     _upper(problem, s, rate, own)
     return f.value
 
@@ -113,7 +116,7 @@ def single_loop(problem, s, rate, draw, own):
 def _gradients(problem, points, low, up):
     x, y, z = points
     f = problem.upper.look(x, y, up)
-    at_y, at_z = problem.lower.look(x, y, low), problem.lower.look(x, z, low)
+    at_y, at_z, *_ = problem.lower.pair(x, y, z, low)
     return f.value, [f.gx, f.gy, at_y.gx, at_y.gy, at_z.gx, at_z.gy]
 
 
@@ -198,20 +201,22 @@ def stocbio(problem, s, rate, draw, own):
 
 def _lower(problem, s, rate, along_y, along_z, part=1.0):
     """Move z, and y where the method has one, against the given directions."""
-    project = problem.Y.project
-    z = project(s.z - rate.lower * along_z / s.P)
-    s.z = z if part == 1.0 else s.z + part * (z - s.z)
-    if along_y is None:
-        s.y = s.z
-        return
-    y = project(s.y - rate.lower * along_y / s.P)
-    s.y = y if part == 1.0 else s.y + part * (y - s.y)
+    prox = problem.lower.prox
+
+    def moved(v, along):
+        new = v - rate.lower * along / s.P
+        new = problem.Y.project(new) if prox is None else prox(new, rate.lower)
+        return new if part == 1.0 else v + part * (new - v)
+
+    s.z = moved(s.z, along_z)
+    s.y = s.z if along_y is None else moved(s.y, along_y)
 
 
 def _upper(problem, s, rate, own):
     step = rate.upper
     if own.normalize:
         step = step / (float(s.D @ s.D) ** 0.5 + 1e-10)
+    step = min(step, rate.reach / (float(abs(s.D).max()) + 1e-300))
     s.x = problem.X.project(s.x - step * s.D)
 
 

@@ -273,8 +273,7 @@ class CoupledQP:
         stationary = np.c_[-self.B, self.A, self.Ay.T]
         tight, zero = np.c_[self.Ax, self.Ay, np.zeros((rows, rows))], np.eye(n)[d + p :]
         best = (np.inf, None, None, None)
-        for kinds in itertools.product((0, 1, 2), repeat=rows):
-            kinds = np.array(kinds)
+        for kinds in map(np.array, itertools.product((0, 1, 2), repeat=rows)):
             E = np.r_[stationary, tight[kinds > 0], zero[kinds != 1]]
             e = np.r_[self.c, self.b[kinds > 0], np.zeros((kinds != 1).sum())]
             k = len(e)

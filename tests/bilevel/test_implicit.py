@@ -7,6 +7,7 @@ import solvers
 from solvers import Status, bilevel
 from solvers.bilevel import _curvature as linear
 from solvers.bilevel._curvature import Curvature
+from solvers.bilevel._descent import Pairs
 from solvers.bilevel._problem import pose
 from tests.bilevel.oracles import Quadratic, Ridge
 
@@ -228,8 +229,22 @@ def test_the_largest_eigenvalue_is_met_from_above_with_and_without_a_diagonal():
 def test_pairs_of_a_quadratic_give_the_exact_inverse():
     rng = np.random.default_rng(4)
     A, b = matrix(rng, np.geomspace(0.2, 5.0, 6)), rng.standard_normal(6)
-    # Conjugate directions, all of them: no information is missing.
     _, directions = np.linalg.eigh(A)
-    pairs = [(s, A @ s) for s in directions.T]
+    # Conjugate directions, all of them: no information is missing.
+    pairs = Pairs(6)
+    for s in directions.T:
+        pairs.add(s, A @ s)
     q = linear.quasi_newton(pairs, b, curvature(A, b), 1.0)
     np.testing.assert_allclose(q, np.linalg.solve(A, b), atol=1e-10)
+
+
+def test_every_correction_by_the_inverse_of_the_lower_level_is_closer():
+    rng = np.random.default_rng(5)
+    A, b = matrix(rng, np.geomspace(0.2, 5.0, 12)), rng.standard_normal(12)
+    q, pairs, left = np.zeros(12), Pairs(30), [np.linalg.norm(b)]
+    for _ in range(15):
+        q = linear.shine(pairs, b, q, curvature(A, b), 0.2)
+        left.append(np.linalg.norm(b - A @ q))
+    assert left[5] < left[0]
+    assert left[10] < left[5]
+    assert left[15] < 1e-6

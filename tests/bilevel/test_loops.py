@@ -52,7 +52,7 @@ def test_both_levels_may_be_boxes(method):
 
 
 def test_one_step_of_each_level_costs_less_than_lower_solves():
-    q = Quadratic(kappa=6.0)
+    q = Quadratic(kappa=4.0)
     cost = {}
     for method in CERTIFYING:
         res = bilevel.penalty(q.upper, q.lower, q.x0, q.y0, method=method, tol=1e-3, maxiter=9999)
@@ -63,7 +63,7 @@ def test_one_step_of_each_level_costs_less_than_lower_solves():
 
 @pytest.mark.parametrize("method", LOOPS)
 def test_a_limit_of_iterations_is_kept_and_admitted(method):
-    q = Quadratic(kappa=100.0)
+    q = Quadratic(kappa=10.0)
     with pytest.warns(solvers.ConvergenceWarning, match="maxiter = 7"):
         res = bilevel.penalty(q.upper, q.lower, q.x0, q.y0, method=method, maxiter=7)
     assert res.status is Status.MAXITER

@@ -191,15 +191,15 @@ class Groups:
 
     Parameters
     ----------
-    xp : module
+    be : Backend
     which : array of int or None
         None: each has its own.
     count : int
         Entries of x.
     """
 
-    def __init__(self, xp, which, count):
-        self.xp, self.which, self.count = xp, which, count
+    def __init__(self, be, which, count):
+        self.be, self.which, self.count = be, which, count
 
     def take(self, v, idx=None):
         """Return each thing's entry of v, or those of the things in `idx`."""
@@ -211,10 +211,10 @@ class Groups:
         where = self._where(idx)
         if where is None:
             return v
-        return self.xp.bincount(where, v, self.count).astype(v.dtype, copy=False)
+        return self.be.xp.bincount(where, v, self.count).astype(v.dtype, copy=False)
 
     def _where(self, idx):
         if idx is None:
             return self.which
-        idx = self.xp.asarray(idx)
+        idx = self.be.xp.asarray(idx)
         return idx if self.which is None else self.which[idx]

@@ -23,12 +23,17 @@ class LinearLosses:
     """
 
     def __init__(self, be, samples, kind, k=1):
-        self.be, self.xp, self.kind, self.k = be, be.xp, kind, k
+        self.be, self.kind, self.k = be, kind, k
         self.X, self.t = samples
         self.n, self.p = self.X.shape
         self.dtype = self.X.dtype
         self.sparse = hasattr(self.X, "indptr")
-        self._every = self.xp.arange(self.n)
+        self._every = be.xp.arange(self.n)
+
+    @property
+    def xp(self):
+        """The array module."""
+        return self.be.xp
 
     def looks(self, ys, weights=None, idx=None):
         """Return losses (B, N) at each of B points, and the gradients of their sums."""
@@ -66,7 +71,7 @@ class LinearLosses:
     def _pass(self, mode, vectors, weights, idx, n_losses, n_gradients):
         xp, k = self.xp, self.k
         rows = self._every if idx is None else xp.asarray(idx)
-        W = xp.concatenate(vectors) if len(vectors) > 1 else xp.ascontiguousarray(vectors[0])
+        W = xp.ascontiguousarray(xp.concatenate(vectors) if len(vectors) > 1 else vectors[0])
         weights = xp.empty((1, 0), self.dtype) if weights is None else xp.stack(weights)
         losses = xp.empty((n_losses, rows.size))
         kernels = self.be.kernels("solvers.bilevel", "losses")

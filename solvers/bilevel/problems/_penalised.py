@@ -21,7 +21,7 @@ class _Penalised:
             train, valid, kind, k = self._labels(io, train, valid)
             p = train.X.shape[1]
             y_shape = (p,) if kind != SOFTMAX else (p, k)
-            groups = Groups(io.xp, *_data.check_groups(io, "groups", p, "(X columns,)"))
+            groups = Groups(io.be, *_data.check_groups(io, "groups", p, "(X columns,)"))
             losses = [LinearLosses(io.be, samples, kind, k) for samples in (train, valid)]
             lower = PenalisedLoss(io, losses[0], groups, y_shape)
             self.upper = ready(MeanLoss(io, losses[1], lower.x_shape, y_shape))

@@ -23,9 +23,14 @@ class Flat:
     """
 
     def __init__(self, io, x_shape, y_shape, n_samples=None):
-        self.be, self.xp, self.dtype = io.be, io.xp, io.dtype
+        self.be, self.dtype = io.be, io.dtype
         self.x_shape, self.y_shape, self.n_samples = x_shape, y_shape, n_samples
         self._no_gx = self.xp.zeros(x_shape, self.dtype)
+
+    @property
+    def xp(self):
+        """The array module."""
+        return self.be.xp
 
     def look(self, x, y, idx=None, with_x=True):
         """Return value and gradients at a point."""
@@ -34,15 +39,6 @@ class Flat:
     def pair(self, x, y, z, idx=None, with_x=True):
         """Return both points' looks and their differences."""
         return self.pairs([(x, y, z)], idx, with_x)[0]
-
-    def fits(self, io, x_shapes, y_shapes):
-        """Tell whether vectors of a call are of this problem's kind."""
-        return (
-            io.be is self.be
-            and io.dtype == self.dtype
-            and x_shapes == [self.x_shape]
-            and y_shapes == [self.y_shape]
-        )
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,17 @@ class ReadyOracle(Oracle):
 
     def on_vectors(self, io, x_shapes, y_shapes):
         """Return the level on vectors, if those of a call are of its kind."""
-        return self.flat if self.flat.fits(io, x_shapes, y_shapes) else None
+        flat = self.flat
+        if io.be is not flat.be or io.dtype != flat.dtype:
+            return None
+        for name, found, wanted in (
+            ("x0", x_shapes, flat.x_shape),
+            ("y0", y_shapes, flat.y_shape),
+        ):
+            if found != [wanted]:
+                came = " and ".join(map(str, found))
+                raise ValueError(f"`{name}` came with shape {came}; expected {wanted}")
+        return flat
 
 
 def ready(flat, kind=None):

@@ -264,47 +264,62 @@ def _csr(
 ):
     G = parts[s]
     M, target = np.empty((W.shape[1], chunk), data.dtype), np.empty(chunk, data.dtype)
+    m = np.zeros(W.shape[1], data.dtype)
     S = np.empty((4 if classes is None else 4 + classes, chunk))
     for a in range(first, last, chunk):
         b = min(a + chunk, last)
         for i in range(a, b):
             target[i - a] = t[rows[i]]
-            _dot_row(indptr[rows[i]], indptr[rows[i] + 1], indices, data, W, M, i - a)
+            _dot_row(indptr[rows[i]], indptr[rows[i] + 1], indices, data, W, M, i - a, m)
         _respond(kind, mode, classes, target, weights, M, losses, S, a, b - a)
         for i in range(a, b):
-            _add_row(indptr[rows[i]], indptr[rows[i] + 1], indices, data, M, i - a, G)
+            _add_row(indptr[rows[i]], indptr[rows[i] + 1], indices, data, M, i - a, m, G)
 
 
-@kernel(fastmath=REDUCE)
-def _dot_row(first, last, indices, data, W, M, i):
-    Q = W.shape[1]
-    if Q == 2:
-        # The usual case, in registers.
-        m0 = m1 = M.dtype.type(0)
+# Without fast arithmetic: sums in a different order are gathered by vectors, which takes longer.
+# Columns are unsigned, for Numba lets a signed index count from the end.
+@kernel()
+def _dot_row(first, last, indices, data, W, M, i, m):
+    Q = m.size
+    if Q <= 2:
+        a = b = data.dtype.type(0)
         for e in range(first, last):
-            m0 += data[e] * W[indices[e], 0]
-            m1 += data[e] * W[indices[e], 1]
-        M[0, i] = m0
-        M[1, i] = m1
+            c = np.uint64(indices[e])
+            a += data[e] * W[c, 0]
+            b += data[e] * W[c, Q - 1]
+        M[0, i] = a
+        M[Q - 1, i] = b
         return
     for q in range(Q):
-        m = M.dtype.type(0)
-        for e in range(first, last):
-            m += data[e] * W[indices[e], q]
-        M[q, i] = m
+        m[q] = 0
+    for e in range(first, last):
+        w, d = W[np.uint64(indices[e])], data[e]
+        for q in range(Q):
+            m[q] += d * w[q]
+    for q in range(Q):
+        M[q, i] = m[q]
 
 
-@kernel(fastmath=REDUCE)
-def _add_row(first, last, indices, data, M, i, G):
-    if G.shape[1] == 2:
-        r0, r1 = M[0, i], M[1, i]
+@kernel()
+def _add_row(first, last, indices, data, M, i, m, G):
+    Q = G.shape[1]
+    if Q == 1:
         for e in range(first, last):
-            G[indices[e], 0] += data[e] * r0
-            G[indices[e], 1] += data[e] * r1
+            G[np.uint64(indices[e]), 0] += data[e] * M[0, i]
+        return
+    for q in range(Q):
+        m[q] = M[q, i]
+    if Q == 2:
+        a, b = m[0], m[1]
+        for e in range(first, last):
+            c, d = np.uint64(indices[e]), data[e]
+            G[c, 0] += d * a
+            G[c, 1] += d * b
         return
     for e in range(first, last):
-        for q in range(G.shape[1]):
-            G[indices[e], q] += data[e] * M[q, i]
+        g, d = G[np.uint64(indices[e])], data[e]
+        for q in range(Q):
+            g[q] += d * m[q]
 
 
 @kernel()
@@ -395,7 +410,7 @@ def _hinge(mode, u, d, loss, change, a, n):
 
 @kernel(fastmath=EXACT)
 def _logistic(mode, u, d, loss, change, a, n):
-    """The loss is log(1 + e^u), its slope 1 / (1 + e^-u)."""
+    # The loss is log(1 + e^u), its slope 1 / (1 + e^-u).
     if mode == BEND:
         for i in range(n):
             share = _sigmoid(np.float64(u[i]))

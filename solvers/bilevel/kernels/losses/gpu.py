@@ -23,12 +23,12 @@ def dense_pass(X, rows, t, weights, kind, mode, k, W, losses, G):
     G : array, shape (O, p)
         Output: sums of the gradients, or products.
     """
-    xp, (Q, p), N, O = get_backend("cupy").xp, W.shape, rows.size, G.shape[0]
+    xp, (Q, p), N, out = get_backend("cupy").xp, W.shape, rows.size, G.shape[0]
     grid = min(blocks(N, _TILE), _BLOCKS, max(_PARTS // G.nbytes, 1))
     scratch = xp.empty((grid, Q, _TILE), X.dtype)
-    parts = xp.zeros((grid, O, p), X.dtype)
+    parts = xp.zeros((grid, out, p), X.dtype)
     args = X, rows, t, weights, weights.shape[1] > 0, kind, mode, k, W, scratch, losses, parts
-    _cuda.launch("dense_pass", X.dtype, grid, _BLOCK, (*args, N, p, Q, O, _TILE))
+    _cuda.launch("dense_pass", X.dtype, grid, _BLOCK, (*args, N, p, Q, out, _TILE))
     xp.sum(parts, axis=0, out=G)
 
 
