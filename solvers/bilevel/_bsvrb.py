@@ -65,9 +65,9 @@ class Own(NamedTuple):
 def bsvrb(
     upper, lower=None, x0=None, y0=None, *, n_blocks=None, X=None, variant="v3", blocks=10,
     batch=32, epochs=50, alpha=0.9, gamma=None, beta=0.9, sigma=None, lr=None, lr_upper=None,
-    floor=1e-4, radius=math.inf, averaging=0.25, tol=1e-2, time_limit=None, callback=None, callback_every=1.0,
-    progress=False, n_threads=None, rng=None, checkpoint=None, checkpoint_every=60, resume=None,
-    history=True, how="auto",
+    floor=1e-4, radius=math.inf, averaging=0.25, tol=1e-2, time_limit=None, callback=None,
+    callback_every=1.0, progress=False, n_threads=None, rng=None, checkpoint=None,
+    checkpoint_every=60, resume=None, history=True, how="auto",
 ):  # fmt: skip
     r"""Minimise over a variable that many blocks share, by steps on a few blocks at a time.
 
@@ -488,8 +488,8 @@ class Loop:
             {"sigma": own.sigma or _SIGMA * scales(problem, x, problem.y0).sigma},
         )
         self.s = s = SimpleNamespace(
-            x=x, x_old=x, D=None, mean=None, averaged=0, z=Rows.start(xp, z, p), last=xp.zeros(0, np.int64),
-            seen=xp.zeros(m, bool),
+            x=x, x_old=x, D=None, mean=None, averaged=0, z=Rows.start(xp, z, p),
+            last=xp.zeros(0, np.int64), seen=xp.zeros(m, bool),
         )  # fmt: skip
         if own.variant == "v1":
             s.v = Rows.start(xp, z[:, :0], p, p)

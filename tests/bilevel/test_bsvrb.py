@@ -15,7 +15,7 @@ each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
 class Blocks:
-    """g_i = y'A_i y/2 - y'(B_i x + c_ij), f_i = |y - t_i|^2/2 + h |x|^2/2; means over j of c_ij."""
+    """g_i = y'A_i y/2 - y'(B_i x + c_ij), a mean over j; f_i = |y - t_i|^2/2 + h |x|^2/2."""
 
     def __init__(self, m=6, n=5, d=2, p=3, noise=0.3, seed=0, h=0.2):
         rng = np.random.default_rng(seed)
@@ -429,7 +429,7 @@ def test_variants_with_products_ask_for_them(variant):
 def test_a_problem_without_blocks_is_refused():
     X, t, Xv, tv = (a[0] for a in classifiers())
     single = bilevel.problems.LogisticHPO(X, t, Xv, tv)
-    with pytest.raises(TypeError, match="^`upper` came as a level without blocks"):
+    with pytest.raises(TypeError, match=r"^`upper` came as a level without blocks"):
         bilevel.bsvrb(single.upper, single.lower, single.x0, single.y0, n_blocks=4)
 
 
