@@ -107,8 +107,9 @@ def bsvrb(
         Length of the run; an epoch is ``ceil(m / blocks) * ceil(n / batch)`` steps.
     alpha, beta : float
         How much of the estimates of the lower and the upper level is new in a step, at most 1.
-    gamma : float, default 0.1
-        Weight of the change between two points in the estimates of the lower level.
+    gamma : float, optional
+        Weight of the change between two points in the estimates of the lower level; by default
+        a tenth.
     sigma : float, optional
         The penalty of "v3"; by default a twentieth of the one at which both levels weigh the same.
     lr : float, optional
