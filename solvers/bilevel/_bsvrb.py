@@ -105,11 +105,12 @@ def bsvrb(
         drawn with replacement, but all of them if there are no more.
     epochs : float
         Length of the run; an epoch is ``ceil(m / blocks) * ceil(n / batch)`` steps.
-    alpha, beta : float
-        How much of the estimates of the lower and the upper level is new in a step, at most 1.
+    alpha : float
+        How much of the lower level's estimates is new in a step, at most 1.
     gamma : float, optional
-        Weight of the change between two points in the estimates of the lower level; by default
-        a tenth.
+        Weight of the change between two points in these estimates; by default a tenth.
+    beta : float
+        How much of the upper level's estimate is new in a step, at most 1.
     sigma : float, optional
         The penalty of "v3"; by default a twentieth of the one at which both levels weigh the same.
     lr : float, optional
