@@ -104,6 +104,17 @@ class LogisticHPO(_Penalised):
         Starts: penalties ``exp(-3)`` and no coefficients.
     X : Set
         Penalties between 1e-12 and 1e8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from solvers import bilevel
+    >>> rng = np.random.default_rng(0)
+    >>> A = rng.standard_normal((60, 3))
+    >>> t = np.sign(A[:, 0] + 0.5 * rng.standard_normal(60))
+    >>> problem = bilevel.problems.LogisticHPO(A[:40], t[:40], A[40:], t[40:])
+    >>> bilevel.penalty(problem, tol=1e-4).success
+    True
     """
 
     def _labels(self, io, train, valid):
@@ -139,6 +150,17 @@ class SoftmaxHPO(_Penalised):
         Starts: penalties ``exp(-3)`` and no coefficients.
     X : Set
         Penalties between 1e-12 and 1e8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from solvers import bilevel
+    >>> rng = np.random.default_rng(0)
+    >>> A = rng.standard_normal((60, 3))
+    >>> t = np.argmax(A + 0.5 * rng.standard_normal((60, 3)), axis=1)
+    >>> problem = bilevel.problems.SoftmaxHPO(A[:40], t[:40], A[40:], t[40:])
+    >>> bilevel.penalty(problem, tol=1e-3).y.shape
+    (3, 3)
     """
 
     def _labels(self, io, train, valid):
