@@ -152,9 +152,11 @@ def features(options):
         "implicit, neumann": ("implicit", {"linear_solver": "neumann"}),
         "unroll, 100 steps": ("unroll", {"steps": 100}),
         "single loop": ("penalty", {"method": "single-loop"}),
-        "double loop": ("penalty", {"method": "double-loop"}),
+        "double loop": (
+            "penalty", {"method": "double-loop", "maxiter_inner": options.inner}
+        ),
         "V-PBGD": ("penalty", {"method": "vpbgd"}),
-    }
+    }  # fmt: skip
     runs = {}
     for label, (name, own) in entries.items():
         trace = []
@@ -163,10 +165,10 @@ def features(options):
             trace.append((state.seconds, state.x))
 
         # Loops take many short steps; the clock is what ends them.
-        limits = {"maxiter": 100_000, "time_limit": options.patience}
+        limits = {"maxiter": options.longest, "time_limit": options.patience}
         res = quiet(getattr(bilevel, name), problem, X=bilevel.box(*BOX), tol=1e-4,
                     callback=look, **limits, **own)  # fmt: skip
-        runs[label] = res, _values(trace, data.psi)
+        runs[label] = res, _values(trace, data.psi, options.points)
         log.info("E3 %s: %s, %.1f s", label, res.status.name, res.seconds)
     lowest = min(values[:, 1].min() for _, values in runs.values())
     rows, curves = [], []
@@ -190,7 +192,7 @@ def features(options):
     }, _worth(data, problem, options)]  # fmt: skip
 
 
-def _values(trace, psi, most=40):
+def _values(trace, psi, most):
     """Return seconds and psi of at most so many points of a trace, evenly by logarithm."""
     if not trace:
         return np.array([[0.0, math.inf]])
@@ -221,7 +223,7 @@ def _worth(data, problem, options):
             w = model.coef_[0]
             found.append((_loss(w, data.Xv, data.tv), _loss(w, *fresh)))
         rows.append([label, *(f"{value:.3f}" for value in min(found))])
-    for steps in (10, 100):
+    for steps in (10, min(options.longest, 100)):
         res = quiet(bilevel.penalty, problem, X=bilevel.box(*BOX), maxiter=steps, tol=1e-6,
                     time_limit=options.patience)  # fmt: skip
         losses = _loss(res.y, data.Xv, data.tv), _loss(res.y, *fresh)
@@ -334,17 +336,18 @@ def run(options):
 def settings(quick):
     """Return the sizes of the experiments."""
     if quick:
-        return {"quadratic": (4, 8), "sigmas": [1e-2, 1e-3, 1e-4], "features": (80, 32),
-                "patience": 3.0, "clean": [100], "noisy": 150, "epochs": 4, "flips": [0.5],
-                "toy": 6, "weights": [1.0, 10.0], "svm": (60, 40), "steps": 30,
-                "blocks": (10, 40, 5), "sampled": [(2, 8), (5, 8)], "passes": 4,
-                "growth": 60}  # fmt: skip
+        return {"quadratic": (4, 8), "sigmas": [1e-2, 1e-3, 1e-4], "features": (60, 31),
+                "patience": 60.0, "longest": 40, "inner": 10, "clean": [60], "noisy": 100,
+                "epochs": 2, "flips": [0.5], "toy": 6, "weights": [1.0, 10.0], "svm": (60, 40),
+                "steps": 30, "blocks": (10, 40, 5), "sampled": [(2, 8), (5, 8)], "passes": 4,
+                "growth": 60, "points": 3}  # fmt: skip
     return {"quadratic": (50, 80), "sigmas": list(np.geomspace(1.0, 1e-9, 10)),
-            "features": (1500, 500), "patience": 30.0, "clean": [300, 100, 50], "noisy": 1000,
-            "epochs": 40, "flips": [0.5, 0.8], "toy": 100,
-            "weights": [1.0, 10.0, 100.0, 1e3, 1e4], "svm": (250, 150), "steps": 20_000,
-            "blocks": (100, 200, 20), "sampled": [(5, 32), (10, 32), (20, 32), (10, 8), (10, 128)],
-            "passes": 40, "growth": 2000}  # fmt: skip
+            "features": (1500, 500), "patience": 30.0, "longest": 100_000, "inner": 1000,
+            "clean": [300, 100, 50], "noisy": 1000, "epochs": 40, "flips": [0.5, 0.8],
+            "toy": 100, "weights": [1.0, 10.0, 100.0, 1e3, 1e4], "svm": (250, 150),
+            "steps": 20_000, "blocks": (100, 200, 20),
+            "sampled": [(5, 32), (10, 32), (20, 32), (10, 8), (10, 128)], "passes": 40,
+            "growth": 2000, "points": 40}  # fmt: skip
 
 
 def worker(options):

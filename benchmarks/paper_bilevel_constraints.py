@@ -160,7 +160,7 @@ def costs(options):
     tied = (svm.upper, svm.lower, svm.ties, svm.x0, svm.y0)
     short = min(options.steps, 30)
     entries = [
-        ("lvhba", bilevel.lvhba, tied, {"maxiter": 500, "tol": 1e-4}),
+        ("lvhba", bilevel.lvhba, tied, {"maxiter": min(options.longest, 500), "tol": 1e-4}),
         (f"lvhba, {short} steps", bilevel.lvhba, tied, {"maxiter": short}),
         (f"the same, projection by cvxpy, {short} steps", bilevel.lvhba, tied,
          {"maxiter": short, "project": svm.conic}),

@@ -111,12 +111,12 @@ def loops(options):
             warnings.simplefilter("ignore")
             try:
                 res = bilevel.penalty_sgd(
-                    problem, method=method, batch=min(BATCH, options.clean[0]), how="penalty",
+                    problem, method=method, batch=min(BATCH, options.clean[0]),
                     epochs=options.epochs, time_limit=options.patience, callback=look, rng=0,
                 )  # fmt: skip
             except ValueError:
                 continue
-        every = max(1, len(trace) // 10)
+        every = max(1, len(trace) // min(options.points, 10))
         points = [(k, judge(x)) for k, x in trace[every - 1 :: every]]
         rows.append([method, f"{judge(res.x):.4f}", f"{d.right(res.y):.3f}",
                      res.counts["n_samples"], common.significant(res.seconds)])  # fmt: skip

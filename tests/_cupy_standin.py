@@ -26,7 +26,7 @@ TESTS = Path(__file__).parent
 
 FUNCTIONS = """
     abs add all any arange argmax argmin argpartition argsort array asarray ascontiguousarray
-    broadcast_to ceil clip concatenate copyto cumsum diag diff divide dot einsum empty
+    broadcast_to ceil clip concatenate copyto cos cumsum diag diff divide dot einsum empty
     empty_like exp expand_dims expm1 eye floor full full_like isfinite isinf isnan ix_ linspace
     log log1p logical_and logical_not logical_or matmul max maximum mean median min minimum
     multiply nan_to_num negative ones ones_like outer partition power prod ptp ravel reciprocal
@@ -46,7 +46,7 @@ METHODS = """
 """
 ATTRIBUTES = "dtype itemsize nbytes ndim shape size strides"
 SPARSE = "csr_matrix vstack"
-SPARSE_ATTRIBUTES = "T col data dtype has_canonical_format indices indptr nnz row shape"
+SPARSE_ATTRIBUTES = "T col data dtype has_canonical_format indices indptr ndim nnz row shape"
 OPERATORS = """
     abs add and eq floordiv ge gt iadd iand imul invert ior ipow isub itruediv le lshift lt
     matmul mod mul ne neg or pos pow radd rand rmatmul rmod rmul ror rpow rsub rtruediv sub
@@ -322,6 +322,9 @@ class csr_matrix:  # noqa: N801 (CuPy's name)
 
     def sum_duplicates(self):
         self._host.sum_duplicates()
+
+    def tocsr(self):
+        return csr_matrix(self._host)
 
     def __getattr__(self, name):
         if name not in SPARSE_ATTRIBUTES.split():

@@ -221,8 +221,8 @@ def _near(v, grad, region, xp, length=_SECANT):
 
 def _anywhere(v, xp):
     """Return a unit vector in a direction that nobody chose."""
-    s = xp.cos(1.0 + xp.arange(len(v), dtype=v.dtype) ** 2)
-    return s / _norm(s)
+    s = np.cos(1.0 + np.arange(len(v)) ** 2)
+    return xp.asarray(s / np.linalg.norm(s), dtype=v.dtype)
 
 
 def _bent(before, after, move):

@@ -124,7 +124,7 @@ class _Probe:
 
     def _pair(self):
         z = self.y + self._direction(self.y)
-        first, second, gap = self.level.pair(self.x, self.y, z)
+        first, second, gap, *_ = self.level.pair(self.x, self.y, z)
         # The pair may know the values' difference only.
         plain = Level(self.level.oracle, "oracle", (self.level.px, self.level.py), self.level.io)
         truth = plain.look(self.x, self.y + 0.0), plain.look(self.x, z + 0.0)

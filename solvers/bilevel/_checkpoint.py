@@ -68,7 +68,7 @@ class State:
             with np.load(path, allow_pickle=False) as file:
                 arrays = [file[f"arr_{k}"] for k in range(len(file.files) - 1)]
                 return cls(*_filled(json.loads(str(file["outline"])), arrays))
-        except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"`resume` came as {os.fspath(path)!r}, which is no state of a run; "
                 "expected a file that `checkpoint` has written"

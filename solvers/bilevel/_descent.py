@@ -18,6 +18,8 @@ _ALIKE = 1e-10
 _HALVINGS = 30
 # Trials that look like the point itself before a search gives up.
 _BLIND = 4
+# What tells where a descent is.
+_PLACE = ("v", "value", "grad", "noise", "note", "unit")
 # Smallest cosine between a step and the change of gradient along it.
 _CURVED = 1e-10
 
@@ -55,9 +57,7 @@ class Pairs:
         if not float(s @ y) > _CURVED * size:
             return False
         if not self._order:
-            self.be = get_backend(kind_of(s))
-            self._S, self._Y = (self.be.xp.empty((self.length, len(s)), s.dtype) for _ in "SY")
-            self._norms = np.zeros(self.length)
+            self._start(s)
         full = len(self._order) == self.length
         row = self._order.pop(0) if full else len(self._order)
         self._order.append(row)
@@ -72,6 +72,34 @@ class Pairs:
             self._Y[:k] += (diagonal - self._diagonal) * self._S[:k]
             self._SY = self._YY = None
         self._diagonal = diagonal
+
+    def state(self):
+        """Return all there is, for `restore`."""
+        if not self._order:
+            return None
+        k = len(self._order)
+        return {
+            "order": list(self._order),
+            "S": self._S[:k],
+            "Y": self._Y[:k],
+            "norms": self._norms[:k],
+            "diagonal": self._diagonal,
+        }
+
+    def restore(self, state):
+        """Become what `state` was taken from."""
+        self.clear()
+        if state is not None:
+            S, Y, k = state["S"], state["Y"], len(state["order"])
+            self._start(S)
+            self._S[:k], self._Y[:k], self._norms[:k] = S, Y, np.asarray(state["norms"])
+            self._order, self._diagonal = list(state["order"]), state["diagonal"]
+
+    def _start(self, like):
+        self.be = get_backend(kind_of(like))
+        shape = self.length, like.shape[-1]
+        self._S, self._Y = (self.be.xp.empty(shape, like.dtype) for _ in "SY")
+        self._norms = np.zeros(self.length)
 
     def last(self):
         """Return the newest pair."""
@@ -210,6 +238,17 @@ class Descent:
     def _be_at(self, v, value, grad, noise, note=None):
         self.v, self.value, self.grad, self.noise, self.note = v, value, grad, noise, note
         self.recent.append(value)
+
+    def state(self):
+        """Return where it is, for `restore`; the pairs have a state of their own."""
+        return {**{name: getattr(self, name) for name in _PLACE}, "recent": list(self.recent)}
+
+    def restore(self, state):
+        """Go on from what `state` returned."""
+        for name in _PLACE:
+            setattr(self, name, state[name])
+        self.recent.extend(state["recent"])
+        return self
 
     def restart(self):
         """Forget the curvature that was seen."""

@@ -20,7 +20,7 @@ from .._core.validation import (
     check_threads,
     check_time_limit,
 )
-from ._certificate import HOWS, default_tol, judge
+from ._certificate import HOWS, check_how, default_tol, judge
 from ._checkpoint import Keeper, State, carried, check_checkpoint, check_resume, check_sizes
 from ._problem import pose
 from ._result import BilevelResult
@@ -147,6 +147,7 @@ def solve(
     keeper = Keeper(check_checkpoint(checkpoint), every)
     resume = check_resume(resume, name)
     problem = pose(upper, lower, x0, y0, X, Y, constraints, eq)
+    check_how(how, problem)
     tol = default_tol(problem.io.dtype) if tol is None else tol
     run = Monitor(name, "optimality", tol=tol, **run_options)
     with problem.io.device, threads.limit(n_threads), np.errstate(all="ignore"):

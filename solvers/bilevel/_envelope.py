@@ -1,5 +1,6 @@
 """The penalised value psi_sigma of the upper level, and its gradient, by lower solves."""
 
+import copy
 import math
 from typing import Any, NamedTuple
 
@@ -10,11 +11,13 @@ from ._problem import Look
 _SECANT = 1e-3
 # A lower solve that gets this far from where it began runs away.
 _FAR = 1e10
-# Pairs of L-BFGS in the lower level.
+# What a state holds beside pairs.
+_CARRIED = ("accuracy", "theta", "gain", "_z", "_ways", "_family")
+# Pairs in the lower level.
 _MEMORY = 30
 
 
-class Unbounded(ArithmeticError):
+class UnboundedError(ArithmeticError):
     """The lower level, or its sum with a part of the upper, falls without end."""
 
 
@@ -151,6 +154,33 @@ class Envelope:
         residual, slack = self.residual(z, g.gy), self._slack(z, g.gy)
         return Point(x, z, g, residual, slack, tilt is not None, sides)
 
+    def state(self):
+        """Return all that later solves depend on, for `Watch.keep`."""
+        pairs = {rank: own.state() for rank, own in self._pairs.items()}
+        plain = {name: getattr(self, name) for name in _CARRIED}
+        return {**plain, "pairs": pairs}
+
+    def restore(self, state):
+        """Go on from what `state` returned."""
+        for name in _CARRIED:
+            setattr(self, name, state[name])
+        for rank, own in state["pairs"].items():
+            self._own(rank).restore(own)
+
+    def aside(self):
+        """Return a twin whose solves leave no traces in this one."""
+        twin = copy.copy(self)
+        twin._pairs = {}
+        twin.restore(self.state())
+        return twin
+
+    def lower_bound(self, point, side):
+        """Return what psi at least is, by one side, less what its solves may have left open."""
+        pairs = self._pairs.get(0)
+        flat = min(pairs.curvatures()) / 4 if pairs else self.scales.lower / 4
+        open_ = (side.slack + point.slack) ** 2 / (2 * max(flat, 1e-300) * side.sigma)
+        return side.value - side.noise - open_
+
     def _tilt(self, z, grad):
         """Return the linear term without which z would be a minimiser, if there may be one."""
         if not self._tilts:
@@ -233,11 +263,14 @@ class Envelope:
 
     def _remembered(self, rank, precond):
         """Return the pairs of the last solve of this rank, at another x."""
-        kind = Secants if self.problem.Y.whole else Pairs
-        pairs = self._pairs.setdefault(rank, kind(_MEMORY))
+        pairs = self._own(rank)
         if precond is not None:
             pairs.bend(precond)
         return pairs
+
+    def _own(self, rank):
+        kind = Secants if self.problem.Y.whole else Pairs
+        return self._pairs.setdefault(rank, kind(_MEMORY))
 
     def _descend(self, run, tol):
         """Take steps until the projected gradient is small; a search."""
@@ -253,7 +286,7 @@ class Envelope:
                     return
                 run.restart()
             if float(abs(run.v).max()) > far:
-                raise Unbounded
+                raise UnboundedError
 
     def _looks(self, x, sigmas, tilt):
         """Return what answers searches: in pairs, where two points cost less than twice one."""
@@ -324,15 +357,27 @@ def weights(order, sigma):
     """Return the weights of the psi, by penalty, whose sum is psi to a given order."""
     if order == 1:
         return {sigma: 1.0}
-    return {sigma: -1.0, sigma / 2: 2.0} if order == 2 else {sigma: 0.5, -sigma: 0.5}
+    return {sigma: -1.0, sigma / 2: 2.0} if order == 2 else {sigma / 2: 0.5, -sigma / 2: 0.5}
+
+
+def ladder(order, sigma):
+    """Return the penalties that `errors` needs."""
+    if order == "central":
+        return (sigma, sigma / 2, -sigma, -sigma / 2)
+    return (sigma, sigma / 2, sigma / 4)
 
 
 def combine(point, parts):
-    """Return value, gradient and noise of a weighted sum of sides, and the y of the first."""
+    """Return value, gradient and noise of a weighted sum of sides, and what to show of them."""
     sides = [(parts[side.sigma], side) for side in point.sides]
     value = sum(w * side.value for w, side in sides)
     grad = sum(w * side.grad for w, side in sides)
-    return value, grad, sum(abs(w) * side.noise for w, side in sides), point.sides[0].y
+    return value, grad, sum(abs(w) * side.noise for w, side in sides), _shown(point)
+
+
+def _shown(point):
+    """Return a y and a lower bound, but for errors, of psi."""
+    return point.sides[0].y, max(side.value for side in point.sides if side.sigma > 0)
 
 
 def scales(problem, x, z):
@@ -374,17 +419,16 @@ class Errors(NamedTuple):
 
 
 def errors(point):
-    """Estimate the errors of hyper-gradients from sides at sigma, sigma/2 and sigma/4."""
-    one, half, quarter = point.sides
+    """Estimate the errors of hyper-gradients from the sides of a `ladder`."""
+    one, half, *others = point.sides
     sigma = one.sigma
-    R, R_half = 2 * half.grad - one.grad, 2 * quarter.grad - half.grad
-    e1, e2 = norm(half.grad - one.grad), norm(quarter.grad - half.grad)
-    q = e2 / e1 if e1 > 0 else 1.0
+    e1 = norm(half.grad - one.grad)
     # What unfinished lower solves and rounding add.
     steep = norm(one.g.gy - point.g.gy)
-    c_xy = norm(one.g.gx - point.g.gx) / steep if steep > 0 else 0.0
+    mixed = norm(one.g.gx - point.g.gx)
+    c_xy = mixed / steep if steep > 0 else 0.0
     # The quasi-Newton matrix knows better than c_xy how far residuals reach where g is flat.
-    reach = norm(one.g.gx - point.g.gx) / max(norm(one.y - point.z), 1e-300)
+    reach = mixed / max(norm(one.y - point.z), 1e-300)
     off = max(c_xy * one.slack, reach * one.reach)
     gain = off / one.slack if one.slack > 0 else 1.0
     solves = 3 * off / sigma
@@ -394,15 +438,24 @@ def errors(point):
         # The step from z to y is a tilt as well, and moves the hyper-gradient by some 2 e1.
         solves += 6 * e1 * point.slack / steep
     eps = 2.0 ** (-52 if one.grad.dtype.itemsize == 8 else -23)
-    rounding = 4 * eps * norm(one.g.gx) / sigma
-    rest = solves + rounding
+    rest = solves + 4 * eps * norm(one.g.gx) / sigma
+    if len(others) == 2:
+        # The two-sided differences, whose error is a quarter where the penalty is a half.
+        far, near = (0.5 * (a.grad + b.grad) for a, b in zip((one, half), others, strict=True))
+        best = near
+        first, second = 4 * e1, 2 * norm(far - near)
+    else:
+        (quarter,) = others
+        best, e2 = 2 * half.grad - one.grad, norm(quarter.grad - half.grad)
+        q = e2 / e1 if e1 > 0 else 1.0
+        first = 2 * e1 / max(0.1, 1 - q)
+        # A ratio near 1/2 shows that the error is of the order that is extrapolated.
+        regular = 0.45 <= q <= 0.55
+        change = 2 * norm(best - (2 * quarter.grad - half.grad))
+        second = change if regular else 4 * max(e1, e2) / max(0.1, 1 - q)
     if e1 <= rest:
-        return Errors(rest, rest, one.grad, R, solves, gain)
-    first = 2 * e1 / max(0.1, 1 - q)
-    # A ratio near 1/2 shows that the error is of the order that is extrapolated.
-    regular = 0.45 <= q <= 0.55
-    second = 2 * norm(R - R_half) if regular else 4 * max(e1, e2) / max(0.1, 1 - q)
-    return Errors(first + rest, second + rest, one.grad, R, solves, gain)
+        first = second = 0.0
+    return Errors(first + rest, second + rest, one.grad, best, solves, gain)
 
 
 def norm(v):

@@ -2,8 +2,8 @@
 
 import math
 
-# Pairs of steps kept, trials along a face and across faces, the least cosine of a pair.
-_MEMORY, _ALONG, _ACROSS, _CURVED = 20, 4, 30, 1e-10
+# Most pairs of steps kept, trials along a face and across faces, the least cosine of a pair.
+_MEMORY, _ALONG, _ACROSS, _CURVED = 50, 4, 30, 1e-10
 # Function values closer than this, relatively, tell less than slopes do.
 _ALIKE = 1e-10
 
@@ -35,6 +35,8 @@ class FaceDescent:
 
     def __init__(self, fun, u, C, pairs=()):
         self.fun, self.C, self.pairs, self.length = fun, C, list(pairs), 1.0
+        # More than there are unknowns would only contradict each other.
+        self.memory = min(_MEMORY, max(2, len(u)))
         self._be_at(u, *fun(u))
 
     def renew(self):
@@ -45,11 +47,11 @@ class FaceDescent:
     def _be_at(self, u, value, grad, noise):
         self.u, self.value, self.grad, self.noise = u, value, grad, noise
         q = self.C.project(u - grad)
-        self.pressure, self.normal = self.C.pressure, self.C.normal
         self._stay = self.C.tangent(u, q)
-        # The gradient without what the walls take.
-        self.free = u - q
-        self.stat = float(abs(self.free).max())
+        self.pressure, self.normal = self.C.pressure, self.C.normal
+        # The gradient without what the walls take; those that bend take more at q than at u.
+        self.free = u - q if self.normal is None else self._stay(grad)
+        self.stat = float(abs(u - q).max())
 
     def step(self):
         """Take one step; tell whether there was one that descends."""
@@ -103,7 +105,7 @@ class FaceDescent:
     def _remember(self, move, change):
         rise, square = float(change @ move), float(move @ move)
         if rise > _CURVED * math.sqrt(square * float(change @ change)):
-            self.pairs = [*self.pairs[1 - _MEMORY :], (move, change)]
+            self.pairs = [*self.pairs[1 - self.memory :], (move, change)]
             self.length = square / rise
 
     def _accepts(self, value, slope, after, noise):

@@ -39,7 +39,8 @@ class Faces:
     duals : array, shape (rows of A and E,)
         Of the last projection, for rows as they came; the next one starts from them.
     normal : array or None
-        What the region took away in the last projection, unless it is a box.
+        What the region took away in the last projection, unless it is a box; None, too, once
+        `tangent` has seen that the point itself does not lie on that wall.
     """
 
     def __init__(self, A, b, E=None, f=None, *, within=None, be):
@@ -87,6 +88,8 @@ class Faces:
             Whether q came out of the last projection, which then knows more than q shows.
         """
         xp = self.xp
+        if self.normal is not None and not self._leans(v, q):
+            self.normal = None
         near = _TIGHT * max(1.0, float(abs(v).max())) + 64 * float(xp.finfo(v.dtype).eps)
         pressed = self._a > 0 if known else self.h - self.G @ q <= near
         tight = self.equal | (pressed & (self.h - self.G @ v <= near))
@@ -103,6 +106,11 @@ class Faces:
             return ~(low | high)
         # What a wall of unknown shape presses on and does not let move.
         return self.xp.ones(len(v), bool) if self.normal is None else v != q
+
+    def _leans(self, v, q):
+        """Tell whether v lies on the wall that pressed on q, and not before it."""
+        way, norm = q - v, self.xp.linalg.norm
+        return float(self.normal @ way) <= 0.3 * float(norm(self.normal) * norm(way))
 
     def _stale(self, tight, free):
         if self.normal is not None:

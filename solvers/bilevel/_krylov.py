@@ -8,7 +8,7 @@ from ._second_order import Piece
 _KEPT = 1 << 25
 # How small the residual of the probe must get, where its entries have variance 1.
 _PROVEN = 1e-2
-_RTOL = 1e-4
+_RTOL, _ROUGH = 1e-4, 0.1
 
 
 class KrylovPiece(Piece):
@@ -61,9 +61,9 @@ class KrylovPiece(Piece):
         product = self.local.product(self._at, self.w, whole) if given is None else given(whole)
         return product[self.free]
 
-    def _solve(self, r):
+    def _solve(self, r, rough=False):
         size = float(np.sqrt(r @ (r / self._P)))
-        return self._descend(r, _RTOL * size, self.budget)
+        return self._descend(r, (_ROUGH if rough else _RTOL) * size, self.budget)
 
     def _descend(self, r, goal, budget, prove=False):
         """Return an approximate solution of ``K u = r``: conjugate gradients."""

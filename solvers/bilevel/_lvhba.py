@@ -21,6 +21,8 @@ _GROWTH, _POWER = 10.0, 0.3
 _STAGES = 5
 # Accuracy of inner solves, relative to the residual outside, and how far below a stage's goal.
 _INNER, _DEEPEST = 0.03, 1e-3
+# Accuracy of the lower level's first answer.
+_START = 1e-3
 # Residuals, in roundings, below which nothing falls.
 _ROUNDING = 100.0
 # Size, relative to the start, at which variables count as unbounded.
@@ -209,7 +211,10 @@ def _enter(problem, L, watch, own):
         z = L.taken(problem.io.xp.asarray(check_array(io, "multipliers0", shape=z.shape)))
     C = Coupled(problem, L.Z, own.project)
     try:
-        return C, C.project(L.xp.concatenate([problem.x0, problem.y0, z]))
+        x, y, z = C.split(C.project(L.xp.concatenate([problem.x0, problem.y0, z])))
+        # Where the lower level answers with its multipliers, the gap is closed.
+        y, z, _ = L.respond(x, y, z, _START)
+        return C, C.project(L.xp.concatenate([x, y, z]))
     except EmptyError as error:
         watch.run.end(Status.INFEASIBLE, f"Nothing satisfies `constraints`: {error}.")
         return C, None

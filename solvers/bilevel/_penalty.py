@@ -1,14 +1,16 @@
 """Quasi-Newton steps on the penalised value, with continuation in the penalty."""
 
+import math
 from typing import Any, NamedTuple
 
 from .._core.result import Status
 from .._core.validation import check_choice, check_count, check_positive
 from ._descent import Descent, Pairs, residual
 from ._driver import solve
-from ._envelope import Envelope, Unbounded, combine, errors, norm, weights
+from ._envelope import Envelope, UnboundedError, combine, errors, ladder, norm, weights
 from ._loops import LOOPS
 from ._loops import minimise as loop
+from ._result import BilevelResult
 
 METHODS = ("auto", "lbfgs", "spg", *LOOPS)
 ORDERS = (1, 2, "central")
@@ -18,6 +20,8 @@ _KAPPA = 0.3
 _MEMORY = 20
 # A hyper-gradient is measured to this part of its residual.
 _CLEAR = 0.1
+# Stages with one penalty.
+_TRIES = 3
 
 
 class Own(NamedTuple):
@@ -25,6 +29,7 @@ class Own(NamedTuple):
 
     method: str
     sigma: float | None
+    first: float | None
     sigma_min: float | None
     order: int | str
     z0: Any
@@ -35,15 +40,115 @@ def penalty(
     upper, lower=None, x0=None, y0=None, *, X=None, Y=None, method="auto", sigma=None,
     sigma_min=None, order=2, tol=None, tol_inner=None, maxiter=200, maxiter_inner=1000,
     time_limit=None, z0=None, multistart=0, callback=None, progress=False, n_threads=None,
-    rng=None, history=True, how="auto",
+    rng=None, checkpoint=None, checkpoint_every=60, resume=None, history=True, how="auto",
 ):  # fmt: skip
-    """Minimise the optimistic value of a bilevel problem by first derivatives alone."""
+    r"""Minimise the optimistic value of a bilevel problem by first derivatives alone.
+
+    .. math:: \min_{x \in X} \; \psi(x), \qquad
+              \psi(x) = \min \{ f(x, y) : y \in \operatorname{argmin}_{v \in Y} g(x, v) \}
+
+    A quasi-Newton method on :math:`\psi_\sigma(x) = \min_{y \in Y} \max_{z \in Y} f(x, y) +
+    (g(x, y) - g(x, z)) / \sigma`, a smooth lower bound of psi, for falling penalties sigma, until
+    the error of its gradient, which is estimated, and the gradient itself are within `tol`.
+
+    Parameters
+    ----------
+    upper, lower : callable or Oracle
+        f and g: ``(x, y) -> (value, grad_x, grad_y)``, or an `Oracle` that can do more. In place
+        of both, with `x0` and `y0`: a ready-made problem of `solvers.bilevel.problems`.
+    x0 : array, nested arrays or BilevelResult
+        Start. Of a result, its y, z and penalty are taken as well.
+    y0 : array or nested arrays
+        Start of the lower level.
+    X, Y : set or callable, optional
+        Convex sets for x and y, such as ``box(lo, hi)``, or projections onto them.
+    method : str, default "auto"
+        "lbfgs": projected L-BFGS, which on sets other than boxes takes spectral steps; "spg":
+        spectral steps everywhere; or a published loop: "double-loop", "single-loop", "vpbgd".
+        "auto" stands for "lbfgs".
+    sigma : float, optional
+        The one penalty to use. By default a tenth of the ratio of both levels' curvatures, and
+        then what the error calls for.
+    sigma_min : float, optional
+        Smallest penalty; by default what rounding allows.
+    order : {2, 1, "central"}, default 2
+        2: hyper-gradients are extrapolated from two penalties, so that errors fall like sigma^2;
+        1: those of one; "central": differences of sigma and -sigma, for strongly convex lower
+        levels alone, of which sigma must not exceed the modulus.
+    tol : float, optional
+        The largest certificate that passes, 1e-6 by default, or 3e-3 in float32.
+    tol_inner : float, optional
+        Residual of lower solves relative to ``curvature max(1, |y|)``; by default what the
+        hyper-gradient needs.
+    maxiter : int, default 200
+        Largest number of steps in x.
+    maxiter_inner : int, default 1000
+        Largest number of steps of one lower solve.
+    time_limit : float, optional
+        Seconds.
+    z0 : array or nested arrays, optional
+        Start of the solves without a penalty, in place of `y0`.
+    multistart : int, default 0
+        Number of further, random starts of every lower solve, for lower levels with several
+        minima: the smallest value wins.
+    callback : callable, optional
+        Called with the state after each step in x; a true return or StopIteration ends the run.
+    progress : bool, default False
+        Whether to show a bar.
+    n_threads : int, optional
+        Threads of kernels.
+    rng : int or Generator, optional
+        For `multistart`.
+    checkpoint : str, Path or callable, optional
+        Where the state goes every `checkpoint_every` seconds and at the end.
+    checkpoint_every : float, default 60
+        Seconds between two of them.
+    resume : str, Path or state, optional
+        A file that `checkpoint` has written, or the `state` of a result, to go on from.
+    history : bool or int, default True
+        Whether, or every how many steps, to keep a row.
+    how : {"auto", "dense", "kkt", "penalty"}, default "auto"
+        How the certificate is computed; see `certify`.
+
+    Returns
+    -------
+    BilevelResult
+        With x; y, a solution of the lower level near the one that is best for f; ``fun = f(x, y)``
+        and ``psi_lower``, which bracket psi(x); ``jac`` and ``jac_err``, the hyper-gradient and
+        its error.
+
+    Notes
+    -----
+    Nothing tells a lower level that is not convex from one that is, short of `multistart`: with
+    local minima the answer belongs to the one that the start leads to.
+
+    References
+    ----------
+    .. [1] J. Kwon, D. Kwon, S. Wright, R. Nowak. On penalty methods for nonconvex bilevel
+       optimization and first-order stochastic approximation. ICLR 2024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from solvers import bilevel
+    >>> upper = lambda x, y: (0.5 * (y - 1) @ (y - 1), 0 * x, y - 1)
+    >>> lower = lambda x, y: (0.5 * (y - x) @ (y - x), x - y, y - x)
+    >>> res = bilevel.penalty(upper, lower, np.zeros(2), np.zeros(2))
+    >>> res.success, np.round(res.x, 4)
+    (True, array([1., 1.]))
+    """
     check_choice(method, "method", METHODS)
-    if order not in ORDERS:
+    if isinstance(order, bool) or order not in ORDERS:
         raise ValueError(f"`order` came as {order!r}; expected 1, 2 or 'central'")
+    sigma = check_positive(sigma, "sigma", allow_none=True)
+    first = None
+    if isinstance(x0, BilevelResult):
+        first, z0 = x0.sigma, x0.z if z0 is None else z0
+        x0, y0 = x0.x, x0.y if y0 is None else y0
     own = Own(
         method,
-        check_positive(sigma, "sigma", allow_none=True),
+        sigma,
+        first,
         check_positive(sigma_min, "sigma_min", allow_none=True),
         order,
         z0,
@@ -53,7 +158,8 @@ def penalty(
     return solve(
         "penalty", upper, lower, x0, y0, engine, X=X, Y=Y, tol=tol, tol_inner=tol_inner,
         maxiter=maxiter, maxiter_inner=maxiter_inner, time_limit=time_limit, callback=callback,
-        progress=progress, n_threads=n_threads, rng=rng, history=history, how=how, own=own,
+        progress=progress, n_threads=n_threads, rng=rng, checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every, resume=resume, history=history, how=how, own=own,
     )  # fmt: skip
 
 
@@ -63,17 +169,18 @@ def minimise(problem, watch, options):
 
 
 class Measured(NamedTuple):
-    """A point with its hyper-gradient and all that is off, relative to the hyper-gradient.
+    """A hyper-gradient's residual and all that is off, relative to the hyper-gradient.
 
-    `stat` and `err` are of the order that was asked for.
+    `stat` and `err` are of the order that was asked for, `first` is the error with one penalty.
+    Without a `point` they are expectations.
     """
 
-    point: Any
-    errors: Any
     stat: float
     first: float
     err: float
-    solves: float
+    solves: float = 0.0
+    point: Any = None
+    errors: Any = None
 
 
 class Continuation:
@@ -88,56 +195,62 @@ class Continuation:
     """
 
     def __init__(self, problem, watch, options):
-        self.problem, self.watch, self.options = problem, watch, options
+        self.problem, self.watch = problem, watch
         self.own, self.tol, self.monitor = options.own, options.tol, watch.run
         self.env = Envelope(
             problem,
             late=lambda: self.monitor.late,
             maxiter=options.maxiter_inner,
             tol_inner=options.tol_inner,
+            z0=_entering(problem, self.own.z0),
+            others=_others(problem, self.own.multistart, options.rng),
         )
-        self.env.accuracy = max(self.tol, 1e-2)
         S, eps = self.env.scales.sigma, problem.eps
-        order_floor = 10 * eps**0.5 if self.own.order == 1 else eps ** (1 / 3)
-        self.x, self.sigma = problem.x0, self.own.sigma or 0.1 * S
-        self.least = self.own.sigma_min or S * order_floor
-        self.pairs = Pairs(_MEMORY)
+        floor = 10 * eps**0.5 if self.own.order == 1 else eps ** (1 / 3)
+        self.x, self.sigma = problem.x0, self.own.sigma or self.own.first or 0.1 * S
+        self.least = self.own.sigma_min or S * floor
+        self.pairs, self.tries = Pairs(_MEMORY), 0
+        self.best = None
 
     def run(self):
         """Go through the stages."""
-        now = None
+        now, half_done = None, self._restored()
         for _ in self.monitor:
             try:
-                now = self._stage(now)
-            except Unbounded:
-                self.monitor.end(
-                    Status.UNBOUNDED, "The lower level falls without end in y; bound it by `Y`."
-                )
+                now = self._stage(now, half_done)
+            except UnboundedError:
+                now = self._retreat()
+            half_done = None
+        self._settle()
 
-    def _stage(self, now):
+    def _stage(self, now, half_done):
         """Descend with one penalty, judge, choose the next; return what is known about it."""
-        if now is None:
-            now = self._measure(1.0)
-        polish, before = False, self.x
-        if now.stat > max(self.tol, now.err):
+        before = self.x
+        if half_done is not None:
+            now, polish = half_done["known"], half_done["order"] != 1
+            self._descend(now, half_done["goal"], half_done["order"], half_done)
+        else:
+            now = now or self._measure(1.0)
             polish = self._may_polish(now)
             goal = self.tol if polish else max(self.tol, _KAPPA * now.first)
-            self._descend(now, goal, self.own.order if polish else 1)
-        if self.monitor.late:
+            if now.stat > max(self.tol, now.err):
+                self._descend(now, goal, self.own.order if polish else 1)
+        if self.monitor.status is not None or self.monitor.late:
             return None
-        if self.x is not now.point.x or self.sigma != now.point.sides[0].sigma:
+        moved = self.x is not before
+        if moved or now.point is None:
             now = self._confirm(now)
-        _keep(self.problem, self.env, self.watch, now.point, now.errors, self.own.order)
-        if self.monitor.status is not None:
+        if not self._keep(now):
             return None
         if max(now.stat, now.err) <= self.tol and self.watch.certificate().holds:
             self.monitor.end(Status.CONVERGED)
             return None
         if now.solves > 0.3 * max(self.tol, now.err):
             self._sharpen()
-        if self._may_polish(now) and now.stat > self.tol and not polish:
+        self.tries += 1
+        if self._may_polish(now) and now.stat > self.tol and self.tries < _TRIES:
             return now
-        return self._next(now, self.x is not before)
+        return self._next(now, moved)
 
     def _confirm(self, expected):
         """Measure where something is known already; again and better if it does not agree."""
@@ -160,10 +273,19 @@ class Continuation:
         power = 1 if self.own.order == 1 else 2
         share = (0.3 * self.tol / max(now.err, 1e-300)) ** (1 / power)
         share = max(min(share, 0.1), 1e-2, self.least / self.sigma)
-        self.sigma *= share
-        expected = now._replace(first=now.first * share, err=now.err * share**power)
+        self.sigma, self.tries = self.sigma * share, 0
+        expected = Measured(now.stat, now.first * share, now.err * share**power)
         # Unless the error was too large to tell how far the point is from stationary.
         return expected if moved or now.stat > now.err else self._confirm(expected)
+
+    def _retreat(self):
+        """Go on where a penalty was too large for central differences, or give up."""
+        if self.own.order == "central" and self.own.sigma is None and self.sigma > self.least:
+            self.sigma = max(0.1 * self.sigma, self.least)
+        else:
+            self.monitor.end(
+                Status.UNBOUNDED, "The lower level falls without end in y; bound it by `Y`."
+            )
 
     def _may_polish(self, m):
         return self.own.order != 1 and m.first > self.tol >= m.err and m.stat <= 10 * m.first
@@ -171,39 +293,44 @@ class Continuation:
     def _sharpen(self):
         self.env.theta = max(self.env.theta / 10, 1e-6)
 
-    def _measure(self, accuracy):
+    def _measure(self, accuracy, env=None):
         """Solve with the penalties that errors need, at the present point."""
-        sigma, order, env = self.sigma, self.own.order, self.env
+        env, order = env or self.env, self.own.order
         env.accuracy = max(self.tol, min(accuracy, 1e-2))
-        point = env.at(self.x, (sigma, sigma / 2, sigma / 4))
+        point = env.at(self.x, ladder(order, self.sigma))
         e = errors(point)
         env.gain = min(max(e.gain, 1.0), 1e3)
         grad, err = e.of(order)
         size = max(1.0, norm(grad))
         stat = stationarity(self.problem, self.x, grad)
-        return Measured(point, e, stat, e.first / size, err / size, e.solves / size)
+        return Measured(stat, e.first / size, err / size, e.solves / size, point, e)
 
-    def _descend(self, start, goal, order):
+    def _descend(self, known, goal, order, half_done=None):
         """Take quasi-Newton steps on psi_sigma until it is stationary."""
         env, problem = self.env, self.problem
         parts = weights(order, self.sigma)
 
         def psi(v):
-            point = env.at(v, tuple(parts), strict=False)
-            return combine(point, parts)
+            try:
+                return combine(env.at(v, tuple(parts), strict=False), parts)
+            except UnboundedError:
+                # Too far; at the start the search fails, and the next measurement says why.
+                return math.inf, v * math.nan, 0.0, None
 
-        grad, _ = start.errors.of(order)
-        unit = 0.1 * max(1.0, float(abs(self.x).max())) / max(float(abs(grad).max()), 1e-300)
-        env.accuracy = max(self.tol, min(stationarity(problem, self.x, grad), 1e-2))
+        unit = 0.1 * max(1.0, float(abs(self.x).max()))
         for attempt in range(3):
-            descent = Descent(
-                psi,
-                self.x,
-                problem.X,
-                unit=unit,
-                memory=self.pairs,
-                spectral=attempt == 2 or self.own.method == "spg",
-            )
+            spectral = attempt == 2 or self.own.method == "spg"
+            if half_done is None:
+                env.accuracy = max(self.tol, min(known.stat, 1e-2))
+                descent = Descent(
+                    psi, self.x, problem.X, unit=unit, memory=self.pairs, spectral=spectral
+                )
+                descent.unit /= max(float(abs(descent.grad).max()), 1e-300)
+            else:
+                descent = Descent(
+                    None, self.x, problem.X, unit=unit, memory=self.pairs, spectral=spectral
+                ).restore(half_done["descent"])
+                descent.fun, half_done = psi, None
             while True:
                 stat = stationarity(problem, descent.v, descent.grad)
                 env.accuracy = min(max(self.tol, stat), 2 * env.accuracy)
@@ -212,11 +339,77 @@ class Continuation:
                 if not descent.step():
                     break
                 self.x = descent.v
-                self.watch.answer(self.x, descent.note)
-                if self.watch.record(stat, fun=descent.value, sigma=self.sigma):
+                self._took_step(descent, stat, known, goal, order)
+                if self.monitor.status is not None:
                     return
             # The values or slopes were too rough: solve better, then trust them less.
             self._sharpen()
+
+    def _took_step(self, descent, stat, known, goal, order):
+        y, psi_lower = descent.note
+        self.watch.answer(self.x, y)
+        self.watch.record(stat, fun=descent.value, psi_lower=psi_lower, sigma=self.sigma)
+        # These are views of what is still changing, but the driver copies them at once, or at the
+        # end of a run, before which nothing changes any more.
+        self.watch.keep(
+            {
+                "sigma": self.sigma,
+                "tries": self.tries,
+                "goal": goal,
+                "order": order,
+                "known": tuple(known[:4]),
+                "env": self.env.state(),
+                "pairs": self.pairs.state(),
+                "descent": descent.state(),
+            }
+        )
+
+    def _restored(self):
+        """Take over the state of an earlier run; return what it was about to do, if any."""
+        state = self.watch.resumed
+        if state is None:
+            return None
+        self.sigma, self.tries = state["sigma"], state["tries"]
+        self.x = state["descent"]["v"]
+        self.env.restore(state["env"])
+        self.pairs.restore(state["pairs"])
+        return {**state, "known": Measured(*state["known"])}
+
+    def _keep(self, m):
+        """Make the point the answer; tell whether the sandwich is in order, or end."""
+        for _ in range(2):
+            fun, lower = _keep(
+                self.problem, self.env, self.watch, m.point, m.errors, self.own.order
+            )
+            if lower <= fun + self.tol * max(1.0, abs(fun)):
+                if self.best is None or fun < self.best[0]:
+                    self.best = fun, self.watch.x, self.watch.y, dict(self.watch.fields)
+                return True
+            self._sharpen()
+            m = self._measure(0.0)
+        self.monitor.end(
+            Status.NUMERICAL,
+            f"The lower bound {lower:.6g} of psi is above the upper one {fun:.6g}: the lower "
+            "level is not solved, or has several minima; see `multistart`.",
+        )
+        return False
+
+    def _settle(self):
+        """Leave the best answer, with all that belongs to it, where a run ended on the way."""
+        ended = self.monitor.status
+        if ended is Status.CONVERGED:
+            return
+        fun = math.inf
+        if ended in (Status.MAXITER, Status.CALLBACK) and self.monitor.nit:
+            env = self.env.aside()
+            try:
+                m = self._measure(env.accuracy, env)
+            except UnboundedError:
+                return
+            fun, _ = _keep(self.problem, env, self.watch, m.point, m.errors, self.own.order)
+        if self.best is not None and self.best[0] < fun:
+            _, x, y, fields = self.best
+            self.watch.answer(x, y, **fields)
 
 
 def stationarity(problem, x, d):
@@ -225,13 +418,30 @@ def stationarity(problem, x, d):
 
 
 def _keep(problem, env, watch, point, e, order):
-    """Make the point the answer, with a solution of the lower level near y_sigma."""
-    one, half, _ = point.sides
+    """Make the point the answer, with a solution of the lower level; return bounds of psi."""
+    one, half, *_ = point.sides
     y = env.settle(point)
     grad, err = e.of(order)
-    at_y = problem.lower.look(point.x, y)
+    at_y, lower = problem.lower.look(point.x, y), env.lower_bound(point, half)
     watch.answer(
-        point.x, y, y_sigma=one.y, z=point.z, psi_lower=half.value, jac=grad, jac_err=err,
-        optimality=stationarity(problem, point.x, grad), sigma=one.sigma, g_z=point.g.value,
-        lower_residual=(env.residual(y, at_y.gy), point.residual),
+        point.x, y, y_sigma=one.y, z=point.z, psi_lower=lower, jac=grad,
+        jac_err=err, optimality=stationarity(problem, point.x, grad), sigma=one.sigma,
+        g_z=point.g.value, lower_residual=(env.residual(y, at_y.gy), point.residual),
     )  # fmt: skip
+    return problem.upper.look(point.x, y).value, lower
+
+
+def _entering(problem, z0):
+    """Return the start of the solves without a penalty as a vector."""
+    if z0 is None:
+        return None
+    return problem.Y.project(problem.py.pack(z0, "`z0` came"))
+
+
+def _others(problem, count, rng):
+    """Return random starts of lower solves, around the first."""
+    y0 = problem.y0
+    spread = max(1.0, float(abs(y0).max()))
+    drawn = (rng.standard_normal(len(y0)) for _ in range(count))
+    asarray = problem.io.xp.asarray
+    return [problem.Y.project(y0 + spread * asarray(v, dtype=y0.dtype)) for v in drawn]

@@ -32,8 +32,9 @@ _WITH_PRODUCTS = ("soba", "saba", "stocbio")
 _STORM = ("single-loop", "f3sa")
 # Step lengths fall after this part of the run.
 _PLATEAU = 0.2
-# Parts of the run that warm up the lower level, and that try one length of the upper steps.
-_WARM_UP, _TRIAL = 0.02, 0.01
+# Parts of the run that warm up the lower level, and that try one length of the upper steps; the
+# most steps of either.
+_WARM_UP, _TRIAL, _MOST = 0.02, 0.01, 1000
 # Lower steps in the caller's scaling are no longer than this, and no longer than 1 / curvature on
 # some batches; batches looked at first, and then once an epoch or so.
 _LONGEST, _BATCHES_MEASURED, _STEPS_MEASURED = 0.2, 3, 50
@@ -46,8 +47,9 @@ _FIRST, _FACTOR, _TRIALS = 0.02, 3.0, 4
 _REACH = 0.1
 # Part of x that noise may move an entry of it by in the whole run, and steps that measure it.
 _WANDER, _WATCHED = 0.6, 20
-# Growth of the hyper-gradient's largest entry that a trial may end with.
-_CALM = 2.0
+# Growth of the hyper-gradient's largest entry that a trial may end with, and of the loss from one
+# trial to the next: less is noise.
+_CALM, _WORSE = 2.0, 0.01
 
 
 class Own(NamedTuple):
@@ -72,7 +74,127 @@ def penalty_sgd(
     tol=1e-2, time_limit=None, callback=None, callback_every=1.0, progress=False, n_threads=None,
     rng=None, checkpoint=None, checkpoint_every=60, resume=None, history=True, how="auto",
 ):  # fmt: skip
-    """Minimise the value of a bilevel problem over samples, by steps on small batches."""
+    r"""Minimise the value of a bilevel problem over samples, by steps on small batches.
+
+    Both levels are means over samples. With minimisers z of g and y of
+    :math:`\sigma f + g` that move along with x,
+
+    .. math:: D \leftarrow m D + (1 - m) \left( f_x(x, y) +
+              \frac{g_x(x, y) - g_x(x, z)}{\sigma} \right), \qquad
+              x \leftarrow \Pi_X (x - \beta D).
+
+    One batch of the lower level serves y and z: driven by the same noise, they leave a difference
+    whose noise does not grow as :math:`\sigma` falls.
+
+    Parameters
+    ----------
+    upper, lower : Oracle
+        The two levels, with `n_samples`. `upper` may be a problem of `bilevel.problems`, without
+        the other three; penalties of linear models, with a box for X, run in one kernel.
+    x0, y0 : array or nested arrays
+        Start.
+    X, Y : set or callable, optional
+        Where x and y may be: sets of this module, or projections.
+    method : str
+        "shared" is the above. "single-loop" keeps recursive-momentum (STORM) estimates of all
+        gradients [1]_. "f2sa" and "f3sa" are these two with step lengths and a penalty that
+        fall like powers of the step's number, and without `momentum` [2]_. "soba" and "saba" [3]_
+        follow the solution of ``g_yy v = f_y``, the latter with tables of the last gradient
+        of every batch; "stocbio" [4]_ solves it anew in every step; the three need `hvp_yy` and
+        `hvp_xy`.
+    batch : int
+        Samples of either level in a step.
+    epochs : float
+        Passes over the samples of the lower level.
+    sigma : float, optional
+        The penalty; by default a hundredth of what makes both levels weigh the same.
+    lr : float, optional
+        Length of the first steps in y and z; by default one over the largest curvature on some
+        batches, measured again now and then. With `precond_y`, in its scaling and at most 0.2.
+    lr_upper : float, optional
+        Length of the first steps in x; by default by trials on a few per cent of the steps.
+    momentum : float
+        Part of D that a step keeps, for "shared".
+    normalize : bool
+        Divide D by its length, for upper levels of exponential growth.
+    prox : bool
+        Move y and z only half-way to where their steps lead, as in [1]_.
+    averaging : float
+        Part of the run, at its end, whose mean is the answer.
+    tol : float
+        The run counts as converged if the certificate's value is at most this in the end.
+    time_limit : float, optional
+        Seconds.
+    callback : callable, optional
+        ``callback(intermediate_result)`` once in `callback_every` epochs; a true return value or
+        StopIteration ends the run.
+    callback_every : float
+        Epochs between two calls, and between two rows of the history.
+    progress : bool, default False
+        Show a progress bar.
+    n_threads : int, optional
+        Threads of kernels and BLAS.
+    rng : int or numpy.random.Generator, optional
+        Chooses the batches.
+    checkpoint : str, path or callable, optional
+        A file for what a later call needs to go on, or a function of it.
+    checkpoint_every : float
+        Seconds between two of them; there is one at the end in any case.
+    resume : str, path or state, optional
+        A checkpoint, or the `state` of a result, of a call with the same data and options; the
+        run goes on as if it had never been interrupted.
+    history : bool or int, default True
+        Keep the history of every report, or of every so many.
+    how : {"auto", "dense", "kkt", "penalty"}
+        How the certificate is computed, see `certify`.
+
+    Returns
+    -------
+    BilevelResult
+        x is averaged over the end of the run, y the lower level's solution there, on all samples.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or value; the message begins with its name.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the certificate does not hold.
+
+    See Also
+    --------
+    penalty : With all samples in every step: more accurate.
+
+    Notes
+    -----
+    Lengths of steps are constant for a fifth of the run, about, and then fall like one over the
+    square root of the step's number. Batches are pieces of random permutations of the samples.
+
+    References
+    ----------
+    .. [1] J. Kwon, D. Kwon, S. Wright and R. Nowak. On penalty methods for nonconvex bilevel
+       optimization and first-order stochastic approximation. ICLR 2024.
+    .. [2] J. Kwon, D. Kwon, S. Wright and R. Nowak. A fully first-order method for stochastic
+       bilevel optimization. ICML 2023.
+    .. [3] M. Dagréou, P. Ablin, S. Vaiter and T. Moreau. A framework for bilevel optimization
+       that enables stochastic and global variance reduction algorithms. NeurIPS 2022.
+    .. [4] K. Ji, J. Yang and Y. Liang. Bilevel optimization: convergence analysis and enhanced
+       design. ICML 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from solvers import bilevel
+    >>> rng = np.random.default_rng(0)
+    >>> A = rng.standard_normal((400, 3))
+    >>> t = A[:, 0] + 0.5 * rng.standard_normal(400)
+    >>> problem = bilevel.problems.RidgeHPO(A[:200], t[:200], A[200:], t[200:])
+    >>> res = bilevel.penalty_sgd(problem, batch=20, rng=0)
+    >>> res.success, bool(res.x[0] < res.x[1])
+    (True, True)
+    """
     check_choice(method, "method", METHODS)
     own = Own(
         method,
@@ -107,12 +229,15 @@ def descend(problem, watch, options):
     """Take the steps of all epochs, then solve the lower level at the average."""
     own, run = options.own, watch.run
     _check_levels(problem, own)
-    loop = Loop(problem, own, watch.resumed, options.rng)
+    loop = Loop(problem, own, watch.resumed, options.rng, lambda: run.late)
     run.maxiter = loop.K
+    if watch.resumed is not None:
+        watch.answer(*loop.answer)
+        watch.keep(loop.state())
     if loop.k >= loop.K:
         run.end(Status.MAXITER)
     for _ in run:
-        loss, taken = loop.advance(lambda: run.late)
+        loss, taken = loop.advance()
         s = loop.s
         finite = problem.io.xp.isfinite
         if not (
@@ -157,8 +282,8 @@ class Loop:
         All that a step changes.
     """
 
-    def __init__(self, problem, own, resumed, rng):
-        self.problem, self.own = problem, own
+    def __init__(self, problem, own, resumed, rng, late):
+        self.problem, self.own, self.late = problem, own, late
         self._step, self._fall_lower, self._fall_upper = _METHODS[own.method]
         self.per_epoch = -(-problem.lower.oracle.n_samples // own.batch)
         self.K = max(1, round(own.epochs * self.per_epoch))
@@ -206,8 +331,9 @@ class Loop:
             self.plan["upper"] = self._tried_length()
 
     def _scaling(self, x):
-        """Return the caller's diagonal, or 1."""
-        diagonal = self.problem.lower.diagonal(x)
+        """Return the caller's diagonal, or 1; a prox knows no diagonals."""
+        lower = self.problem.lower
+        diagonal = None if lower.prox else lower.diagonal(x)
         return 1.0 if diagonal is None else diagonal
 
     def _measure(self, count):
@@ -241,30 +367,35 @@ class Loop:
         """Warm up the lower level, then try lengths of the upper steps and return the best."""
         plan = self.plan
         plan["upper"] = 0.0
-        noise = self._warm_up()
-        warm, largest = _copied(self.s), float(abs(self.s.D).max())
+        cold = _copied(self.s)
+        for _ in range(_HALVINGS):
+            noise, largest = self._warm_up()
+            if math.isfinite(noise + largest) or self.own.lr is not None:
+                break
+            self.s = _copied(cold)
+            self._halve("lower")
+        warm = _copied(self.s)
         extent = max(1.0, float(abs(self.s.x).max()))
         unit = extent if self.own.normalize else extent / largest if largest > 0 else 1.0
 
         def loss(length):
             plan["upper"], self.s = length, _copied(warm)
-            loss = self._rehearse(max(10, round(_TRIAL * self.K)))
+            loss = self._rehearse(min(max(10, round(_TRIAL * self.K)), _MOST))
             # Steps that are too long show in hyper-gradients sooner than in losses.
             calm = float(abs(self.s.D).max()) <= _CALM * largest
             return loss if calm and math.isfinite(loss) else math.inf
 
         length = _FIRST * unit
         now = loss(length)
-        # Climb as long as that pays; if it does not from the start, descend.
-        for factor in (_FACTOR, 1 / _FACTOR):
-            begun = length
-            for _ in range(_TRIALS):
-                other = loss(factor * length)
-                if not other < now:
-                    break
-                length, now = factor * length, other
-            if length != begun:
+        for _ in range(_TRIALS):
+            if math.isinf(now):
+                length = length / _FACTOR
+                now = loss(length)
+                continue
+            other = loss(_FACTOR * length)
+            if other > now + _WORSE * abs(now):
                 break
+            length, now = _FACTOR * length, other
         self.s = warm
         # Noise makes x wander; where it wanders far, a trial is too short to tell.
         falls = (1 + np.arange(self.K) / (_PLATEAU * self.K)) ** -self._fall_upper
@@ -272,24 +403,32 @@ class Loop:
         return min(length, _WANDER * extent / wander) if wander > 0 else length
 
     def _warm_up(self):
-        """Step with x as it is; return the largest deviation of a batch's hyper-gradient."""
-        count = max(2 * _WATCHED, round(_WARM_UP * self.K))
+        """Step with x as it is; return how far hyper-gradients of batches are off, and how large.
+
+        Both are the largest of all entries.
+        """
+        count = min(max(2 * _WATCHED, round(_WARM_UP * self.K)), _MOST)
         self._rehearse(count - _WATCHED)
-        squares, forget = 0.0, self.rate(count).forget
+        squares, largest, forget = 0.0, 0.0, self.rate(count).forget
         for k in range(count - _WATCHED, count):
             before = self.s.D
-            self._rehearse(k + 1, k)
+            loss = self._rehearse(k + 1, k)
             change = self.s.D - before
             squares = squares + change * change / _WATCHED
+            largest = max(largest, float(abs(self.s.D).max()))
         # An average that takes in a part `forget` of each gradient changes by so much less.
         noise = math.sqrt(float(squares.max()) * (1 - forget / 2)) / forget
-        return noise / max(_norm(self.s.D), 1e-300) if self.own.normalize else noise
+        if not self._sane(loss):
+            return math.inf, math.inf
+        if self.own.normalize:
+            noise = noise / max(_norm(self.s.D), 1e-300)
+        return noise, largest
 
     def _rehearse(self, until, begin=0):
         """Take steps that do not count; return the sum of their losses."""
         total, first = 0.0, self.first_averaged
         self.k, self.first_averaged = begin, self.K + until
-        while self.k < until:
+        while self.k < until and not self.late():
             total += self._walk(until)
         self.k, self.first_averaged = 0, first
         return total
@@ -315,25 +454,28 @@ class Loop:
     def _one(self, k):
         return self._step(self.problem, self.s, self.rate(k), self._draw(k), self.own)
 
-    def advance(self, late):
+    def advance(self):
         """Step until the next report, with shorter steps if that goes astray.
 
         Returns the mean loss and the number of steps.
         """
         begun = self.state()
         for _ in range(_HALVINGS):
-            loss, count = self._reach(late)
+            loss, count = self._reach()
             if self._sane(loss) or (self.own.lr and self.own.lr_upper):
                 break
             self._restore(begun)
             if self.own.lr is None:
-                self.plan["lower"], self.plan["patience"] = (
-                    0.5 * self.plan[name] for name in ("lower", "patience")
-                )
+                self._halve("lower")
             if self.own.lr_upper is None:
-                self.plan["upper"] *= 0.5
+                self._halve("upper")
             begun = self.state()
         return loss, count
+
+    def _halve(self, name):
+        self.plan[name] *= 0.5
+        if name == "lower":
+            self.plan["patience"] *= 0.5
 
     def _sane(self, loss):
         s, finite = self.s, self.problem.io.xp.isfinite
@@ -341,12 +483,12 @@ class Loop:
             finite(s.x).all() & finite(s.y).all() & finite(s.D).all()
         )
 
-    def _reach(self, late):
+    def _reach(self):
         begun, total = self.k, 0.0
         until = min(self.K, (begun // self.stride + 1) * self.stride)
         while self.k < until:
             total += self._walk(until)
-            if not math.isfinite(total) or late():
+            if not math.isfinite(total) or self.late():
                 break
         return total / (self.k - begun), self.k - begun
 

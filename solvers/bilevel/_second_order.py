@@ -134,7 +134,7 @@ class Piece:
         """Smallest curvature of those that are not 0; inf without any."""
         return float(self.lam.min(initial=np.inf))
 
-    def _solve(self, r):
+    def _solve(self, r, rough=False):
         """Return ``K^+ r`` over the directions that bend."""
         return self.Q @ ((self.Q.T @ r) / self.lam)
 
@@ -229,13 +229,13 @@ class Piece:
     def _error(self, a, product, rest, fx, fy):
         """Estimate the length of the gradient's error: of differences, solves and rounding."""
         local, d = self.local, self.local.d
-        again = local.along(self.y, self.w, a, 2.0)
-        doubled = np.linalg.norm((again - product)[:d])
-        rest = abs(rest) + abs(self._part(self._onto((again - product)[d:][self.free])))
-        spread = self._whole(self._solve(rest))
-        mixed = np.linalg.norm(local.along(self.y, self.w, spread)[:d])
+        apart = local.along(self.y, self.w, a, 2.0) - product
+        doubled, mixed = np.linalg.norm(apart[:d]), 0.0
+        for unsolved in (rest, self._part(self._onto(apart[d:][self.free]))):
+            spread = self._whole(self._solve(unsolved, rough=True))
+            mixed += np.linalg.norm(local.along(self.y, self.w, spread)[:d])
         eps = local.problem.eps
-        rounding = 4 * eps * (np.linalg.norm(fx) + np.linalg.norm(product[:d]))
+        rounding = 64 * eps * (np.linalg.norm(fx) + np.linalg.norm(product[:d]))
         # How far y may still be off moves all terms.
         bent = np.linalg.norm(local.upper_along(self.y, a)) / max(np.linalg.norm(a), 1e-300)
         steep = np.linalg.norm(product[:d]) / max(np.linalg.norm(fy), 1e-300)

@@ -201,14 +201,15 @@ def stocbio(problem, s, rate, draw, own):
 
 def _lower(problem, s, rate, along_y, along_z, part=1.0):
     """Move z, and y where the method has one, against the given directions."""
-    project = problem.Y.project
-    z = project(s.z - rate.lower * along_z / s.P)
-    s.z = z if part == 1.0 else s.z + part * (z - s.z)
-    if along_y is None:
-        s.y = s.z
-        return
-    y = project(s.y - rate.lower * along_y / s.P)
-    s.y = y if part == 1.0 else s.y + part * (y - s.y)
+    prox = problem.lower.prox
+
+    def moved(v, along):
+        new = v - rate.lower * along / s.P
+        new = problem.Y.project(new) if prox is None else prox(new, rate.lower)
+        return new if part == 1.0 else v + part * (new - v)
+
+    s.z = moved(s.z, along_z)
+    s.y = s.z if along_y is None else moved(s.y, along_y)
 
 
 def _upper(problem, s, rate, own):

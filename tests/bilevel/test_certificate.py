@@ -1,8 +1,13 @@
 """No wrong answer may be certified, by any way to judge; right answers must be."""
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
+from _cupy_standin import run_with_standin
 
+import solvers
 from solvers import bilevel
 from tests.bilevel.oracles import LLC, CoupledQP, Quadratic, Ridge, WeightedSvm, differences
 
@@ -535,3 +540,17 @@ def test_judging_leaves_the_point_alone():
         certify(q.upper, q.lower, x, y, how=how)
     assert np.array_equal(x, q.x)
     assert np.array_equal(y, q.y)
+
+
+def test_the_judge_uses_nothing_of_the_solvers():
+    folder = Path(solvers.__file__).parent / "bilevel"
+    ours, seen = {"_certificate", "_second_order", "_krylov", "_local", "_plain"}, set()
+    for name in ours:
+        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                seen.add(node.module)
+    assert seen - ours <= {"_problem", "_result"}
+
+
+def test_device_arrays_are_judged_alike():
+    run_with_standin(Path(__file__).parent / "certificate_on_device.py")

@@ -71,7 +71,7 @@ class LinearLosses:
     def _pass(self, mode, vectors, weights, idx, n_losses, n_gradients):
         xp, k = self.xp, self.k
         rows = self._every if idx is None else xp.asarray(idx)
-        W = xp.concatenate(vectors) if len(vectors) > 1 else xp.ascontiguousarray(vectors[0])
+        W = xp.ascontiguousarray(xp.concatenate(vectors) if len(vectors) > 1 else vectors[0])
         weights = xp.empty((1, 0), self.dtype) if weights is None else xp.stack(weights)
         losses = xp.empty((n_losses, rows.size))
         kernels = self.be.kernels("solvers.bilevel", "losses")

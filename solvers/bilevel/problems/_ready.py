@@ -52,7 +52,10 @@ class ReadyOracle(Oracle):
         flat = self.flat
         if io.be is not flat.be or io.dtype != flat.dtype:
             return None
-        for name, found, wanted in (("x0", x_shapes, flat.x_shape), ("y0", y_shapes, flat.y_shape)):
+        for name, found, wanted in (
+            ("x0", x_shapes, flat.x_shape),
+            ("y0", y_shapes, flat.y_shape),
+        ):
             if found != [wanted]:
                 came = " and ".join(map(str, found))
                 raise ValueError(f"`{name}` came with shape {came}; expected {wanted}")

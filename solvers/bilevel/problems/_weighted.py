@@ -133,7 +133,7 @@ class SvmHPO(_Weighted):
               + \frac12 \sum_i e^{x_i} \max(0, 1 - t_i X_i y)^2,
 
     with half the mean squared slack of validation samples as the upper level. For an intercept,
-    add a column of ones.
+    add a column of ones. The value :math:`\psi` has kinks, where slacks become positive.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class SvmHPO(_Weighted):
     x0, y0 : array
         Starts: prices 1 and no coefficients.
     X : Set
-        Prices between 1e-12 and 1e8.
+        Prices between 1e-4 and 1e4.
     """
 
     def __init__(self, X, t, Xv, tv):
@@ -160,7 +160,7 @@ class SvmHPO(_Weighted):
             groups = Groups(io.be, None, train.X.shape[0])
             train, valid = train._replace(t=t), valid._replace(t=tv)
             self._build(io, train, valid, HINGE, 1, groups, _exponential, False, 1.0)
-        self.X = box(math.log(1e-12), math.log(1e8))
+        self.X = box(math.log(1e-4), math.log(1e4))
 
     def predict(self, X, y):
         """Return the labels, -1 or 1, of the rows of X by a model with coefficients y."""
