@@ -48,6 +48,6 @@ right.scatter(np.abs(w), np.exp(res.x), c=w != 0, cmap="coolwarm", s=15)
 right.set(xlabel="size of the true coefficient", ylabel="penalty", yscale="log")
 
 # %%
-# Learnt: the validation loss falls far below what one penalty can do, the test loss less so, and it
-# soon rises again: 100 penalties fit 200 validation samples too well. So the estimators of
-# `solvers.bilevel` use folds, and stop by samples that neither level has seen.
+# Learnt: the validation loss falls far below what one penalty can do. The test loss follows, then
+# turns: 100 penalties fit 200 validation samples too well. So the estimators of `solvers.bilevel`
+# use folds, and stop by samples that neither level has seen.

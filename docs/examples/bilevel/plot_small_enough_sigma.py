@@ -45,5 +45,5 @@ ax.legend()
 
 # %%
 # Learnt: the smallest sigma is not the best one. The error falls like sigma, extrapolated like its
-# square, until rounding, which grows like 1 / sigma, takes over. Left alone, solvers choose sigma by
-# the estimate.
+# square, until rounding, which grows like 1 / sigma, takes over. Left alone, solvers choose sigma
+# by the estimate.
