@@ -202,8 +202,8 @@ class Continuation:
             late=lambda: self.monitor.late,
             maxiter=options.maxiter_inner,
             tol_inner=options.tol_inner,
-            z0=_entering(problem, self.own.z0),
-            others=_others(problem, self.own.multistart, options.rng),
+            z0=entering(problem, self.own.z0),
+            others=others(problem, self.own.multistart, options.rng),
         )
         S, eps = self.env.scales.sigma, problem.eps
         floor = 10 * eps**0.5 if self.own.order == 1 else eps ** (1 / 3)
@@ -449,7 +449,7 @@ def _keep(problem, env, watch, point, e, order):
     return problem.upper.look(point.x, y).value, lower
 
 
-def _entering(problem, z0):
+def entering(problem, z0):
     """Return the start of the solves without a penalty as a vector."""
     if z0 is None:
         return None
@@ -459,7 +459,7 @@ def _entering(problem, z0):
     return problem.Y.project(z)
 
 
-def _others(problem, count, rng):
+def others(problem, count, rng):
     """Return random starts of lower solves, around the first."""
     y0 = problem.y0
     spread = max(1.0, float(abs(y0).max()))
