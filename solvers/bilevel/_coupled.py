@@ -2,11 +2,13 @@
 
 import numpy as np
 
-from ._faces import Faces, OwnSlacks
+from ._faces import EmptyError, Faces, OwnSlacks
 from ._region import Region, joined
 
 # Linearisations of one projection.
 _TURNS = 20
+# Distance, relative to the point, at which constraints still count as satisfied.
+_OFF = 1e-7
 # The most entries of y, or x, for which a polyhedral set is written as rows.
 _MANY = 2000
 
@@ -57,6 +59,28 @@ class Coupled:
         v = u[: self.d + self.p]
         p = self._by_linearisations(v) if self.curved else self.faces.project(v)
         return self.xp.concatenate([p, z])
+
+    @property
+    def duals(self):
+        """From what the next projection starts; None before the first."""
+        return None if self.faces is None else self.faces.duals
+
+    def restore(self, u, duals):
+        """Go on from a point and its `duals`."""
+        if self.curved and duals is not None:
+            self.faces = self._linearised(*self.split(u)[:2])
+        if duals is not None:
+            self.faces.duals = duals
+
+    def holds(self, u):
+        """Tell whether a projection came to the set: on curved constraints it may have failed."""
+        if not self.curved or self._theirs is not None:
+            return True
+        x, y, _ = self.split(u)
+        c = self.problem.constraints.look(x, y) / self.faces.size[: len(self.Z[0])]
+        over = self.xp.where(self.problem.constraints.equal, abs(c), c)
+        near = _OFF + 64 * self.problem.eps
+        return float(over.max()) <= near * max(1.0, float(abs(u).max()))
 
     @property
     def normal(self):
@@ -131,7 +155,14 @@ class Coupled:
             faces = self._linearised(p[: self.d], p[self.d :])
             if self.faces is not None:
                 faces.duals = self.faces.duals
-            new, self.faces = faces.project(v), faces
+            self.faces = faces
+            try:
+                new = faces.project(v)
+            except EmptyError:
+                # Of what is affine; where that fails at the first point there is no other.
+                if p is v:
+                    raise
+                break
             moved, p = float(abs(new - p).max()), new
             if moved <= 1e-13 * max(1.0, float(abs(p).max())):
                 break
@@ -173,6 +204,9 @@ class Walls:
     @property
     def normal(self):
         return self._faces.normal
+
+    def holds(self, u):
+        return True
 
     def bend(self, u, new, pressure):
         return 0.0

@@ -36,6 +36,8 @@ class Faces:
 
     Attributes
     ----------
+    size : array, shape (rows of A and E,)
+        Lengths of the rows as they came.
     duals : array, shape (rows of A and E,)
         Of the last projection, for rows as they came; the next one starts from them.
     normal : array or None
@@ -51,18 +53,18 @@ class Faces:
         G = xp.concatenate([M for M, _ in given]).astype(np.float64)
         h = xp.concatenate([r for _, r in given]).astype(np.float64)
         size = xp.sqrt((G * G).sum(axis=1))
-        self._size = xp.where(size > 0, size, 1.0)
-        self.G, self.h = G / self._size[:, None], h / self._size
+        self.size = xp.where(size > 0, size, 1.0)
+        self.G, self.h = G / self.size[:, None], h / self.size
         self.equal = xp.arange(len(h)) >= (0 if A is None else len(A))
         self._a, self._face, self.normal = xp.zeros(len(h)), None, None
 
     @property
     def duals(self):
-        return self._a / self._size
+        return self._a / self.size
 
     @duals.setter
     def duals(self, given):
-        self._a = given * self._size
+        self._a = given * self.size
 
     def project(self, v):
         """Return the nearest point; EmptyError if there is none."""
@@ -105,7 +107,7 @@ class Faces:
         a = self.xp.zeros(len(self.h))
         rows = self.G[tight] * free
         a[tight] = -self.xp.linalg.lstsq(rows.T, self.xp.where(free, grad, 0.0), rcond=None)[0]
-        return a / self._size
+        return a / self.size
 
     def _free(self, v, q):
         """Return which coordinates no wall of the region holds."""

@@ -26,11 +26,20 @@ class Flat:
         self.be, self.dtype = io.be, io.dtype
         self.x_shape, self.y_shape, self.n_samples = x_shape, y_shape, n_samples
         self._no_gx = self.xp.zeros(x_shape, self.dtype)
+        self._known = None, None
 
     @property
     def xp(self):
         """The array module."""
         return self.be.xp
+
+    def _of(self, x, compute):
+        """Return ``compute(x)``, once for all that is asked about the same vector."""
+        known, value = self._known
+        if known is not x:
+            value = compute(x)
+            self._known = x, value
+        return value
 
     def look(self, x, y, idx=None, with_x=True):
         """Return value and gradients at a point."""
@@ -62,9 +71,9 @@ class ReadyOracle(Oracle):
         return flat
 
 
-def ready(flat):
-    """Return the oracle of a level."""
-    door = _Door(flat)
+def ready(flat, kind=None):
+    """Return the oracle of a level; `kind` is its `_Door`."""
+    door = (kind or _Door)(flat)
     more = {
         name: getattr(door, name)
         for name, own in (("hvp_yy", "hvp_yy"), ("hvp_xy", "hvp_xy"), ("precond_y", "diagonal"))
