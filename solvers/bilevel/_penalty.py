@@ -238,7 +238,7 @@ class Continuation:
                 self._descend(now, goal, self.own.order if polish else 1)
         if self.monitor.status is not None or self.monitor.late:
             return None
-        moved = self.x is not before
+        moved = half_done is not None or self.x is not before
         if moved or now.point is None:
             now = self._confirm(now)
         if not self._keep(now):
