@@ -549,8 +549,7 @@ def report(problem, watch, options, sigma):
     env.accuracy = options.tol
     point = env.at(x, (sigma, sigma / 2, sigma / 4))
     one, half, _ = point.sides
-    y = env.minimiser(x, one.y, env.tolerance(half.sigma), precondition=False)
-    e = errors(point)
+    y, e = env.settle(point), errors(point)
     stat = residual(x, e.extrapolated, problem.X, 1.0)
     watch.answer(
         x, y, y_sigma=one.y, z=point.z, psi_lower=half.value, jac=e.extrapolated,

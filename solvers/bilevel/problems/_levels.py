@@ -101,7 +101,7 @@ class PenalisedLoss(Flat):
         return self.xp.repeat(D, self.losses.k)
 
     def _rate(self, x):
-        return self.groups.take(self.xp.exp(x))
+        return self._of(x, lambda x: self.groups.take(self.xp.exp(x)))
 
     def _matrix(self, y):
         return y.reshape(self.losses.p, self.losses.k)
@@ -177,12 +177,15 @@ class WeightedLoss(Flat):
 
     def diagonal(self, x):
         # As if weights had nothing to do with features: no pass over the data.
-        mean = float(self.groups.take(self.weigh(self.xp, x)[0]).sum()) * self.scale
+        mean = float(self.groups.take(self._weighed(x)[0]).sum()) * self.scale
         return self.xp.repeat(mean * self._squares + self.l2, self.losses.k)
+
+    def _weighed(self, x):
+        return self._of(x, lambda x: self.weigh(self.xp, x))
 
     def _weights(self, x, idx):
         """Return weights, their slopes and the factor of the sum over samples or a batch."""
-        w, dw = (self.groups.take(v, idx) for v in self.weigh(self.xp, x))
+        w, dw = (self.groups.take(v, idx) for v in self._weighed(x))
         return w, dw, self.scale * (self.n_samples / len(w))
 
 

@@ -77,7 +77,20 @@ class RidgeHPO(_Penalised):
         return train, valid, SQUARED, 1
 
     def predict(self, X, y):
-        """Return predictions of the model with coefficients y for the rows of X."""
+        """Return predictions of the model with coefficients y for the rows of X.
+
+        Parameters
+        ----------
+        X : array or sparse matrix, shape (q, p)
+            Rows are samples.
+        y : array
+            Coefficients.
+
+        Returns
+        -------
+        array, shape (q,)
+            Predictions.
+        """
         return X @ y
 
 
@@ -104,6 +117,17 @@ class LogisticHPO(_Penalised):
         Starts: penalties ``exp(-3)`` and no coefficients.
     X : Set
         Penalties between 1e-12 and 1e8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from solvers import bilevel
+    >>> rng = np.random.default_rng(0)
+    >>> A = rng.standard_normal((60, 3))
+    >>> t = np.sign(A[:, 0] + 0.5 * rng.standard_normal(60))
+    >>> problem = bilevel.problems.LogisticHPO(A[:40], t[:40], A[40:], t[40:])
+    >>> bilevel.penalty(problem, tol=1e-4).success
+    True
     """
 
     def _labels(self, io, train, valid):
@@ -111,7 +135,20 @@ class LogisticHPO(_Penalised):
         return train._replace(t=t), valid._replace(t=tv), LOGISTIC, 1
 
     def predict(self, X, y):
-        """Return the labels, -1 or 1, of the rows of X by a model with coefficients y."""
+        """Return the labels, -1 or 1, of the rows of X by a model with coefficients y.
+
+        Parameters
+        ----------
+        X : array or sparse matrix, shape (q, p)
+            Rows are samples.
+        y : array
+            Coefficients.
+
+        Returns
+        -------
+        array, shape (q,)
+            Labels.
+        """
         return 2 * (X @ y > 0) - 1
 
 
@@ -139,11 +176,35 @@ class SoftmaxHPO(_Penalised):
         Starts: penalties ``exp(-3)`` and no coefficients.
     X : Set
         Penalties between 1e-12 and 1e8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from solvers import bilevel
+    >>> rng = np.random.default_rng(0)
+    >>> A = rng.standard_normal((60, 3))
+    >>> t = np.argmax(A + 0.5 * rng.standard_normal((60, 3)), axis=1)
+    >>> problem = bilevel.problems.SoftmaxHPO(A[:40], t[:40], A[40:], t[40:])
+    >>> bilevel.penalty(problem, tol=1e-3).y.shape
+    (3, 3)
     """
 
     def _labels(self, io, train, valid):
         return train, valid, SOFTMAX, _data.classes(io, "t", "tv")
 
     def predict(self, X, y):
-        """Return the labels, 0 to k - 1, of the rows of X by a model with coefficients y."""
+        """Return the labels, 0 to k - 1, of the rows of X by a model with coefficients y.
+
+        Parameters
+        ----------
+        X : array or sparse matrix, shape (q, p)
+            Rows are samples.
+        y : array
+            Coefficients.
+
+        Returns
+        -------
+        array, shape (q,)
+            Labels.
+        """
         return (X @ y).argmax(1)

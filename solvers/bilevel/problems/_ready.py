@@ -26,11 +26,20 @@ class Flat:
         self.be, self.dtype = io.be, io.dtype
         self.x_shape, self.y_shape, self.n_samples = x_shape, y_shape, n_samples
         self._no_gx = self.xp.zeros(x_shape, self.dtype)
+        self._known = None, None
 
     @property
     def xp(self):
         """The array module."""
         return self.be.xp
+
+    def _of(self, x, compute):
+        """Return ``compute(x)``, once for all that is asked about the same vector."""
+        known, value = self._known
+        if known is not x:
+            value = compute(x)
+            self._known = x, value
+        return value
 
     def look(self, x, y, idx=None, with_x=True):
         """Return value and gradients at a point."""

@@ -69,6 +69,20 @@ class WeightedTraining(_Weighted):
         Starts: weights 1/2 and no coefficients.
     X : Set
         Entries between -8 and 8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from solvers import bilevel
+    >>> rng = np.random.default_rng(0)
+    >>> A = rng.standard_normal((60, 3))
+    >>> t = np.sign(A[:, 0])
+    >>> t[:20] *= -1  # a source with wrong labels
+    >>> source = np.arange(40) // 20
+    >>> problem = bilevel.problems.WeightedTraining(A[:40], t[:40], A[40:], t[40:], source)
+    >>> x = bilevel.penalty(problem, tol=1e-3).x
+    >>> bool(x[0] < x[1])
+    True
     """
 
     def __init__(self, X, t, Xv, tv, groups, l2=1e-3):
@@ -91,7 +105,20 @@ class WeightedTraining(_Weighted):
         self.X = box(-8.0, 8.0)
 
     def predict(self, X, y):
-        """Return the labels of the rows of X by a model with coefficients y."""
+        """Return the labels of the rows of X by a model with coefficients y.
+
+        Parameters
+        ----------
+        X : array or sparse matrix, shape (q, p)
+            Rows are samples.
+        y : array
+            Coefficients.
+
+        Returns
+        -------
+        array, shape (q,)
+            Labels.
+        """
         z = X @ y
         return 2 * (z > 0) - 1 if len(self.lower.flat.y_shape) == 1 else z.argmax(1)
 
@@ -120,6 +147,19 @@ class HyperCleaning(WeightedTraining):
         Starts: weights 1/2 and no coefficients.
     X : Set
         Entries between -8 and 8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from solvers import bilevel
+    >>> rng = np.random.default_rng(0)
+    >>> A = rng.standard_normal((60, 3))
+    >>> t = np.sign(A[:, 0])
+    >>> t[:8] *= -1
+    >>> problem = bilevel.problems.HyperCleaning(A[:40], t[:40], A[40:], t[40:])
+    >>> x = bilevel.penalty(problem, tol=1e-2).x
+    >>> bool(x[:8].mean() < x[8:].mean())
+    True
     """
 
     def __init__(self, X, t, Xv, tv, l2=1e-3):
@@ -151,6 +191,18 @@ class SvmHPO(_Weighted):
         Starts: prices 1 and no coefficients.
     X : Set
         Prices between 1e-4 and 1e4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from solvers import bilevel
+    >>> rng = np.random.default_rng(0)
+    >>> A = rng.standard_normal((60, 3))
+    >>> t = np.sign(A[:, 0] + 0.5 * rng.standard_normal(60))
+    >>> problem = bilevel.problems.SvmHPO(A[:40], t[:40], A[40:], t[40:])
+    >>> value, prices, slopes = problem.lower(problem.x0, problem.y0)
+    >>> float(value)
+    20.0
     """
 
     def __init__(self, X, t, Xv, tv):
@@ -163,5 +215,18 @@ class SvmHPO(_Weighted):
         self.X = box(math.log(1e-4), math.log(1e4))
 
     def predict(self, X, y):
-        """Return the labels, -1 or 1, of the rows of X by a model with coefficients y."""
+        """Return the labels, -1 or 1, of the rows of X by a model with coefficients y.
+
+        Parameters
+        ----------
+        X : array or sparse matrix, shape (q, p)
+            Rows are samples.
+        y : array
+            Coefficients.
+
+        Returns
+        -------
+        array, shape (q,)
+            Labels.
+        """
         return 2 * (X @ y > 0) - 1

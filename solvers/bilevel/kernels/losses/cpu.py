@@ -41,17 +41,9 @@ def dense_pass(X, rows, t, weights, kind, mode, k, W, losses, G):
     """
     Q, p = W.shape
     chunk = _chunk(p * X.itemsize, rows.size)
-    where = _strips(rows.size, p * (Q + G.shape[0]))
-    parts = np.zeros((where.size - 1, *G.shape), G.dtype)
     classes = k if kind == SOFTMAX else None
-    args = X, rows, t, weights, kind, mode, classes, W, chunk, losses, parts
-    if where.size == 2:
-        _dense(0, 0, rows.size, *args)
-        G[:] = parts[0]
-        return
-    with threads.guard():
-        _dense_in_strips(where, *args)
-    np.sum(parts, axis=0, out=G)
+    args = X, rows, t, weights, kind, mode, classes, W, chunk, losses
+    _run(_dense, _dense_in_strips, rows.size * p * (Q + G.shape[0]), rows.size, args, G)
 
 
 def block_pass(X, rows, t, weights, kind, mode, k, W, losses, G):
@@ -92,25 +84,27 @@ def csr_pass(indptr, indices, data, rows, t, weights, kind, mode, k, W, losses, 
     """Pass over compressed rows with the vectors in W (p, Q); G is (p, O), the rest as above."""
     Q, entries = W.shape[1], data.size // max(indptr.size - 1, 1) + 1
     chunk = _chunk(entries * (data.itemsize + indices.itemsize), rows.size)
-    where = _strips(rows.size, entries * (Q + G.shape[1]))
-    parts = np.zeros((where.size - 1, *G.shape), G.dtype)
     classes = k if kind == SOFTMAX else None
-    args = indptr, indices, data, rows, t, weights, kind, mode, classes, W, chunk, losses, parts
-    if where.size == 2:
-        _csr(0, 0, rows.size, *args)
-        G[:] = parts[0]
-        return
-    with threads.guard():
-        _csr_in_strips(where, *args)
-    np.sum(parts, axis=0, out=G)
+    args = indptr, indices, data, rows, t, weights, kind, mode, classes, W, chunk, losses
+    _run(_csr, _csr_in_strips, rows.size * entries * (Q + G.shape[1]), rows.size, args, G)
 
 
 def _chunk(row_bytes, n):
     return max(min(_CHUNK // row_bytes, 512, n) // 4 * 4, 4)
 
 
-def _strips(n, work):
-    return np.linspace(0, n, threads.strips(n * work) + 1).astype(np.int64)
+def _run(serial, parallel, work, n, args, G):
+    """Pass over n rows in strips that add to parts of their own, summed in their order."""
+    strips = threads.strips(work)
+    if strips == 1:
+        G[...] = 0
+        serial(0, 0, n, *args, G[np.newaxis])
+        return
+    where = np.linspace(0, n, strips + 1).astype(np.int64)
+    parts = np.zeros((strips, *G.shape), G.dtype)
+    with threads.guard():
+        parallel(where, *args, parts)
+    np.sum(parts, axis=0, out=G)
 
 
 @kernel(parallel=True)
