@@ -393,6 +393,33 @@ def test_what_is_wrong_is_named(error, message, call):
         call()
 
 
+@pytest.mark.parametrize("idx", [[-1], [N], []])
+def test_oracles_refuse_samples_that_do_not_exist(idx):
+    lower, idx = make("RidgeHPO").lower, np.array(idx, int)
+    x, y, z, v = point(make("RidgeHPO"))
+    for call in (
+        lambda: lower(x, y, idx),
+        lambda: lower.pair(x, y, z, idx),
+        lambda: lower.hvp_yy(x, y, v, idx),
+        lambda: lower.hvp_xy(x, y, v, idx),
+    ):
+        with pytest.raises(ValueError, match=r"`idx` came as .*; expected samples 0 to 36"):
+            call()
+
+
+def test_read_only_and_narrow_numbers_come_in():
+    X, t, Xv, tv = data("RidgeHPO", sparse=True)
+    wanted = problems.RidgeHPO(X, t, Xv, tv)
+    for part in (X.data, X.indices, X.indptr, t):
+        part.flags.writeable = False
+    found = problems.RidgeHPO(X, t, Xv, tv)
+    x, y, *_ = point(wanted)
+    idx = np.array([2, 30], np.int16)
+    idx.flags.writeable = False
+    for a, b in zip(wanted.lower(x, y, np.array([2, 30])), found.lower(x, y, idx), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_oracles_refuse_points_of_another_shape():
     problem = make("SoftmaxHPO")
     with pytest.raises(ValueError, match=r"`y` came with shape \(6,\); expected \(6, 3\)"):
