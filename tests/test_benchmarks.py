@@ -9,7 +9,7 @@ import pytest
 import scipy.optimize
 import scipy.sparse.linalg
 
-from benchmarks import bench_bcd, bench_relu, paper_ot
+from benchmarks import bench_bcd, bench_bilevel, bench_relu, paper_ot
 from benchmarks.common import marginal_error, plan_from_potentials, seconds_if_certified
 from benchmarks.peers import (
     bcd,
@@ -21,7 +21,7 @@ from benchmarks.peers import (
     completion_implicit,
     completion_ratings,
 )
-from solvers import datasets
+from solvers import bilevel, datasets
 
 
 class Halving:
@@ -396,6 +396,16 @@ def test_the_suite_times_networks_that_are_certified():
     suite.over(X, y, 10, 1.0)
     assert suite.track_seconds_to_accuracy() > 0
     assert suite.track_gap() <= 1e-3
+    suite.judge = lambda res: 1.0
+    assert np.isnan(suite.track_seconds_to_accuracy())
+
+
+def test_the_suite_times_bilevel_problems_that_are_certified():
+    suite = bench_bilevel.PerFeature()
+    suite.over(bench_bilevel.halves(40, 4, bilevel.problems.RidgeHPO))
+    assert suite.track_seconds_to_accuracy() > 0
+    assert suite.track_certificate() <= 1e-4
+    assert suite.track_lower_gradients() > 0
     suite.judge = lambda res: 1.0
     assert np.isnan(suite.track_seconds_to_accuracy())
 

@@ -1,6 +1,7 @@
 from . import problems as problems
 from ._autodiff import from_jax as from_jax
 from ._autodiff import from_torch as from_torch
+from ._borep import borep as borep
 from ._bsvrb import bsvrb as bsvrb
 from ._certificate import certify as certify
 from ._check_oracle import check_oracle as check_oracle

@@ -116,12 +116,16 @@ class BlockLevel:
 
 def block_sizes(oracle, name, n_blocks):
     """Return the number of samples of each block."""
-    if oracle.n_samples is None:
+    ready = getattr(oracle, "flat", None)
+    if ready is not None and not hasattr(ready, "block_samples"):
+        raise TypeError(f"`{name}` came as a level without blocks; expected an Oracle over blocks")
+    samples = oracle.n_samples if ready is None else ready.block_samples
+    if samples is None:
         raise ValueError(
             f"`n_samples` of `{name}` is None; expected an Oracle over samples of blocks: for "
             "functions of all data at once use bilevel.penalty"
         )
-    sizes = np.asarray(oracle.n_samples)
+    sizes = np.asarray(samples)
     if sizes.shape not in ((), (n_blocks,)):
         raise ValueError(
             f"`n_samples` of `{name}` has shape {sizes.shape}; expected one number, or one for "

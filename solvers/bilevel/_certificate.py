@@ -123,15 +123,15 @@ def _answer(problem, x, y, how, tol):
 
 def check_how(how, problem):
     """Check that a way to judge fits a problem."""
-    if how == "penalty" and problem.constraints is not None:
+    tied = problem.constraints is not None
+    if how == "penalty" and tied:
         raise ValueError("`how` came as 'penalty'; expected 'kkt' or 'auto' with constraints")
-    if how in ("dense", "cg", "kkt") and not _polyhedral(problem):
+    if how in ("dense", "cg", "kkt") and not tied and not _polyhedral(problem):
         raise ValueError(
             f"`how` came as {how!r}; expected 'penalty' or 'auto' where Y is known by its "
             "projection alone or the lower level has a prox_y"
         )
-    rows = problem.constraints is not None or problem.Y.rows is not None
-    if how == "cg" and rows:
+    if how == "cg" and (tied or problem.Y.rows is not None):
         raise ValueError("`how` came as 'cg'; expected 'kkt' or 'auto' with constraints")
 
 
@@ -284,8 +284,10 @@ class _Case:
         problem, grad = self.problem, one.grad
         if len(one.cone):
             grad = _outside(grad, np.r_[one.cone, self._walls()])
-        d = problem.io.xp.asarray(grad, dtype=self.x.dtype)
-        return _largest(self.x - problem.X.project(self.x - d)) / size
+        # A gradient as long as its unit at most: a long one would hide that x could still go far.
+        d = problem.io.xp.asarray(grad / size, dtype=self.x.dtype)
+        off = _largest(self.x - problem.X.project(self.x)) / max(1.0, _largest(self.x))
+        return max(off, _largest(self.x - problem.X.project(self.x - d)))
 
     def _walls(self):
         """Return the inward normals of the bounds of X at x."""
@@ -293,23 +295,30 @@ class _Case:
         if lo is None:
             return np.zeros((0, len(self.x)))
         host = self.problem.io.be.host
-        low, high = host(self.x <= lo), host(self.x >= hi)
-        eye = np.eye(len(self.x))
-        return np.r_[eye[low], -eye[high]]
+        low, high = (np.flatnonzero(host(held)) for held in (self.x <= lo, self.x >= hi))
+        walls = np.zeros((len(low) + len(high), len(self.x)))
+        walls[np.arange(len(low)), low] = 1.0
+        walls[len(low) + np.arange(len(high)), high] = -1.0
+        return walls
 
     def pieces(self):
         """Return the residual of the lower level and what each smooth piece of psi gives."""
         try:
             return self._pieces()
         except np.linalg.LinAlgError:
-            # Something near by is not finite.
+            # Something near by is not finite, or not known.
             nothing = np.zeros((0, len(self.x)))
             nan = math.nan
             return nan, [Found(nan, nothing.sum(0), nan, None, 0.0, 0.0, nan, nan, nothing)]
 
     def _pieces(self):
-        if self.how == "penalty" or not _polyhedral(self.problem):
+        problem, tied = self.problem, self.problem.constraints is not None
+        # Rows of a set are dense.
+        wide = problem.Y.rows is not None and len(self.y) > _DENSE_HVP and self.how == "auto"
+        if self.how == "penalty" or not (tied or _polyhedral(problem)) or (wide and not tied):
             return self._by_penalties()
+        if tied and not _polyhedral(problem) and not self._inside():
+            raise np.linalg.LinAlgError("nothing is known of the face of Y")
         y = self._host(self.y)
         found = active(Local(self.problem, self.x, y), y, self.tol, self.units)
         rows = len(found.strong) + len(found.weak) + len(found.bounds)
@@ -321,8 +330,16 @@ class _Case:
             budget = n // 4 if dense and self.how == "auto" else _PRODUCTS
             piece = KrylovPiece(local, found.y, found.free, self.tol, budget)
             if piece.sure or piece.bends_down or self.how == "cg":
-                return found.residual, [piece.found()]
+                return found.residual, [piece.found(self.units.value)]
         return self._by_matrices(found) if dense else self._by_penalties()
+
+    def _inside(self):
+        """Tell whether y may move a little without leaving Y; of two ways, an edge bars one."""
+        step = self.tol * self.units.size * math.sqrt(len(self.y))
+        v = step * _anywhere(self.y, self.problem.io.xp)
+        moved = [self.y + v, self.y - v]
+        smooth = self.problem.lower.oracle.prox_y is None
+        return smooth and all(_largest(self.problem.Y.project(u) - u) == 0 for u in moved)
 
     def _by_penalties(self):
         plain = Plain(self.problem, self.x, self.y, self.tol, self.units)
@@ -345,7 +362,7 @@ class _Case:
                 piece = Piece(local, active.y, active.free, rows, self.tol, H)
                 H = piece.H
                 if piece.independent or not k:
-                    found.append(piece.found(weak))
+                    found.append(piece.found(self.units.value, weak))
         if len(weak) > _WEAK:
             found = [found[0]._replace(error=math.inf)]
         return active.residual, found
@@ -357,7 +374,7 @@ class _Case:
 def _polyhedral(problem):
     """Tell whether the lower level is smooth over a set given by bounds and rows."""
     Y = problem.Y
-    known = Y.whole or Y.lo is not None or Y.rows is not None or problem.constraints is not None
+    known = Y.whole or Y.lo is not None or Y.rows is not None
     return known and problem.lower.oracle.prox_y is None
 
 
@@ -399,7 +416,8 @@ def active(local, y, tol, units):
     if not (np.isfinite(g).all() and np.isfinite(c).all() and np.isfinite(J).all()):
         raise np.linalg.LinAlgError("not finite")
     w, rest = _multipliers(g, J[held] / length[held, None], local.equal[held], low, high)
-    outside = max((lo - y).max(), (y - hi).max(), 0.0)
+    given = local.vector(y)
+    outside = float(abs(region.project(given) - given).max())
     off = np.where(local.equal, abs(c), np.maximum(c, 0.0)) / length
     residual = max(
         float(abs(rest).max()) / (units.lower * units.size),
@@ -432,8 +450,12 @@ def _multipliers(g, J, equal, low, high):
 
 def _outside(d, cone):
     """Return what is left of a gradient where only directions of a cone count."""
-    from scipy.optimize import nnls
+    from scipy.optimize import lsq_linear
 
     length = np.linalg.norm(cone, axis=1)
     cone = cone[length > 0] / length[length > 0, None]
-    return d - cone.T @ nnls(cone.T, d)[0] if len(cone) else d
+    if not len(cone):
+        return d
+    # Any weights that are not negative prove as much as they leave.
+    weights = lsq_linear(cone.T, d, (0.0, np.inf), method="bvls", tol=1e-14).x
+    return d - np.maximum(weights, 0.0) @ cone

@@ -7,6 +7,8 @@ from ._region import Region, joined
 
 # Linearisations of one projection.
 _TURNS = 20
+# Distance, relative to the point, at which constraints still count as satisfied.
+_OFF = 1e-7
 # The most entries of y, or x, for which a polyhedral set is written as rows.
 _MANY = 2000
 
@@ -24,12 +26,19 @@ class Coupled:
         Bounds of multipliers.
     project : callable, optional
         The caller's projection ``(x, y) -> (x, y)`` on C.
+
+    Attributes
+    ----------
+    curved : bool
+        Whether constraints bend.
+    pressure : array or None
+        If they do, their multipliers at the last point whose `tangent` was asked for.
     """
 
     def __init__(self, problem, Z, project=None):
         self.problem, self.Z, self.xp = problem, Z, problem.io.xp
         self.d, self.p = len(problem.x0), len(problem.y0)
-        self._theirs, self.faces = project, None
+        self._theirs, self.faces, self.pressure = project, None, None
         self.curved = not problem.constraints.affine
         self._more, self._within = self._sets()
         if not self.curved:
@@ -51,11 +60,15 @@ class Coupled:
         p = self._by_linearisations(v) if self.curved else self.faces.project(v)
         return self.xp.concatenate([p, z])
 
-    @property
-    def pressure(self):
-        """Multipliers of the constraints in the last projection, if they matter and are known."""
-        known = self.curved and self._theirs is None
-        return self.faces.duals[: len(self.Z[0])] if known else None
+    def holds(self, u):
+        """Tell whether a projection came to the set: on curved constraints it may have failed."""
+        if not self.curved or self._theirs is not None:
+            return True
+        x, y, _ = self.split(u)
+        c = self.problem.constraints.look(x, y) / self.faces.size[: len(self.Z[0])]
+        over = self.xp.where(self.problem.constraints.equal, abs(c), c)
+        near = _OFF + 64 * self.problem.eps
+        return float(over.max()) <= near * max(1.0, float(abs(u).max()))
 
     @property
     def normal(self):
@@ -77,17 +90,23 @@ class Coupled:
             turn[:n] = self.xp.concatenate(after) - self.xp.concatenate(before)
         return turn
 
-    def tangent(self, u, q):
+    def tangent(self, u, q, grad):
         """Return a function that leaves of a direction what keeps to the face of u and q.
 
-        q is where the last projection came to.
+        q is where the last projection came to, of u less the gradient.
         """
         n, (low, high) = self.d + self.p, self.Z
         z, qz = u[n:], q[n:]
         held = ((z <= low) & (qz <= low)) | ((z >= high) & (qz >= high))
-        if self._theirs is not None and self.curved:
-            self.faces = self._linearised(*self.split(q)[:2])
-        stay = self.faces.tangent(u[:n], q[:n], known=self._theirs is None)
+        faces, known = self.faces, self._theirs is None
+        if self.curved:
+            # The wall at u, for at q it has turned already.
+            faces = self._linearised(*self.split(u)[:2])
+            if known:
+                faces.duals = self.faces.duals
+        stay = faces.tangent(u[:n], q[:n], known=known)
+        if self.curved:
+            self.pressure = faces.pressure(grad[:n])[: len(z)]
         return lambda w: self.xp.concatenate([stay(w[:n]), self.xp.where(held, 0.0, w[n:])])
 
     def _sets(self):
@@ -167,8 +186,11 @@ class Walls:
     def normal(self):
         return self._faces.normal
 
+    def holds(self, u):
+        return True
+
     def bend(self, u, new, pressure):
         return 0.0
 
-    def tangent(self, u, q):
+    def tangent(self, u, q, grad):
         return self._faces.tangent(u, q)

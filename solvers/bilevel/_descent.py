@@ -46,6 +46,9 @@ class Pairs:
         """Forget all."""
         # Columns by age; `_order` holds the rows of the buffers, oldest first.
         self._order = []
+        self._changed()
+
+    def _changed(self):
         self._SY = self._YY = None
 
     def __bool__(self):
@@ -62,7 +65,7 @@ class Pairs:
         row = self._order.pop(0) if full else len(self._order)
         self._order.append(row)
         self._S[row], self._Y[row], self._norms[row] = s, y, size
-        self._SY = self._YY = None
+        self._changed()
         return True
 
     def bend(self, diagonal):
@@ -70,7 +73,7 @@ class Pairs:
         k = len(self._order)
         if k and self._diagonal is not None:
             self._Y[:k] += (diagonal - self._diagonal) * self._S[:k]
-            self._SY = self._YY = None
+            self._changed()
         self._diagonal = diagonal
 
     def state(self):
@@ -167,11 +170,42 @@ class Secants(Pairs):
             rest = rest / precond
         return rest + (c - inverse @ (Y @ rest)) @ S
 
+    def add(self, s, y):
+        """Take in a pair, unless its curvature is lost in rounding; tell whether it was taken."""
+        products = self._products
+        taken = super().add(s, y)
+        if taken and products is not None:
+            k, row = len(self._order), self._order[-1]
+            # One row and one column are new.
+            new = self.be.host(self._S[:k] @ y, self._Y[:k] @ s)
+            products[:k, row], products[row, :k] = new
+            self._products = products
+        return taken
+
+    def _changed(self):
+        super()._changed()
+        self._products = None
+
+    def state(self):
+        """Return all there is, for `restore`."""
+        state = super().state()
+        # As they were summed, or a run would not go on bit for bit.
+        return state and {**state, "products": self._products}
+
+    def restore(self, state):
+        """Become what `state` was taken from."""
+        super().restore(state)
+        if state is not None and state["products"] is not None:
+            self._products = np.array(self.be.host(state["products"]))
+
     def _inverse(self, P):
         """Return an inverse of S Y^T, on the device, and the scale of what is orthogonal."""
         if self._SY is None:
             k = len(self._order)
-            M = np.reshape(self.be.host(self._S[:k] @ self._Y[:k].T), (k, k)).astype(float)
+            if self._products is None:
+                self._products = np.zeros((self.length, self.length))
+                self._products[:k, :k] = self.be.host(self._S[:k] @ self._Y[:k].T)
+            M = self._products[:k, :k]
             size = 1 / np.sqrt(np.maximum(M.diagonal(), 1e-300))
             M = M * size * size[:, None]
             # The second derivative is symmetric; by how much M is not, it changes.

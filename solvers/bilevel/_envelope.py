@@ -108,6 +108,8 @@ class Envelope:
         self.scales = scales(problem, problem.x0, problem.y0)
         self.unit = 1.0 / self.scales.lower
         prox = problem.lower.prox
+        if prox is not None and not problem.Y.whole:
+            raise ValueError("`Y` came beside `prox_y`; expected the set as a part of that term")
         self.region = problem.Y if prox is None else Proximal(prox)
         self._tilts = prox is None and (problem.Y.whole or problem.Y.lo is not None)
         self._z = problem.y0 if z0 is None else z0
@@ -220,6 +222,11 @@ class Envelope:
         rest = 0.0 if tilt is None else float(tilt @ way)
         value = f.value + (g.value - at_z.value - rest) / sigma
         noise = (abs(rest) + 8 * self.problem.eps * abs(g.value)) / abs(sigma)
+        if self.region is not self.problem.Y:
+            # The term without derivatives grows between as fast as its slopes at both ends.
+            least, most = -float(at_z.gy @ way), -float(run.grad @ way)
+            value += 0.5 * (least + most) / sigma
+            noise += 0.5 * abs(most - least) / abs(sigma)
         grad = f.gx + (g.gx - at_z.gx) / sigma
         return Side(sigma, y, f, g, value, grad, self._slack(y, run.grad), self._reach(run), noise)
 

@@ -47,10 +47,11 @@ class FaceDescent:
     def _be_at(self, u, value, grad, noise):
         self.u, self.value, self.grad, self.noise = u, value, grad, noise
         q = self.C.project(u - grad)
-        self._stay = self.C.tangent(u, q)
+        self._stay = self.C.tangent(u, q, grad)
         self.pressure, self.normal = self.C.pressure, self.C.normal
         # The gradient without what the walls take; those that bend take more at q than at u.
-        self.free = u - q if self.normal is None else self._stay(grad)
+        bends = self.C.curved or self.normal is not None
+        self.free = self._stay(grad) if bends else u - q
         self.stat = float(abs(u - q).max())
 
     def step(self):
@@ -85,6 +86,9 @@ class FaceDescent:
         for _ in range(trials):
             new = self.u + t * d
             new = self.C.project(new) if bent else new
+            if bent and not self.C.holds(new):
+                t *= 0.1
+                continue
             move = new - self.u
             # Walls do not move: what presses on them says nothing but rounding.
             slope = float(self.free @ move)

@@ -36,6 +36,8 @@ class Faces:
 
     Attributes
     ----------
+    size : array, shape (rows of A and E,)
+        Lengths of the rows as they came.
     duals : array, shape (rows of A and E,)
         Of the last projection, for rows as they came; the next one starts from them.
     normal : array or None
@@ -51,18 +53,18 @@ class Faces:
         G = xp.concatenate([M for M, _ in given]).astype(np.float64)
         h = xp.concatenate([r for _, r in given]).astype(np.float64)
         size = xp.sqrt((G * G).sum(axis=1))
-        self._size = xp.where(size > 0, size, 1.0)
-        self.G, self.h = G / self._size[:, None], h / self._size
+        self.size = xp.where(size > 0, size, 1.0)
+        self.G, self.h = G / self.size[:, None], h / self.size
         self.equal = xp.arange(len(h)) >= (0 if A is None else len(A))
         self._a, self._face, self.normal = xp.zeros(len(h)), None, None
 
     @property
     def duals(self):
-        return self._a / self._size
+        return self._a / self.size
 
     @duals.setter
     def duals(self, given):
-        self._a = given * self._size
+        self._a = given * self.size
 
     def project(self, v):
         """Return the nearest point; EmptyError if there is none."""
@@ -98,6 +100,14 @@ class Faces:
             self._face = tight, free, self._across(tight, free)
         across = self._face[2]
         return lambda w: xp.where(free, w - across(xp.where(free, w, 0.0)), 0.0).astype(w.dtype)
+
+    def pressure(self, grad):
+        """Return the multipliers of rows that explain a gradient best, on the last `tangent`."""
+        tight, free, _ = self._face
+        a = self.xp.zeros(len(self.h))
+        rows = self.G[tight] * free
+        a[tight] = -self.xp.linalg.lstsq(rows.T, self.xp.where(free, grad, 0.0), rcond=None)[0]
+        return a / self.size
 
     def _free(self, v, q):
         """Return which coordinates no wall of the region holds."""
@@ -286,7 +296,7 @@ class OwnSlacks(Faces):
         own = alone.argmax(axis=1)
         rest = (G != 0).any(axis=0)
         rest[own] = False
-        if not bool(alone.any(axis=1).all()) or int(rest.sum()) > len(G):
+        if not (bool(alone.any(axis=1).all()) and 0 < int(rest.sum()) <= len(G)):
             return None
         found = cls.__new__(cls)
         found.__dict__ = dict(faces.__dict__)

@@ -19,7 +19,7 @@ class Fused:
         d, p = len(problem.x0), len(problem.y0)
         train, valid = problem.lower.direct.losses, problem.upper.direct.losses
         which = problem.lower.direct.groups.which
-        group = xp.arange(p) if which is None else which
+        which = np.arange(p) if which is None else np.asarray(be.host(which))
         full = xp.zeros(d, problem.io.dtype)
         lo, hi = (full - np.inf, full + np.inf) if X.whole else (X.lo, X.hi)
         self.xp, self.d, self.p = xp, d, p
@@ -27,7 +27,9 @@ class Fused:
         self._loop = be.kernels("solvers.bilevel", "single_loop").single_loop
         self._data = train.kind, train.X, train.t, valid.X, valid.t
         self._bounds = lo, hi, own.normalize
-        self._group, self._base = group, problem.lower.direct.diagonal(full - np.inf)
+        start = np.searchsorted(np.sort(which), np.arange(d + 1))
+        self._groups = xp.asarray(start), xp.asarray(np.argsort(which, kind="stable"))
+        self._base = problem.lower.direct.diagonal(full - np.inf)
 
     @staticmethod
     def fits(problem, method):
@@ -62,10 +64,19 @@ class Fused:
         table = np.array([(*r[:4], w, r.reach) for r, w in zip(rates, weights, strict=True)])
         x, D, both = s.x.copy(), s.D.copy(), xp.stack([s.y, s.z])
         means = xp.zeros(d + 2 * p, x.dtype) if s.means is None else xp.concatenate(s.means)
-        work = xp.empty((4, p), x.dtype), xp.empty((2, d), x.dtype)
+        work = xp.empty((4, p), x.dtype), xp.empty(d, x.dtype)
         batches = xp.asarray(low), xp.asarray(up), xp.asarray(table)
         total = self._loop(
-            *self._data, *batches, self._group, self._base, *self._bounds, x, D, both, means, *work
+            *self._data,
+            *batches,
+            *self._groups,
+            self._base,
+            *self._bounds,
+            x,
+            D,
+            both,
+            means,
+            *work,
         )
         s.x, s.D, s.y, s.z = x, D, both[0], both[1]
         for level, points in ((self._upper, 1), (self._lower, 2)):

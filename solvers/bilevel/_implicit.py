@@ -1,15 +1,17 @@
 """Quasi-Newton steps on the value itself, by the implicit function theorem."""
 
 import math
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from .._core.result import Status
 from .._core.validation import check_choice
 from . import _curvature as linear
+from ._checkpoint import carried
 from ._curvature import Curvature
 from ._descent import Descent, Pairs, residual
 from ._driver import solve
-from ._envelope import scales
+from ._envelope import UnboundedError, scales
 
 LINEAR_SOLVERS = ("auto", "cg", "neumann", "dense", "shine", "minres")
 # Words that would cost a difference of gradients for every step of a solve.
@@ -17,6 +19,10 @@ _NEED_PRODUCTS = ("cg", "neumann", "minres")
 _LARGEST_DENSE = 2000
 # How well lower levels and linear systems are solved at first, and at most.
 _THETA, _LEAST = 0.3, 1e-5
+# A lower solve that gets this far from where it began runs away.
+_FAR = 1e10
+# Pairs of L-BFGS, in both levels.
+_MEMORY = 20
 
 
 class Own(NamedTuple):
@@ -28,7 +34,8 @@ class Own(NamedTuple):
 def implicit(
     upper, lower=None, x0=None, y0=None, *, X=None, linear_solver="auto", tol=None,
     tol_inner=None, maxiter=200, maxiter_inner=1000, time_limit=None, callback=None,
-    progress=False, n_threads=None, rng=None, history=True, how="auto",
+    progress=False, n_threads=None, rng=None, checkpoint=None, checkpoint_every=60, resume=None,
+    history=True, how="auto",
 ):  # fmt: skip
     r"""Minimise the value of a bilevel problem by implicit differentiation.
 
@@ -77,6 +84,12 @@ def implicit(
         Threads of kernels and BLAS.
     rng : int or numpy.random.Generator, optional
         Of no effect: nothing is drawn.
+    checkpoint : str, Path or callable, optional
+        Where the state of the run goes now and then, and at the end.
+    checkpoint_every : float, default 60
+        Seconds between two of them.
+    resume : str, Path or state, optional
+        A file that `checkpoint` has written, or the `state` of a result, to go on from.
     history : bool or int, default True
         Keep the history of every step, or of every so many.
     how : {"auto", "dense", "kkt", "penalty"}
@@ -128,24 +141,44 @@ def implicit(
     return solve(
         "implicit", upper, lower, x0, y0, minimise, X=X, tol=tol, tol_inner=tol_inner,
         maxiter=maxiter, maxiter_inner=maxiter_inner, time_limit=time_limit, callback=callback,
-        progress=progress, n_threads=n_threads, rng=rng, history=history, how=how,
+        progress=progress, n_threads=n_threads, rng=rng, checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every, resume=resume, history=history, how=how,
         own=Own(linear_solver),
     )  # fmt: skip
 
 
 def minimise(problem, watch, options):
+    """Descend with ever better lower solves."""
+    _check_products(problem, options.own.linear_solver)
+    values = Values(problem, options, late=lambda: watch.run.late)
+    with bounded(watch.run):
+        _rounds(problem, watch, options, values)
+
+
+@contextmanager
+def bounded(run):
+    """End a run whose lower level has no solution."""
+    try:
+        yield
+    except UnboundedError:
+        run.end(Status.UNBOUNDED, "The lower level falls without end in y.")
+
+
+def _rounds(problem, watch, options, values):
     """Descend, judge, and solve the lower level better until the certificate holds."""
     run = watch.run
-    _check_products(problem, options.own.linear_solver)
-    values = Values(problem, options, late=lambda: run.late)
-    values.at(problem.x0)
-    for _ in run:
-        before = run.nit
+    half_done = values.restore(watch.resumed)
+    if half_done is None:
+        values.at(problem.x0)
         values.keep()
-        descend(values, watch, options.tol)
+    for _ in run:
+        values.began = run.nit if half_done is None else values.began
+        descend(values, watch, options.tol, half_done)
+        half_done = None
         loose = values.point
         values.accuracy *= 0.1
         better = values.at(loose.x)
+        values.keep()
         err = 2 * _norm(better.grad - loose.grad)
         watch.answer(
             better.x, better.y, y_sigma=better.y, z=better.y, jac=better.grad, jac_err=err,
@@ -156,7 +189,7 @@ def minimise(problem, watch, options):
             continue
         if watch.certificate().holds:
             run.end(Status.CONVERGED)
-        elif values.theta <= _LEAST or (run.nit == before and values.theta < _THETA):
+        elif values.theta <= _LEAST or (run.nit == values.began and values.theta < _THETA):
             run.end(Status.STALLED, f"The hyper-gradient changed by {err:.3g} at the end.")
         values.theta = max(0.1 * values.theta, _LEAST)
 
@@ -176,18 +209,27 @@ def _check_products(problem, linear_solver):
         )
 
 
-def descend(values, watch, tol):
-    """Minimise psi by projected L-BFGS until its gradient is small; return the last point."""
-    problem, run = values.problem, watch.run
+def descend(values, watch, tol, half_done=None):
+    """Minimise psi by projected L-BFGS until its gradient is small, or go on doing so."""
+    problem, run, pairs = values.problem, watch.run, Pairs(_MEMORY)
 
     def psi(v):
-        point = values.at(v)
+        try:
+            point = values.at(v)
+        except UnboundedError:
+            # Too far; a shorter step may have a solution.
+            return math.inf, v * math.nan, 0.0
         return point.value, point.grad, 8 * problem.eps * abs(point.value)
 
-    x = values.point.x
-    unit = 0.1 * max(1.0, float(abs(x).max())) / max(float(abs(values.point.grad).max()), 1e-300)
-    descent = Descent(psi, x, problem.X, unit=unit, memory=20)
-    values.keep()
+    if half_done is None:
+        x, grad = values.point.x, values.point.grad
+        unit = 0.1 * max(1.0, float(abs(x).max())) / max(float(abs(grad).max()), 1e-300)
+        descent = Descent(psi, x, problem.X, unit=unit, memory=pairs)
+        values.keep()
+    else:
+        pairs.restore(half_done["pairs"])
+        descent = Descent(None, values.point.x, problem.X, unit=1.0, memory=pairs)
+        descent.restore(half_done["descent"]).fun = psi
     while True:
         stat = stationarity(problem, descent.v, descent.grad)
         values.accuracy = min(max(tol, stat), 2 * values.accuracy)
@@ -195,8 +237,16 @@ def descend(values, watch, tol):
             return
         point = values.keep()
         watch.answer(point.x, point.y, jac=point.grad, optimality=stat)
-        if watch.record(stat, fun=point.f):
+        ended = watch.record(stat, fun=point.f)
+        own = {"pairs": _copied(pairs), "descent": descent.state()}
+        watch.keep({"values": values.state(), **own})
+        if ended:
             return
+
+
+def _copied(pairs):
+    """Return the state of pairs, apart from what they go on changing."""
+    return carried(pairs.state(), lambda a: a.copy())
 
 
 def stationarity(problem, x, grad):
@@ -226,16 +276,36 @@ class Values:
         Length of the gradient that is to be told from zero.
     theta : float
         How much better than that lower levels are solved.
+    began : int
+        Steps before this descent.
     """
+
+    _carried = ("start", "q", "accuracy", "theta", "began")
 
     def __init__(self, problem, options, late):
         self.problem, self.options, self.late = problem, options, late
         self.scales = scales(problem, problem.x0, problem.y0)
-        self.accuracy, self.theta = 1e-2, _THETA
+        self.accuracy, self.theta, self.began = 1e-2, _THETA, 0
         self.start, self.q = problem.y0, problem.io.xp.zeros_like(problem.y0)
         self.last = self.point = None
         # A warm start leaves too few steps to learn the inverse from.
-        self._pairs = Pairs(15)
+        self._pairs = Pairs(_MEMORY)
+
+    def state(self):
+        """Return all that later evaluations depend on, for `Watch.keep`."""
+        plain = {name: getattr(self, name) for name in self._carried}
+        return {**plain, "point": tuple(self.point), "pairs": _copied(self._pairs)}
+
+    def restore(self, state):
+        """Go on from where `state` was taken, if it was; return what `descend` has to know."""
+        if state is None:
+            return None
+        values = state["values"]
+        for name in self._carried:
+            setattr(self, name, values[name])
+        self.last = self.point = Value(*values["point"])
+        self._pairs.restore(values["pairs"])
+        return state
 
     def keep(self):
         """Accept the last point: the next ones start from its solution."""
@@ -279,6 +349,8 @@ class Values:
         for _ in range(self.options.maxiter_inner):
             if descent.residual() <= tol or self.late() or not descent.step():
                 break
+        if float(abs(descent.v).max()) > _FAR * max(1.0, float(abs(self.start).max())):
+            raise UnboundedError
         return descent
 
     def _system(self, curvature, f, lower):

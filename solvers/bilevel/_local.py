@@ -2,6 +2,9 @@
 
 import numpy as np
 
+# A second derivative is symmetric, but for differences that meet a kink.
+_ASKEW = 0.1
+
 
 class Local:
     """The functions of a problem at one x, of y alone.
@@ -121,8 +124,10 @@ class Local:
             e[k] = t = min(self.short, self._room(y, k))
             ahead, behind = self.gradients(y + e, w), self.gradients(y - e, w)
             columns[k] = (ahead - behind)[self.d :] / (2 * t)
-        columns = columns[:, free]
-        return 0.5 * (columns[free] + columns[free].T)
+        H = columns[:, free][free]
+        if float(abs(H - H.T).max(initial=0.0)) > _ASKEW * float(abs(H).max(initial=0.0)):
+            raise np.linalg.LinAlgError("the lower level's gradients are those of no function")
+        return 0.5 * (H + H.T)
 
     def _room(self, y, k):
         """Return a length by which a coordinate may move and stay within its bounds."""

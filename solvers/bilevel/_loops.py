@@ -13,7 +13,7 @@ import math
 from .._core.result import Status
 from ._curvature import Curvature
 from ._descent import residual
-from ._envelope import Envelope, errors, norm
+from ._envelope import Envelope, UnboundedError, errors, ladder, norm
 
 # Gradient steps for one proximal point, or for one value of the lower level.
 _STEPS = 10
@@ -22,31 +22,58 @@ _KAPPA = 0.3
 # Largest error of the gradient, relative to it, at which a single loop moves x: with 0.1 the
 # steps' lengths, which come from gradients, were too long for a condition of 30.
 _TRACKED = 0.03
+# What a state holds of a loop.
+_CARRIED = ("x", "y", "z", "sigma", "curvature")
 
 
 def minimise(problem, watch, options):
     """Lower sigma in stages, each a loop until its gradient is small."""
-    own, run, tol = options.own, watch.run, options.tol
+    from ._penalty import entering, others
+
+    own, run = options.own, watch.run
     env = Envelope(
-        problem, late=lambda: run.late, maxiter=options.maxiter_inner, tol_inner=options.tol_inner
+        problem,
+        late=lambda: run.late,
+        maxiter=options.maxiter_inner,
+        tol_inner=options.tol_inner,
+        z0=entering(problem, own.z0),
+        others=others(problem, own.multistart, options.rng),
     )
-    S, eps = env.scales.sigma, problem.eps
-    sigma = own.sigma or 0.1 * S
+    try:
+        _stages(watch, options, env, LOOPS[own.method](problem, env, lambda: run.late))
+    except UnboundedError:
+        run.end(Status.UNBOUNDED, "The lower level falls without end in y; bound it by `Y`.")
+
+
+def _stages(watch, options, env, loop):
+    own, run, tol = options.own, watch.run, options.tol
+    order = 1 if own.order == 1 else 2
+    S, eps = env.scales.sigma, env.problem.eps
+    sigma = own.sigma or own.first or 0.1 * S
     # The loops descend along d_sigma, whatever the order that is reported.
     least = own.sigma_min or 10 * eps**0.5 * S
-    loop = LOOPS[own.method](problem, env, lambda: run.late)
+    half_done = watch.resumed
     for _ in run:
-        start, size = _judged(watch, env, loop.x, sigma, own.order)
-        goal = max(tol, _KAPPA * start.first / size)
-        loop.begin(sigma)
+        if half_done is None:
+            start, size = _judged(watch, env, loop.x, sigma, order)
+            goal = max(tol, _KAPPA * start.first / size)
+            loop.begin(sigma)
+        else:
+            sigma, goal = half_done["sigma"], half_done["goal"]
+            env.restore(half_done["env"])
+            loop.restore(half_done["loop"])
+            half_done = None
         for _ in run:
             stat, fun = loop.advance(goal)
             watch.answer(loop.x, loop.y)
-            if watch.record(stat, fun=fun, sigma=sigma) or stat <= goal:
+            ended = watch.record(stat, fun=fun, sigma=sigma)
+            state = {"env": env.state(), "loop": loop.state()}
+            watch.keep({"sigma": sigma, "goal": goal, **state})
+            if ended or stat <= goal:
                 break
         # What the lower solves leave open must not pass for the penalty's error.
         env.accuracy = max(tol, 0.1 * goal)
-        _judged(watch, env, loop.x, sigma, own.order)
+        _judged(watch, env.aside() if run.status is not None else env, loop.x, sigma, order)
         if run.status is not None or run.late:
             continue
         if watch.certificate().holds:
@@ -59,8 +86,12 @@ def minimise(problem, watch, options):
 class Pace:
     """Lengths of steps in x by the last two gradients."""
 
-    def __init__(self):
-        self.length, self._growth, self._last = None, math.inf, None
+    def __init__(self, length=None, growth=math.inf, last=None):
+        self.length, self._growth, self._last = length, growth, last
+
+    def state(self):
+        """Return what makes another one like this."""
+        return self.length, self._growth, self._last
 
     def step(self, x, grad):
         """Return the length of the step from x."""
@@ -90,6 +121,17 @@ class Loop:
     def __init__(self, problem, env, late):
         self.problem, self.env, self.late = problem, env, late
         self.x, self.y, self.z = problem.x0, problem.y0, problem.y0
+
+    def state(self):
+        """Return all that later steps depend on, for `Watch.keep`."""
+        plain = {name: getattr(self, name) for name in _CARRIED}
+        return {**plain, "pace": self.pace.state()}
+
+    def restore(self, state):
+        """Go on from what `state` returned."""
+        for name in _CARRIED:
+            setattr(self, name, state[name])
+        self.pace = Pace(*state["pace"])
 
     def begin(self, sigma):
         """Set out with another penalty."""
@@ -227,7 +269,7 @@ def _judged(watch, env, x, sigma, order):
     """Make x the answer, with all that lower solves tell of it; return the errors and a size."""
     from ._penalty import _keep
 
-    point = env.at(x, (sigma, sigma / 2, sigma / 4))
+    point = env.at(x, ladder(order, sigma))
     e = errors(point)
     _keep(env.problem, env, watch, point, e, order)
     return e, max(1.0, norm(e.extrapolated))

@@ -27,6 +27,8 @@ _START = 1e-3
 _ROUNDING = 100.0
 # Size, relative to the start, at which variables count as unbounded.
 _FAR = 1e10
+# Steps of "single-loop" after which projections start afresh, so that a run can go on from there.
+_FRESH = 50
 
 
 class Own(NamedTuple):
@@ -79,8 +81,8 @@ def lvhba(
         "single-loop" is the method as published, one gradient step for each variable in turn.
     gamma1, gamma2 : float, optional
         Proximal parameters for y and the multipliers, of the problem in units in which both
-        levels and all rows of constraints have size one; by default 10 and 10 over the largest
-        squared singular value of ``c_y``.
+        levels and all rows of constraints have size one; by default 10, or 1 for "single-loop",
+        and the same over the largest squared singular value of ``c_y``.
     r : float, default 1e6
         Bound of multipliers.
     c0, c_max : float
@@ -116,7 +118,8 @@ def lvhba(
     checkpoint_every : float, default 60
         Seconds from one checkpoint to the next.
     resume : str, path or state, optional
-        A checkpoint, or the `state` of a result, to go on from.
+        A checkpoint, or the `state` of a result, to go on from: from the beginning of the stage
+        that was interrupted, or in "single-loop" from the last multiple of 50 steps.
 
     Returns
     -------
@@ -190,7 +193,14 @@ def robust(problem, watch, options):
     if u is None or (own.multipliers0 is not None and _settle(L, C, watch, u, tol, judge=True)):
         return
     c, ends = own.c0, []
+    if watch.resumed is not None:
+        c, u, ends = (watch.resumed[name] for name in ("c", "u", "ends"))
+        _settle(L, C, watch, u, tol, judge=False)
     for _ in run:
+        # A stage owes nothing to those before but its start, and a run can go on from there.
+        C = Coupled(problem, L.Z, own.project)
+        L.renew(C.split(u)[1])
+        watch.keep({"c": c, "u": u, "ends": list(ends)})
         stage = _descend(L, C, watch, u, c, tol)
         before, u = u, stage.u
         if run.status is None and not run.late:
@@ -309,14 +319,21 @@ def _extrapolated(ends):
 def single_loop(problem, watch, options):
     """Take one gradient step for each variable in turn, with a weight that grows slowly."""
     own, run, tol, xp = options.own, watch.run, options.tol, problem.io.xp
-    L = Lagrangian(problem, options, lambda: run.late)
+    # Less memory of the past than "robust" has: what lags behind must catch up in a few steps.
+    L = Lagrangian(problem, options, lambda: run.late, gamma=1.0)
     C, u = _enter(problem, L, watch, own)
     if u is None:
         return
     alpha, beta, eta = own.steps or _contracting(L)
     x, y, z = C.split(u)
-    th, w = y, z
-    for k in run:
+    begin, th, w = 0, y, z
+    if watch.resumed is not None:
+        begin, u, th, w = (watch.resumed[name] for name in ("k", "u", "th", "w"))
+        x, y, z = C.split(u)
+    for k in map(begin.__add__, run):
+        if k % _FRESH == 0:
+            C = Coupled(problem, L.Z, own.project)
+            watch.keep({"k": k, "u": u, "th": th, "w": w})
         c = own.c0 * (k + 1) ** _POWER
         d_th = L.lower(x, th)[2] + L.pulled(x, th, w)[1] + (th - y) / L.gamma1
         d_w = -L.constraints(x, th) + (w - z) / L.gamma2
@@ -352,7 +369,7 @@ def _contracting(L):
         (h + 1 / L.gamma1 + 1 / L.gamma2) / (L.steep + (h + 1 / L.gamma1) / L.gamma2)
         for h in (0.0, 1.0)
     )
-    return 0.1, 0.1 * L.gamma2, 0.5 * min(eta, 1.0)
+    return 0.1, 0.3 * L.gamma2, 0.5 * min(eta, 1.0)
 
 
 def _check_steps(steps):

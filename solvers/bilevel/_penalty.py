@@ -202,8 +202,8 @@ class Continuation:
             late=lambda: self.monitor.late,
             maxiter=options.maxiter_inner,
             tol_inner=options.tol_inner,
-            z0=_entering(problem, self.own.z0),
-            others=_others(problem, self.own.multistart, options.rng),
+            z0=entering(problem, self.own.z0),
+            others=others(problem, self.own.multistart, options.rng),
         )
         S, eps = self.env.scales.sigma, problem.eps
         floor = 10 * eps**0.5 if self.own.order == 1 else eps ** (1 / 3)
@@ -230,9 +230,10 @@ class Continuation:
             now, polish = half_done["known"], half_done["order"] != 1
             self._descend(now, half_done["goal"], half_done["order"], half_done)
         else:
-            now = now or self._measure(1.0)
+            # A result as a start may well need no step.
+            now = now or self._measure(1.0 if self.own.first is None else 0.0)
             polish = self._may_polish(now)
-            goal = self.tol if polish else max(self.tol, _KAPPA * now.first)
+            goal = max(self.tol, _KAPPA * (now.err if polish else now.first))
             if now.stat > max(self.tol, now.err):
                 self._descend(now, goal, self.own.order if polish else 1)
         if self.monitor.status is not None or self.monitor.late:
@@ -242,7 +243,7 @@ class Continuation:
             now = self._confirm(now)
         if not self._keep(now):
             return None
-        if max(now.stat, now.err) <= self.tol and self.watch.certificate().holds:
+        if self._within(now) and self.watch.certificate().holds:
             self.monitor.end(Status.CONVERGED)
             return None
         if now.solves > 0.3 * max(self.tol, now.err):
@@ -256,14 +257,18 @@ class Continuation:
         """Measure where something is known already; again and better if it does not agree."""
         last = expected.err <= 3 * self.tol
         now = self._measure(_CLEAR * min(expected.stat, expected.err) if last else expected.first)
-        if now.err > max(self.tol, 5 * expected.err):
+        if now.err > max(self.tol, (1 if last else 5) * expected.err):
             self._sharpen()
             now = self._measure(0.0)
         return now
 
     def _next(self, now, moved):
         """Lower the penalty to where the error is expected within the tolerance."""
-        if self.own.sigma is not None or self.sigma <= self.least:
+        if self._last:
+            if self.tries < _TRIES:
+                # What is left may be due to the lower solves.
+                self._sharpen()
+                return self._measure(0.0)
             self.monitor.end(
                 Status.STALLED,
                 f"The hyper-gradient's error is {now.err:.3g} at the penalty {self.sigma:.3g}.",
@@ -287,8 +292,18 @@ class Continuation:
                 Status.UNBOUNDED, "The lower level falls without end in y; bound it by `Y`."
             )
 
+    @property
+    def _last(self):
+        """Tell whether there is no smaller penalty to go to."""
+        return self.own.sigma is not None or self.sigma <= self.least
+
+    def _within(self, m):
+        """Tell whether a certificate may hold: with the last penalty it knows more than `err`."""
+        return m.stat <= self.tol and (m.err <= self.tol or self._last)
+
     def _may_polish(self, m):
-        return self.own.order != 1 and m.first > self.tol >= m.err and m.stat <= 10 * m.first
+        allowed = m.err <= self.tol or self._last
+        return self.own.order != 1 and m.first > self.tol and allowed and m.stat <= 10 * m.first
 
     def _sharpen(self):
         self.env.theta = max(self.env.theta / 10, 1e-6)
@@ -431,14 +446,17 @@ def _keep(problem, env, watch, point, e, order):
     return problem.upper.look(point.x, y).value, lower
 
 
-def _entering(problem, z0):
+def entering(problem, z0):
     """Return the start of the solves without a penalty as a vector."""
     if z0 is None:
         return None
-    return problem.Y.project(problem.py.pack(z0, "`z0` came"))
+    z = problem.py.pack(z0, "`z0` came")
+    if not bool(problem.io.xp.isfinite(z).all()):
+        raise ValueError("`z0` contains NaN or infinities; expected finite numbers")
+    return problem.Y.project(z)
 
 
-def _others(problem, count, rng):
+def others(problem, count, rng):
     """Return random starts of lower solves, around the first."""
     y0 = problem.y0
     spread = max(1.0, float(abs(y0).max()))

@@ -203,10 +203,10 @@ def penalty_sgd(
         check_positive(sigma, "sigma", allow_none=True),
         check_positive(lr, "lr", allow_none=True),
         check_positive(lr_upper, "lr_upper", allow_none=True),
-        _check_part(momentum, "momentum"),
+        check_part(momentum, "momentum"),
         check_flag(normalize, "normalize"),
         check_flag(prox, "prox"),
-        _check_part(averaging, "averaging"),
+        check_part(averaging, "averaging"),
         check_positive(callback_every, "callback_every"),
     )
     return solve(
@@ -216,7 +216,7 @@ def penalty_sgd(
     )  # fmt: skip
 
 
-def _check_part(value, name):
+def check_part(value, name):
     part = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
     if part is None:
         raise TypeError(f"`{name}` came as {describe(value)}; expected a number in [0, 1)")
@@ -549,8 +549,7 @@ def report(problem, watch, options, sigma):
     env.accuracy = options.tol
     point = env.at(x, (sigma, sigma / 2, sigma / 4))
     one, half, _ = point.sides
-    y = env.minimiser(x, one.y, env.tolerance(half.sigma), precondition=False)
-    e = errors(point)
+    y, e = env.settle(point), errors(point)
     stat = residual(x, e.extrapolated, problem.X, 1.0)
     watch.answer(
         x, y, y_sigma=one.y, z=point.z, psi_lower=half.value, jac=e.extrapolated,

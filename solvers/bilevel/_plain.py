@@ -85,7 +85,9 @@ class Plain:
                 best = trial
             size = max(units.value, float(np.linalg.norm(best[0].grad)))
             sigma /= 10
-            if best[0].error <= self.tol * size or sigma < floor:
+            # Where one penalty finds no solution, a smaller one does not.
+            solved = math.isfinite(trial[0].error)
+            if best[0].error <= self.tol * size or sigma < floor or not solved:
                 return best
 
     def _at(self, sigma):
@@ -130,7 +132,7 @@ class Plain:
         steep = _norm(g.gy - at_z.gy)
         mixed = _norm(g.gx - at_z.gx) / steep if steep > 0 else 0.0
         solves = 3 * mixed * (sides[0][3] + z.residual) / sigma * math.sqrt(len(self.y))
-        rest = solves + 4 * self.problem.eps * _norm(g.gx) / sigma
+        rest = 2 * solves + 4 * self.problem.eps * _norm(g.gx) / sigma
         q = e2 / e1 if e1 > 0 else 1.0
         if e1 <= rest:
             return float(rest + e1)

@@ -44,7 +44,7 @@ class Lagrangian:
         A safe length of steps in theta.
     """
 
-    def __init__(self, problem, options, late):
+    def __init__(self, problem, options, late, gamma=10.0):
         own, xp = options.own, problem.io.xp
         self.problem, self.late, self.xp, self.rows = problem, late, xp, problem.constraints
         self.maxiter = options.maxiter_inner
@@ -55,18 +55,22 @@ class Lagrangian:
         length = xp.sqrt((Jx * Jx).sum(axis=1) + (Jy * Jy).sum(axis=1))
         self.row_size = xp.where(length > 0, length, 1.0)
         steep = float(xp.linalg.norm(Jy / self.row_size[:, None], 2)) ** 2
-        self.gamma1 = own.gamma1 or 10.0
-        # The second derivative of the augmented Lagrangian stays near 11.
-        self.gamma2 = own.gamma2 or (10.0 / steep if steep > 0 else 10.0)
+        self.gamma1 = own.gamma1 or gamma
+        # The second derivative of the augmented Lagrangian stays near 1 + gamma.
+        self.gamma2 = own.gamma2 or (gamma / steep if steep > 0 else gamma)
         self.steep = steep
         top = own.r * self.row_size / self.g_size
         self.Z = xp.where(self.rows.equal, -top, 0.0), top
         self.unit = 1.0 / (1.0 + 1.0 / self.gamma1 + self.gamma2 * steep)
+        self.renew(y)
+
+    def renew(self, y):
+        """Forget what earlier solves have left, and start the next one at y."""
         # The second derivative in theta changes little from one solve to the next.
         self._th, self._pairs, self._changes = y, Pairs(_MEMORY), ()
-        Y = problem.Y
+        Y = self.problem.Y
         plain = Y.whole or Y.lo is not None
-        self._walls = None if plain else Walls(Y, len(y), problem.io.be)
+        self._walls = None if plain else Walls(Y, len(y), self.problem.io.be)
 
     def upper(self, x, y):
         """Return value and gradients of f."""

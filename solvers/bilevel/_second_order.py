@@ -8,7 +8,11 @@ import numpy as np
 _FLAT = 1e-7
 # Solutions sharper than this part of the tolerance gain nothing.
 _ENOUGH = 1e-2
-_POLISHES, _REFINEMENTS, _RECENTRED = 20, 8, 4
+# A sharp solution farther than this from the candidate, relative to y, has a look of its own.
+_FAR = 1e-3
+# Estimates of errors are taken this many times.
+_CAUTION = 2.0
+_POLISHES, _REFINEMENTS, _RECENTRED, _SHARPENED = 20, 8, 4, 3
 
 
 class Found(NamedTuple):
@@ -63,11 +67,15 @@ class Piece:
 
     def __init__(self, local, y, free, active, tol, H=None):
         self.local, self.y, self.free, self.active = local, y, free, active
-        self.enough = _ENOUGH * tol
+        self.tol, self.enough = tol, _ENOUGH * tol
         self._relate()
         self.curvature = self.upper_curvature = self.slope = self.tilt = 0.0
         self._learn(H)
         self._polish()
+        if float(abs(self.y - y).max()) > _FAR * max(1.0, float(abs(y).max())):
+            # What holds here may not hold there.
+            self._learn(None)
+            self._polish()
         if self.N.shape[1]:
             self._choose()
 
@@ -81,12 +89,15 @@ class Piece:
         self.w = np.zeros(len(self.local.equal))
         if not len(self.active):
             self.Z, self.J_inv, self.independent = None, np.zeros((n, 0)), True
-        else:
-            U, s, V = np.linalg.svd(self.J)
-            rank = int((s > 1e-9 * s.max(initial=0.0)).sum())
-            self.Z, self.independent = V[rank:].T, rank == len(self.active)
-            self.J_inv = (V[:rank].T / s[:rank]) @ U[:, :rank].T
-            self.w[self.active] = -self.J_inv.T @ gy[self.free]
+            return
+        # Rows of any length weigh the same.
+        length = np.maximum(np.linalg.norm(self.J, axis=1), 1e-300)
+        self.c, self.Jx = self.c / length, self.Jx / length[:, None]
+        U, s, V = np.linalg.svd(self.J / length[:, None])
+        rank = int((s > 1e-9 * s.max(initial=0.0)).sum())
+        self.Z, self.independent = V[rank:].T, rank == len(self.active)
+        self.J_inv = (V[:rank].T / s[:rank]) @ U[:, :rank].T
+        self.w[self.active] = -self.J_inv.T @ gy[self.free] / length
 
     def _onto(self, v):
         """Return the part of a vector (n,) along what is free to move."""
@@ -201,8 +212,26 @@ class Piece:
         F = np.array(columns)
         return 0.5 * (F + F.T), self.local.problem.eps**0.5 * size
 
-    def found(self, weak=()):
-        """Return value, gradient and bounds of psi."""
+    def found(self, unit, weak=()):
+        """Return value, gradient and bounds of psi; sharper, if that is needed for the tolerance.
+
+        Parameters
+        ----------
+        unit : float
+            Gradients above it are measured relative to themselves.
+        weak : array of int
+            Rows without a multiplier.
+        """
+        for _ in range(_SHARPENED):
+            found = self._found(weak)
+            enough = 0.3 * self.tol * max(unit, float(np.linalg.norm(found.grad)))
+            if found.error <= enough or not np.isfinite(found.error):
+                break
+            self.enough *= 1e-3
+            self._polish()
+        return found
+
+    def _found(self, weak):
         local, d = self.local, self.local.d
         value, fx, fy = local.upper(self.y)
         target = self._part(self._onto(fy[self.free]))
@@ -245,13 +274,13 @@ class Piece:
         )
         if self.tilt > turned or self._unsettled(fy):
             return np.inf
-        return float(doubled + mixed + rounding + off)
+        return float(_CAUTION * (doubled + mixed + off) + rounding)
 
     def _unsettled(self, fy):
         """Tell whether one of the levels still falls along a flat direction."""
         size = max(1.0, float(abs(self.y).max()))
         falls = self.stuck > self.local.problem.eps**0.75 * self.steepest * size
-        return falls or self.slope > 1e2 * self.enough * float(abs(fy).max())
+        return falls or self.slope > self.tol * float(abs(fy).max())
 
     def _off(self):
         """Return how far the sharp solution may be from the exact one."""

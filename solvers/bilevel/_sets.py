@@ -201,12 +201,35 @@ def box(lo, hi):
     ----------
     lo, hi : float or array
         Bounds, possibly infinite: one for all entries, or one for each.
+
+    Returns
+    -------
+    Set
+        To pass as `X` or `Y`; ``project(v)`` gives its point next to v.
+
+    Examples
+    --------
+    >>> import solvers
+    >>> solvers.bilevel.box(0, [1, 2]).project([3.0, -1.0])
+    array([1., 0.])
     """
     return Box(lo, hi)
 
 
 def nonneg():
-    """Return the set of arrays without negative entries."""
+    """Return the set of arrays without negative entries.
+
+    Returns
+    -------
+    Set
+        To pass as `X` or `Y`; ``project(v)`` gives its point next to v.
+
+    Examples
+    --------
+    >>> import solvers
+    >>> solvers.bilevel.nonneg().project([3.0, -1.0])
+    array([3., 0.])
+    """
     return Box(0.0, np.inf)
 
 
@@ -217,6 +240,17 @@ def simplex(s=1.0):
     ----------
     s : float, default 1.0
         The sum.
+
+    Returns
+    -------
+    Set
+        To pass as `X` or `Y`; ``project(v)`` gives its point next to v.
+
+    Examples
+    --------
+    >>> import solvers
+    >>> solvers.bilevel.simplex().project([0.5, 1.5, -1.0])
+    array([0., 1., 0.])
     """
     return Simplex(s)
 
@@ -230,6 +264,17 @@ def ball(r, center=0.0):
         The distance.
     center : float or array, default 0.0
         The centre.
+
+    Returns
+    -------
+    Set
+        To pass as `X` or `Y`; ``project(v)`` gives its point next to v.
+
+    Examples
+    --------
+    >>> import solvers
+    >>> solvers.bilevel.ball(5.0).project([6.0, 8.0])
+    array([3., 4.])
     """
     return Ball(r, center)
 
@@ -241,6 +286,17 @@ def l1_ball(r):
     ----------
     r : float
         The largest sum.
+
+    Returns
+    -------
+    Set
+        To pass as `X` or `Y`; ``project(v)`` gives its point next to v.
+
+    Examples
+    --------
+    >>> import solvers
+    >>> solvers.bilevel.l1_ball(2.0).project([3.0, 1.0])
+    array([2., 0.])
     """
     return L1Ball(r)
 
@@ -254,6 +310,17 @@ def affine(A, b):
         Rows for all entries of v, in C order; they may depend on each other.
     b : array, shape (k,)
         Right-hand side.
+
+    Returns
+    -------
+    Set
+        To pass as `X` or `Y`; ``project(v)`` gives its point next to v.
+
+    Examples
+    --------
+    >>> import solvers
+    >>> solvers.bilevel.affine([[1.0, 1.0]], [2.0]).project([3.0, 1.0])
+    array([2., 0.])
     """
     return AffineSpace(A, b)
 
@@ -267,6 +334,17 @@ def polyhedron(A, b):
         Rows for all entries of v, in C order.
     b : array, shape (k,)
         Right-hand side.
+
+    Returns
+    -------
+    Set
+        To pass as `X` or `Y`; ``project(v)`` gives its point next to v.
+
+    Examples
+    --------
+    >>> import solvers
+    >>> solvers.bilevel.polyhedron([[1.0, 1.0]], [2.0]).project([3.0, 1.0]).round(6)
+    array([2., 0.])
     """
     return Polyhedron(A, b)
 
@@ -278,6 +356,19 @@ def product(sets):
     ----------
     sets : list, tuple or dict of sets
         One for each entry of the variable; also projections, and None for no restriction.
+
+    Returns
+    -------
+    Set
+        To pass as `X` or `Y`; ``project(v)`` gives its point next to v.
+
+    Examples
+    --------
+    >>> import solvers
+    >>> sets = solvers.bilevel.product([solvers.bilevel.simplex(), None])
+    >>> import numpy as np
+    >>> sets.project([np.array([3.0, 1.0]), np.array([-4.0])])
+    [array([1., 0.]), array([-4.])]
     """
     return Product(sets)
 

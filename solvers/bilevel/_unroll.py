@@ -7,7 +7,7 @@ from .._core.result import Status
 from .._core.validation import check_choice, check_count, check_memory, check_positive
 from ._curvature import Curvature
 from ._driver import solve
-from ._implicit import Value, Values, _norm, descend, stationarity
+from ._implicit import Value, Values, _norm, bounded, descend, stationarity
 
 MODES = ("reverse", "forward")
 
@@ -24,7 +24,8 @@ class Own(NamedTuple):
 def unroll(
     upper, lower=None, x0=None, y0=None, *, X=None, steps=100, lr=None, mode="reverse",
     window=None, tol=None, tol_inner=None, maxiter=200, maxiter_inner=1000, time_limit=None,
-    callback=None, progress=False, n_threads=None, rng=None, history=True, how="auto",
+    callback=None, progress=False, n_threads=None, rng=None, checkpoint=None,
+    checkpoint_every=60, resume=None, history=True, how="auto",
 ):  # fmt: skip
     r"""Minimise the value of a bilevel problem by differentiating through lower-level steps.
 
@@ -73,6 +74,12 @@ def unroll(
         Threads of kernels and BLAS.
     rng : int or numpy.random.Generator, optional
         Of no effect: nothing is drawn.
+    checkpoint : str, Path or callable, optional
+        Where the state of the run goes now and then, and at the end.
+    checkpoint_every : float, default 60
+        Seconds between two of them.
+    resume : str, Path or state, optional
+        A file that `checkpoint` has written, or the `state` of a result, to go on from.
     history : bool or int, default True
         Keep the history of every step, or of every so many.
     how : {"auto", "dense", "kkt", "penalty"}
@@ -125,22 +132,34 @@ def unroll(
     return solve(
         "unroll", upper, lower, x0, y0, minimise, X=X, tol=tol, tol_inner=tol_inner,
         maxiter=maxiter, maxiter_inner=maxiter_inner, time_limit=time_limit, callback=callback,
-        progress=progress, n_threads=n_threads, rng=rng, history=history, how=how, own=own,
+        progress=progress, n_threads=n_threads, rng=rng, checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every, resume=resume, history=history, how=how, own=own,
     )  # fmt: skip
 
 
 def minimise(problem, watch, options):
-    """Descend with one start of the lower level after the other, until the start is no news."""
-    run, own = watch.run, options.own
-    _check_memory(problem, own)
-    values = Unrolled(problem, options, late=lambda: run.late)
+    """Descend with one start of the lower level after the other."""
+    _check_memory(problem, options.own)
+    values = Unrolled(problem, options, late=lambda: watch.run.late)
+    with bounded(watch.run):
+        _rounds(problem, watch, options, values)
+
+
+def _rounds(problem, watch, options, values):
+    """Descend and judge, until the start is no news."""
+    run = watch.run
+    half_done = values.restore(watch.resumed)
+    if half_done is None:
+        values.at(problem.x0)
     for _ in run:
-        before = run.nit
-        values.renew()
+        if half_done is None:
+            values.began = run.nit
+            values.renew()
         if not _finite(values.point):
             run.end(Status.NUMERICAL, "The steps diverged; shorten `lr`.")
             return
-        descend(values, watch, options.tol)
+        descend(values, watch, options.tol, half_done)
+        half_done = None
         point = values.point
         values.accuracy *= 0.1
         values.start = point.y
@@ -154,7 +173,7 @@ def minimise(problem, watch, options):
             continue
         if watch.certificate().holds:
             run.end(Status.CONVERGED)
-        elif run.nit == before:
+        elif run.nit == values.began:
             run.end(Status.STALLED, _advice(values))
 
 
@@ -184,10 +203,11 @@ class Unrolled(Values):
         By how much half of the differentiated steps changed the last gradient.
     """
 
+    _carried = ("start", "accuracy", "began", "lr", "error")
+
     def __init__(self, problem, options, late):
         super().__init__(problem, options, late)
         self.own, self.lr, self.error = options.own, options.own.lr, float("inf")
-        self.at(problem.x0)
 
     def renew(self):
         """Start the steps where they ended, and choose their length anew."""

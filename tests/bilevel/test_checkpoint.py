@@ -133,6 +133,58 @@ def test_a_file_that_is_there_survives_a_failure(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["state.npz"]
 
 
+def coupled(**options):
+    """Solve a lower level that a constraint ties to x."""
+    rng = np.random.default_rng(2)
+    Q, s = rng.standard_normal((4, 4)), rng.standard_normal(4)
+
+    def upper(x, y):
+        return (x - s) @ (x - s) + (y - 1) @ (y - 1), 2 * (x - s), 2 * (y - 1)
+
+    def lower(x, y):
+        r = Q @ y - x
+        return 0.5 * r @ r + 0.05 * y @ y, -r, Q.T @ r + 0.1 * y
+
+    tie = bilevel.Affine(np.eye(4), np.eye(4), np.full(4, 0.3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return bilevel.lvhba(upper, lower, tie, np.zeros(4), np.zeros(4), **options)
+
+
+@pytest.mark.parametrize(("method", "limits"), [("robust", (6, 14)), ("single-loop", (75, 130))])
+def test_coupled_levels_go_on_bit_for_bit(method, limits):
+    options = {"method": method, "maxiter": 200, "tol": 1e-9, "c_max": 100.0}
+    whole = coupled(**options)
+    for limit in limits:
+        part = coupled(**{**options, "maxiter": limit})
+        assert part.status is Status.MAXITER
+        rest = coupled(**options, resume=part.state)
+        assert rest.nit == whole.nit
+        assert np.array_equal(rest.x, whole.x)
+        assert np.array_equal(rest.y, whole.y)
+    # From a later stage there is less left to do.
+    assert rest.counts["n_g"] < whole.counts["n_g"]
+
+
+def deterministic(**options):
+    ridge = Ridge()
+    every = {"f": np.arange(ridge.m), "g": np.arange(ridge.n)}
+    levels = [lambda x, y, h=h: getattr(ridge, h)(x, y, every[h]) for h in "fg"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return bilevel.penalty(*levels, ridge.x0, ridge.y0, X=BOX, **options)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 6])
+def test_penalty_goes_on_bit_for_bit(stop):
+    whole = deterministic(tol=1e-8)
+    part = deterministic(tol=1e-8, maxiter=stop)
+    rest = deterministic(tol=1e-8, resume=part.state)
+    assert part.nit == stop < whole.nit == rest.nit
+    for name in ("x", "y", "jac"):
+        assert np.array_equal(rest[name], whole[name]), name
+
+
 @pytest.mark.parametrize(
     ("option", "kind", "words"),
     [

@@ -169,6 +169,17 @@ def test_inner_solves_cut_short_are_admitted():
     assert abs(q.psi(res.x)[1]).max() > res.certificate.tol
 
 
+@pytest.mark.parametrize("solver", [bilevel.implicit, bilevel.unroll])
+def test_levels_without_a_solution_are_named(solver):
+    q = Quadratic(d=2, p=2)
+    lower = bilevel.Oracle(value_and_grads=lambda x, y: (float(y.sum()), 0, np.ones(2)))
+    with pytest.warns(solvers.ConvergenceWarning, match="falls without end"):
+        res = solver(q.upper, lower, q.x0, q.y0)
+    assert res.status is Status.UNBOUNDED
+    assert np.isfinite(res.x).all()
+    assert np.isfinite(res.y).all()
+
+
 # ---- linear systems alone
 
 
@@ -248,3 +259,26 @@ def test_every_correction_by_the_inverse_of_the_lower_level_is_closer():
     assert left[5] < left[0]
     assert left[10] < left[5]
     assert left[15] < 1e-6
+
+
+# ---- going on
+
+
+@pytest.mark.parametrize("word", ["cg", "shine"])
+@pytest.mark.parametrize("way", ["state", "file"])
+def test_a_run_goes_on_bit_for_bit(word, way, tmp_path):
+    r = Ridge(seed=9)
+    options = {"X": bilevel.box(-6.0, 1.0), "linear_solver": word, "tol": 1e-7}
+    whole = bilevel.implicit(r.upper, r.oracle(), r.x0, r.y0, **options)
+    path = tmp_path / "run.npz"
+    part = bilevel.implicit(
+        r.upper, r.oracle(), r.x0, r.y0, callback=lambda state: state.nit == 4, checkpoint=path,
+        **options,
+    )  # fmt: skip
+    assert part.status is Status.CALLBACK
+    again = bilevel.implicit(
+        r.upper, r.oracle(), r.x0, r.y0, resume=part.state if way == "state" else path, **options
+    )
+    assert part.nit < again.nit == whole.nit
+    assert np.array_equal(again.x, whole.x)
+    assert np.array_equal(again.y, whole.y)

@@ -111,3 +111,24 @@ def test_a_callback_ends_them_without_a_warning(method):
     res = bilevel.penalty(q.upper, q.lower, q.x0, q.y0, method=method, callback=stop)
     assert res.status is Status.CALLBACK
     assert len(seen) == 3
+
+
+@pytest.mark.filterwarnings("ignore::solvers.ConvergenceWarning")
+@pytest.mark.parametrize("method", LOOPS)
+def test_a_run_goes_on_bit_for_bit(method):
+    q = Quadratic(kappa=4.0)
+    options = {"method": method, "tol": 1e-2}
+    whole = bilevel.penalty(q.upper, q.lower, q.x0, q.y0, maxiter=30, **options)
+    part = bilevel.penalty(q.upper, q.lower, q.x0, q.y0, maxiter=11, **options)
+    again = bilevel.penalty(q.upper, q.lower, q.x0, q.y0, maxiter=30, resume=part.state, **options)
+    assert part.nit < again.nit == whole.nit
+    assert np.array_equal(again.x, whole.x)
+    assert np.array_equal(again.y, whole.y)
+
+
+def test_levels_without_a_solution_are_named(recwarn):
+    lower = bilevel.Oracle(value_and_grads=lambda x, y: (float(y.sum()), 0, np.ones(2)))
+    q = Quadratic(d=2, p=2)
+    res = bilevel.penalty(q.upper, lower, q.x0, q.y0, method="single-loop", sigma=0.1)
+    assert res.status is Status.UNBOUNDED
+    assert np.isfinite(res.x).all()

@@ -148,3 +148,15 @@ def test_single_precision_stays_single():
     assert res.success
     assert res.x.dtype == res.jac.dtype == np.float32
     np.testing.assert_allclose(res.x, q.x, atol=2e-2)
+
+
+def test_a_run_goes_on_bit_for_bit():
+    r = Ridge(seed=9)
+    options = {"X": bilevel.box(-5.0, 2.0), "steps": 60, "tol": 1e-5}
+    whole = bilevel.unroll(r.upper, r.oracle(), r.x0, r.y0, **options)
+    part = bilevel.unroll(
+        r.upper, r.oracle(), r.x0, r.y0, callback=lambda state: state.nit == 4, **options
+    )
+    again = bilevel.unroll(r.upper, r.oracle(), r.x0, r.y0, resume=part.state, **options)
+    assert part.nit < again.nit == whole.nit
+    assert np.array_equal(again.x, whole.x)

@@ -1,3 +1,4 @@
+from ._multi_block import MultiBlockLogistic as MultiBlockLogistic
 from ._penalised import LogisticHPO as LogisticHPO
 from ._penalised import RidgeHPO as RidgeHPO
 from ._penalised import SoftmaxHPO as SoftmaxHPO

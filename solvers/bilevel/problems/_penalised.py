@@ -77,7 +77,20 @@ class RidgeHPO(_Penalised):
         return train, valid, SQUARED, 1
 
     def predict(self, X, y):
-        """Return predictions of the model with coefficients y for the rows of X."""
+        """Return predictions of the model with coefficients y for the rows of X.
+
+        Parameters
+        ----------
+        X : array or sparse matrix, shape (q, p)
+            Rows are samples.
+        y : array
+            Coefficients.
+
+        Returns
+        -------
+        array, shape (q,)
+            Predictions.
+        """
         return X @ y
 
 
@@ -122,7 +135,20 @@ class LogisticHPO(_Penalised):
         return train._replace(t=t), valid._replace(t=tv), LOGISTIC, 1
 
     def predict(self, X, y):
-        """Return the labels, -1 or 1, of the rows of X by a model with coefficients y."""
+        """Return the labels, -1 or 1, of the rows of X by a model with coefficients y.
+
+        Parameters
+        ----------
+        X : array or sparse matrix, shape (q, p)
+            Rows are samples.
+        y : array
+            Coefficients.
+
+        Returns
+        -------
+        array, shape (q,)
+            Labels.
+        """
         return 2 * (X @ y > 0) - 1
 
 
@@ -167,5 +193,18 @@ class SoftmaxHPO(_Penalised):
         return train, valid, SOFTMAX, _data.classes(io, "t", "tv")
 
     def predict(self, X, y):
-        """Return the labels, 0 to k - 1, of the rows of X by a model with coefficients y."""
+        """Return the labels, 0 to k - 1, of the rows of X by a model with coefficients y.
+
+        Parameters
+        ----------
+        X : array or sparse matrix, shape (q, p)
+            Rows are samples.
+        y : array
+            Coefficients.
+
+        Returns
+        -------
+        array, shape (q,)
+            Labels.
+        """
         return (X @ y).argmax(1)

@@ -17,10 +17,13 @@ class Quadratic:
     A : array, shape (p, p)
         Symmetric and positive semidefinite.
     B : array, shape (p, d)
+        How the lower level's push depends on x.
     c : array, shape (p,)
+        That push at x = 0.
     F : array, shape (p, p)
         Symmetric and positive semidefinite.
     t : array, shape (p,)
+        Where the upper level wants y to be.
     h : float, default 0.0
         At least 0.
 
@@ -62,7 +65,18 @@ class Quadratic:
         return f"Quadratic(x {self.lower.flat.x_shape}, y {self.lower.flat.y_shape})"
 
     def predict(self, x):
-        """Return a minimiser of the lower level at x, the smallest one."""
+        """Return a minimiser of the lower level at x, the smallest one.
+
+        Parameters
+        ----------
+        x : array, shape (d,)
+            The upper variable.
+
+        Returns
+        -------
+        array, shape (p,)
+            Of all minimisers the one of least length.
+        """
         flat = self.lower.flat
         io = Ingest(dtype=flat.dtype, x=x)
         with io.device:

@@ -71,9 +71,9 @@ class ReadyOracle(Oracle):
         return flat
 
 
-def ready(flat):
-    """Return the oracle of a level."""
-    door = _Door(flat)
+def ready(flat, kind=None):
+    """Return the oracle of a level; `kind` is its `_Door`."""
+    door = (kind or _Door)(flat)
     more = {
         name: getattr(door, name)
         for name, own in (("hvp_yy", "hvp_yy"), ("hvp_xy", "hvp_xy"), ("precond_y", "diagonal"))

@@ -105,7 +105,20 @@ class WeightedTraining(_Weighted):
         self.X = box(-8.0, 8.0)
 
     def predict(self, X, y):
-        """Return the labels of the rows of X by a model with coefficients y."""
+        """Return the labels of the rows of X by a model with coefficients y.
+
+        Parameters
+        ----------
+        X : array or sparse matrix, shape (q, p)
+            Rows are samples.
+        y : array
+            Coefficients.
+
+        Returns
+        -------
+        array, shape (q,)
+            Labels.
+        """
         z = X @ y
         return 2 * (z > 0) - 1 if len(self.lower.flat.y_shape) == 1 else z.argmax(1)
 
@@ -202,5 +215,18 @@ class SvmHPO(_Weighted):
         self.X = box(math.log(1e-4), math.log(1e4))
 
     def predict(self, X, y):
-        """Return the labels, -1 or 1, of the rows of X by a model with coefficients y."""
+        """Return the labels, -1 or 1, of the rows of X by a model with coefficients y.
+
+        Parameters
+        ----------
+        X : array or sparse matrix, shape (q, p)
+            Rows are samples.
+        y : array
+            Coefficients.
+
+        Returns
+        -------
+        array, shape (q,)
+            Labels.
+        """
         return 2 * (X @ y > 0) - 1

@@ -46,6 +46,38 @@ def dense_pass(X, rows, t, weights, kind, mode, k, W, losses, G):
     _run(_dense, _dense_in_strips, rows.size * p * (Q + G.shape[0]), rows.size, args, G)
 
 
+def block_pass(X, rows, t, weights, kind, mode, k, W, losses, G):
+    """Pass over rows of I blocks, each with vectors of its own.
+
+    Parameters
+    ----------
+    X : array, shape (n, p)
+        The rows of all blocks.
+    rows : array of int, shape (I, N)
+    t : array, shape (n,)
+    weights : array, shape (I, N) or (I, 0)
+        Of the samples in the gradients of all points, or none.
+    W : array, shape (I, Q, p)
+    losses : array, shape (L, I, N)
+        Output.
+    G : array, shape (I, O, p)
+        Output: sums of the gradients, or products.
+    """
+    count, Q, p = W.shape
+    N = rows.shape[1]
+    cuts = np.linspace(0, count, threads.strips(rows.size * p * (Q + G.shape[1])) + 1)
+    weights = np.tile(weights.reshape(1, -1), (Q, 1))
+    flat = losses.reshape(losses.shape[0], -1)
+    chunk = _chunk(p * X.itemsize, N)
+    classes = k if kind == SOFTMAX else None
+    args = X, rows.reshape(-1), t, weights, kind, mode, classes, W, N, chunk, flat, G
+    if cuts.size == 2:
+        _blocks(0, count, *args)
+        return
+    with threads.guard():
+        _blocks_in_strips(cuts.astype(np.int64), *args)
+
+
 def csr_pass(indptr, indices, data, rows, t, weights, kind, mode, k, W, losses, G):
     """Pass over compressed rows with the vectors in W (p, Q); G is (p, O), the rest as above."""
     Q, entries = W.shape[1], data.size // max(indptr.size - 1, 1) + 1
@@ -83,6 +115,15 @@ def _dense_in_strips(where, X, rows, t, weights, kind, mode, classes, W, chunk, 
 
 
 @kernel(parallel=True)
+def _blocks_in_strips(cuts, X, rows, t, weights, kind, mode, classes, W, N, chunk, losses, G):
+    for s in prange(cuts.size - 1):
+        _blocks(
+            cuts[s], cuts[s + 1],
+            X, rows, t, weights, kind, mode, classes, W, N, chunk, losses, G,
+        )  # fmt: skip
+
+
+@kernel(parallel=True)
 def _csr_in_strips(
     where, indptr, indices, data, rows, t, weights, kind, mode, classes, W, chunk, losses, parts
 ):
@@ -90,6 +131,16 @@ def _csr_in_strips(
         _csr(
             s, where[s], where[s + 1],
             indptr, indices, data, rows, t, weights, kind, mode, classes, W, chunk, losses, parts,
+        )  # fmt: skip
+
+
+@kernel()
+def _blocks(first, last, X, rows, t, weights, kind, mode, classes, W, N, chunk, losses, G):
+    for i in range(first, last):
+        G[i] = 0
+        _dense(
+            i, i * N, (i + 1) * N,
+            X, rows, t, weights, kind, mode, classes, W[i], chunk, losses, G,
         )  # fmt: skip
 
 

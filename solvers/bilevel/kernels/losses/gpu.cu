@@ -70,8 +70,8 @@ __device__ void softmax(int mode, long long k, long long own, T* M, long long st
 // All families of one row; `row` is its place among the N rows.
 template <class T>
 __device__ void respond(int kind, int mode, long long k, T t, const T* weights, bool weighted,
-                        T* M, long long stride, long long Q, double* losses, long long N,
-                        long long row) {
+                        long long points, T* M, long long stride, long long Q, double* losses,
+                        long long N, long long row) {
   const long long step = mode ? 2 * k : k, count = mode == PAIR ? 2 * k : k;
   for (long long f = 0; f < Q / step; ++f) {
     T* m = M + f * step * stride;
@@ -81,11 +81,53 @@ __device__ void respond(int kind, int mode, long long k, T t, const T* weights, 
     } else {
       one_prediction(kind, mode, double(t), m, stride, loss, change);
     }
-    const T factor = weighted ? weights[f * N + row] : T(1);
+    const T factor = weighted ? weights[f * points + row] : T(1);
     for (long long q = 0; q < count; ++q) {
       M[(f * count + q) * stride] = factor * m[(mode == BEND ? k + q : q) * stride];
     }
   }
+}
+
+// Rows a, ..., a + n - 1 of the N: predictions, slopes, and what they add to G. The weights of the
+// points are `points` apart; those of one row serve all points if that is 0.
+template <class T>
+__device__ void add_tile(const T* X, const long long* rows, const T* t, const T* weights,
+                         bool weighted, int kind, int mode, long long k, const T* W, T* M,
+                         double* losses, T* G, long long N, long long points, long long a,
+                         long long n, long long p, long long Q, long long O, long long tile) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  for (long long i = warp; i < n; i += warps) {
+    const T* x = X + rows[a + i] * p;
+    for (long long q = 0; q < Q; q += 2) {
+      const T *w = W + q * p, *v = W + (q + 1 < Q ? q + 1 : q) * p;
+      T wx = 0, vx = 0;
+      for (long long j = lane; j < p; j += 32) wx += x[j] * w[j], vx += x[j] * v[j];
+      wx = warp_sum(wx), vx = warp_sum(vx);
+      if (lane == 0) {
+        M[q * tile + i] = wx;
+        if (q + 1 < Q) M[(q + 1) * tile + i] = vx;
+      }
+    }
+  }
+  __syncthreads();
+  for (long long i = threadIdx.x; i < n; i += blockDim.x) {
+    respond(kind, mode, k, t[rows[a + i]], weights, weighted, points, M + i, tile, Q, losses, N,
+            a + i);
+  }
+  __syncthreads();
+  for (long long j = threadIdx.x; j < p; j += blockDim.x) {
+    for (long long o = 0; o < O; o += 2) {
+      const long long other = o + 1 < O ? o + 1 : o;
+      T g = 0, h = 0;
+      for (long long i = 0; i < n; ++i) {
+        const T x = X[rows[a + i] * p + j];
+        g += M[o * tile + i] * x, h += M[other * tile + i] * x;
+      }
+      G[o * p + j] += g;
+      if (other > o) G[other * p + j] += h;
+    }
+  }
+  __syncthreads();
 }
 
 template <class T>
@@ -95,41 +137,27 @@ __global__ void dense_pass(const T* __restrict__ X, const long long* __restrict_
                            const T* __restrict__ W, T* scratch, double* losses, T* parts,
                            long long N, long long p, long long Q, long long O, long long tile) {
   T *M = scratch + blockIdx.x * Q * tile, *G = parts + blockIdx.x * O * p;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   for (long long a = blockIdx.x * tile; a < N; a += gridDim.x * tile) {
-    const long long n = N - a < tile ? N - a : tile;
-    for (long long i = warp; i < n; i += warps) {
-      const T* x = X + rows[a + i] * p;
-      for (long long q = 0; q < Q; q += 2) {
-        const T *w = W + q * p, *v = W + (q + 1 < Q ? q + 1 : q) * p;
-        T wx = 0, vx = 0;
-        for (long long j = lane; j < p; j += 32) wx += x[j] * w[j], vx += x[j] * v[j];
-        wx = warp_sum(wx), vx = warp_sum(vx);
-        if (lane == 0) {
-          M[q * tile + i] = wx;
-          if (q + 1 < Q) M[(q + 1) * tile + i] = vx;
-        }
-      }
+    add_tile(X, rows, t, weights, weighted, int(kind), int(mode), k, W, M, losses, G, N, N, a,
+             N - a < tile ? N - a : tile, p, Q, O, tile);
+  }
+}
+
+// As above, for I blocks of N rows and with vectors of their own: a block of threads takes one.
+template <class T>
+__global__ void block_pass(const T* __restrict__ X, const long long* __restrict__ rows,
+                           const T* __restrict__ t, const T* __restrict__ weights, bool weighted,
+                           long long kind, long long mode, long long k,
+                           const T* __restrict__ W, T* scratch, double* losses, T* G,
+                           long long I, long long N, long long p, long long Q, long long O,
+                           long long tile) {
+  T* M = scratch + blockIdx.x * Q * tile;
+  for (long long i = blockIdx.x; i < I; i += gridDim.x) {
+    for (long long a = i * N; a < (i + 1) * N; a += tile) {
+      const long long n = (i + 1) * N - a;
+      add_tile(X, rows, t, weights, weighted, int(kind), int(mode), k, W + i * Q * p, M, losses,
+               G + i * O * p, I * N, 0, a, n < tile ? n : tile, p, Q, O, tile);
     }
-    __syncthreads();
-    for (long long i = threadIdx.x; i < n; i += blockDim.x) {
-      respond(int(kind), int(mode), k, t[rows[a + i]], weights, weighted, M + i, tile, Q, losses,
-              N, a + i);
-    }
-    __syncthreads();
-    for (long long j = threadIdx.x; j < p; j += blockDim.x) {
-      for (long long o = 0; o < O; o += 2) {
-        const long long other = o + 1 < O ? o + 1 : o;
-        T g = 0, h = 0;
-        for (long long i = 0; i < n; ++i) {
-          const T x = X[rows[a + i] * p + j];
-          g += M[o * tile + i] * x, h += M[other * tile + i] * x;
-        }
-        G[o * p + j] += g;
-        if (other > o) G[other * p + j] += h;
-      }
-    }
-    __syncthreads();
   }
 }
 
@@ -155,7 +183,7 @@ __global__ void csr_pass(const Index* __restrict__ indptr,
       if (lane == 0) M[q] = m;
     }
     if (lane == 0) {
-      respond(int(kind), int(mode), k, t[rows[i]], weights, weighted, M, 1, Q, losses, N, i);
+      respond(int(kind), int(mode), k, t[rows[i]], weights, weighted, N, M, 1, Q, losses, N, i);
     }
     __syncwarp();
     for (long long e = first + lane; e < last; e += 32) {

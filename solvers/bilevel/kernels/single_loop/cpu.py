@@ -16,8 +16,8 @@ _PIECE, _LINE = 128, 64
 
 @kernel(fastmath=REDUCE)
 def single_loop(
-    kind, X, t, V, tv, low, up, rates, group, base, lo, hi, normalize, x, D, both, means, work,
-    near,
+    kind, X, t, V, tv, low, up, rates, start, members, base, lo, hi, normalize, x, D, both, means,
+    work, e,
 ):  # fmt: skip
     """Take a step for each row of `low`, on these samples of (X, t) and those of (V, tv) in `up`.
 
@@ -33,8 +33,8 @@ def single_loop(
         For each step: length of lower steps, of upper steps, sigma, share of the newest gradient
         in D, weight of the newest point in the means, and how far an entry of x may move; in
         float64.
-    group : (p,) array of int
-        The entry of x that penalises each coefficient.
+    start, members : (d + 1,) and (p,) arrays of int
+        ``members[start[c]:start[c + 1]]`` are the coefficients that entry c of x penalises.
     base : (p,) array
         Lower steps are scaled by ``base + exp(x_group)``.
     lo, hi : (d,) arrays
@@ -43,7 +43,7 @@ def single_loop(
         Whether D is divided by its length.
     x, D, both, means : arrays
         State; `both` is ``[y, z]``, of shape (2, p), and `means` are those of x, y, z in a row.
-    work, near : (4, p) and (2, d) arrays
+    work, e : (4, p) and (d,) arrays
         Scratch.
 
     Returns
@@ -53,7 +53,7 @@ def single_loop(
     """
     steps, b = low.shape
     p, d = base.size, x.size
-    y, z, e, change = both[0], both[1], near[0], near[1]
+    y, z = both[0], both[1]
     gy, gz, fy, unused = work[0], work[1], work[2], work[3]
     number = x.dtype.type
     half, share = number(0.5), number(1 / b)
@@ -61,23 +61,24 @@ def single_loop(
     for k in range(steps):
         eta, beta, sigma = number(rates[k, 0]), number(rates[k, 1]), number(rates[k, 2])
         forget, weight = number(rates[k, 3]), number(rates[k, 4])
-        work[:], change[:] = number(0), number(0)
+        work[:] = number(0)
         _add_gradients(kind, X, t, low[k], y, z, gy, gz, V, up[k])
         following = low[min(k + 1, steps - 1)]
         total += _add_gradients(kind, V, tv, up[k], y, y, fy, unused, X, following) / b
         for j in range(d):
             e[j] = exp(x[j])
-        for j in range(p):
-            r = e[group[j]]
-            change[group[j]] += half * r * (y[j] - z[j]) * (y[j] + z[j])
-            step = eta / (base[j] + r)
-            y[j] -= step * (share * (gy[j] + sigma * fy[j]) + r * y[j])
-            z[j] -= step * (share * gz[j] + r * z[j])
         square, largest = 0.0, 0.0
-        for j in range(d):
-            D[j] += forget * (change[j] / sigma - D[j])
-            square += D[j] * D[j]
-            largest = max(largest, abs(D[j]))
+        for c in range(d):
+            r, change = e[c], number(0)
+            for m in range(start[c], start[c + 1]):
+                j = members[m]
+                change += half * r * (y[j] - z[j]) * (y[j] + z[j])
+                step = eta / (base[j] + r)
+                y[j] -= step * (share * (gy[j] + sigma * fy[j]) + r * y[j])
+                z[j] -= step * (share * gz[j] + r * z[j])
+            D[c] += forget * (change / sigma - D[c])
+            square += D[c] * D[c]
+            largest = max(largest, abs(D[c]))
         if normalize:
             beta = number(beta / (sqrt(square) + 1e-10))
         beta = number(min(beta, rates[k, 5] / (largest + 1e-300)))
