@@ -77,6 +77,11 @@ class Oracle:
         ----------
         n_blocks : int
             Number of blocks.
+
+        Returns
+        -------
+        Oracle
+            The mean.
         """
         from ._blocks import whole
 

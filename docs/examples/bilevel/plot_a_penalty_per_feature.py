@@ -42,7 +42,7 @@ left.semilogx(res.history["nit"], res.history["fun"], label="validation, by desc
 left.semilogx(res.history["nit"], test_losses, label="test, by descent")
 for part, color in ((valid, "tab:blue"), (test, "tab:orange")):
     left.axhline(loss(best, part), color=color, ls=":", label="by one penalty")
-left.set(xlabel="iteration", ylabel="half the mean squared error", ylim=(0, None))
+left.set(xlabel="iteration", ylabel="half the mean squared error", ylim=(0, 2.3))
 left.legend()
 right.scatter(np.abs(w), np.exp(res.x), c=w != 0, cmap="coolwarm", s=15)
 right.set(xlabel="size of the true coefficient", ylabel="penalty", yscale="log")

@@ -35,18 +35,17 @@ def upper(x, y):
 # Each margin, or the slack that makes up for it: 1 - slack_i - t_i (w.a_i + b) <= 0.
 rows = bilevel.Affine(np.zeros((n, n)), np.c_[-t[:, None] * A1, -np.eye(n)], -np.ones(n))
 start = np.r_[0.0, 0.0, 0.0, np.ones(n)]
-box = bilevel.box(-6.0, 3.0)
 one = bilevel.lvhba(upper, lower, rows, np.zeros(n), start, X=bilevel.box(0.0, 0.0))
-own = bilevel.lvhba(upper, lower, rows, np.zeros(n), start, X=box, tol=1e-4)
+own = bilevel.lvhba(upper, lower, rows, np.zeros(n), start, X=bilevel.box(-6, 3), tol=1e-4)
 print(own.summary())
 
 # %%
-# A dot is a sample, the larger the dearer; crosses have a wrong label.
+# A dot is a sample, the larger the dearer; a cross has a wrong label.
 
 fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
 grid = np.linspace(-2, 3, 2)
 for ax, res, name in zip(axes, (one, own), ("one price", "own prices"), strict=True):
-    size = np.interp(res.x, [-6, 3], [2, 120])
+    size = 40 * np.exp(res.x / 2)
     ax.scatter(*A[4:].T, c=t[4:], s=size[4:], cmap="coolwarm", edgecolor="black")
     ax.scatter(*A[:4].T, c=t[:4], s=size[:4], cmap="coolwarm", marker="X", edgecolor="black")
     for level in (-1, 0, 1):
@@ -56,4 +55,5 @@ for ax, res, name in zip(axes, (one, own), ("one price", "own prices"), strict=T
 axes[0].set_ylabel("second feature")
 
 # %%
-# Learnt: samples with a wrong label become cheap, and the line no longer bends for them.
+# Learnt: samples on the wrong side, three of the four wrong labels among them, become cheap, and
+# those that mark the boundary dear: the line turns, and the loss on samples left out falls.
