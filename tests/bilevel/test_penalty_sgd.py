@@ -261,6 +261,12 @@ def test_it_ends_in_time_and_warns_once(ridge):
     assert len(record) == 1
 
 
+def test_a_run_that_is_too_short_says_what_to_raise(ridge):
+    with pytest.warns(ConvergenceWarning, match="`epochs` = 1 says"):
+        res = run(ridge, epochs=1, tol=1e-9)
+    assert res.status is Status.MAXITER
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "words"),
     [
