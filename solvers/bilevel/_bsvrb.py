@@ -12,6 +12,7 @@ from .._core.trees import is_tree
 from .._core.validation import (
     check_choice,
     check_count,
+    check_memory,
     check_nonnegative,
     check_positive,
     describe,
@@ -163,7 +164,8 @@ def bsvrb(
 
     Notes
     -----
-    The certificate is that of the whole problem, on all blocks and samples. With ``gamma = 1``,
+    The certificate is that of the whole problem, on all blocks and samples: of the levels that
+    ``upper.over_blocks(m)`` and ``lower.over_blocks(m)`` return. With ``gamma = 1``,
     for which the theory asks if alpha is small, lower steps that are repeated on one block must
     be three times shorter than with 0; the answers are no better.
 
@@ -494,6 +496,12 @@ class Loop:
             last=xp.zeros(0, np.int64), seen=xp.zeros(m, bool),
         )  # fmt: skip
         if own.variant == "v1":
+            check_memory(
+                2 * m * p * p * z.itemsize,
+                "`variant`='v1'",
+                "Use variant='v2', which needs products alone",
+                be=problem.io.be,
+            )
             s.v = Rows.start(xp, z[:, :0], p, p)
         elif own.variant == "v2":
             s.v = Rows.start(xp, xp.zeros_like(z), p)

@@ -67,6 +67,22 @@ class Oracle:
         return self.value(x, y, *idx), grad_x, self.grad_y(x, y, *idx)
 
 
+    def over_blocks(self, n_blocks):
+        """Return the mean over all blocks and samples, a function of ``(x, y)``.
+
+        For oracles that tell of single blocks, see `bsvrb`; what it returns suits `certify` and
+        the solvers that take all data at once.
+
+        Parameters
+        ----------
+        n_blocks : int
+            Number of blocks.
+        """
+        from ._blocks import whole
+
+        return whole(self, "oracle", check_count(n_blocks, "n_blocks", minimum=1))
+
+
 def as_oracle(oracle, name):
     """Return what came as `upper` or `lower` as an `Oracle`."""
     if isinstance(oracle, Oracle):

@@ -90,7 +90,7 @@ class Packer:
         return vectors[0] if self._single else self.io.xp.concatenate(vectors)
 
     def pack_rows(self, tree, what, count):
-        """Return what the caller's function gave for each of `count` blocks as rows of a matrix."""
+        """Return what the caller's function gave for `count` blocks as rows of a matrix."""
         xp = self.io.xp
         if _is_zero(tree):
             return xp.zeros((count, self.size), self.io.dtype)

@@ -8,7 +8,6 @@ import pytest
 
 import solvers
 from solvers import bilevel
-from solvers.bilevel._blocks import whole
 
 VARIANTS = ("v1", "v2", "v3")
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
@@ -215,7 +214,7 @@ def test_blocks_may_have_different_numbers_of_samples():
 
 def test_all_samples_together_are_the_sum_of_parts(monkeypatch):
     problem = Blocks()
-    level = whole(problem.levels()[1], "lower", problem.m)
+    level = problem.levels()[1].over_blocks(problem.m)
     rng = np.random.default_rng(0)
     x, y, v = rng.standard_normal(2), rng.standard_normal((6, 3)), rng.standard_normal((6, 3))
     at_once = *level(x, y), level.hvp_yy(x, y, v), level.hvp_xy(x, y, v)
@@ -226,6 +225,27 @@ def test_all_samples_together_are_the_sum_of_parts(monkeypatch):
     assert at_once[0] == pytest.approx(
         np.mean(problem.lower_of(x, y, np.arange(6), np.tile(np.arange(5), (6, 1)))[0])
     )
+
+
+@pytest.mark.parametrize("ready", [False, True], ids=["own levels", "ready-made levels"])
+def test_the_certificate_is_that_of_all_blocks_together(ready):
+    problem = bilevel.problems.MultiBlockLogistic(*classifiers()) if ready else Blocks()
+    options = {"blocks": 3, "batch": 4, "epochs": 20, "rng": 0}
+    res = quiet(bilevel.bsvrb, problem, **options) if ready else problem.solve(**options)
+    levels = (problem.upper, problem.lower) if ready else problem.levels()
+    X = problem.X if ready else None
+    means = (level.over_blocks(6) for level in levels)
+    again = bilevel.certify(*means, res.x, res.y, X=X, tol=1e-2)
+    assert again.value == pytest.approx(res.certificate.value, rel=1e-6)
+    assert again.holds == res.success
+
+
+def test_hessians_that_do_not_fit_into_memory_are_refused_at_once(monkeypatch):
+    monkeypatch.setattr("solvers._core.validation._SMALL_ALLOCATION", 1)
+    monkeypatch.setattr("solvers._core.validation._free_memory", lambda: 100)
+    problem = Blocks()
+    with pytest.raises(MemoryError, match=r"^`variant`='v1' needs .* Use variant='v2'"):
+        problem.solve(variant="v1", lr=0.1)
 
 
 def test_the_upper_variable_may_be_nested():

@@ -228,7 +228,7 @@ class BlockMeans(Flat):
         rows = [self._rows(y) for _, y in points]
         losses, grads = self.losses.means(_ONE, rows, *self._all(idx))
         looks = (
-            self._look(x, Y, loss, g)
+            self._look(self._rate(x), Y, loss, g)
             for (x, _), Y, loss, g in zip(points, rows, losses, grads, strict=True)
         )
         return [Look(float(v.mean()), gx.mean(axis=0), self._flat(gy)) for v, gx, gy in looks]
@@ -240,10 +240,11 @@ class BlockMeans(Flat):
         )
         out = []
         for k, ((x, _, _), (Z, step)) in enumerate(zip(points, rows, strict=True)):
-            at_z, gx, gz = self._look(x, Z, losses[2 * k], grads[2 * k])
-            change, grown, gy = self._look(x, Z + step, losses[2 * k + 1], grads[2 * k + 1])
+            rate = self._rate(x)
+            at_z, gx, gz = self._look(rate, Z, losses[2 * k], grads[2 * k])
+            change, grown, gy = self._look(rate, Z + step, losses[2 * k + 1], grads[2 * k + 1])
             if self.penalised:
-                grown = 0.5 * self.xp.exp(x) * step * (2 * Z + step)
+                grown = 0.5 * rate * step * (2 * Z + step)
                 change = losses[2 * k + 1] + grown.sum(axis=1)
             parts = at_z.mean(), change.mean(), gx.mean(axis=0), grown.mean(axis=0)
             out.append(_pair(*map(float, parts[:2]), *parts[2:], self._flat(gy), self._flat(gz)))
@@ -275,8 +276,10 @@ class BlockMeans(Flat):
     def block_looks(self, points, blocks, idx):
         """Return a `BlockLook` at each point, of some blocks and samples."""
         losses, grads = self.losses.means(_ONE, [Y for _, Y in points], blocks, idx)
+        # Points share their x.
+        rates = {id(x): self._rate(x) for x, _ in points}
         return [
-            BlockLook(*self._look(x, Y, loss, g))
+            BlockLook(*self._look(rates[id(x)], Y, loss, g))
             for (x, Y), loss, g in zip(points, losses, grads, strict=True)
         ]
 
@@ -288,12 +291,15 @@ class BlockMeans(Flat):
         """Return products with mixed derivatives, (I, d)."""
         return self._mixed(x, Y, V)
 
-    def _look(self, x, Y, losses, grads):
-        if not self.penalised:
+    def _rate(self, x):
+        return self.xp.exp(x) if self.penalised else None
+
+    def _look(self, rate, Y, losses, grads):
+        if rate is None:
             return losses, self.xp.zeros_like(Y), grads
-        rate = self.xp.exp(x)
-        parts = 0.5 * rate * Y * Y
-        return losses + parts.sum(axis=1), parts, grads + rate * Y
+        pull = rate * Y
+        parts = 0.5 * pull * Y
+        return losses + parts.sum(axis=1), parts, grads + pull
 
     def _bent(self, x, Y, V, blocks, idx):
         _, (product,) = self.losses.means(_BEND, [Y, V], blocks, idx)

@@ -65,17 +65,19 @@ def block_pass(X, rows, t, weights, kind, mode, k, W, losses, G):
     """
     count, Q, p = W.shape
     N = rows.shape[1]
-    cuts = np.linspace(0, count, threads.strips(rows.size * p * (Q + G.shape[1])) + 1)
-    weights = np.tile(weights.reshape(1, -1), (Q, 1))
+    strips = threads.strips(rows.size * p * (Q + G.shape[1]))
+    every = weights.reshape(1, -1)
+    weights = np.tile(every, (Q, 1)) if weights.size else every
     flat = losses.reshape(losses.shape[0], -1)
     chunk = _chunk(p * X.itemsize, N)
     classes = k if kind == SOFTMAX else None
     args = X, rows.reshape(-1), t, weights, kind, mode, classes, W, N, chunk, flat, G
-    if cuts.size == 2:
+    if strips == 1:
         _blocks(0, count, *args)
         return
+    cuts = np.linspace(0, count, strips + 1).astype(np.int64)
     with threads.guard():
-        _blocks_in_strips(cuts.astype(np.int64), *args)
+        _blocks_in_strips(cuts, *args)
 
 
 def csr_pass(indptr, indices, data, rows, t, weights, kind, mode, k, W, losses, G):

@@ -34,12 +34,13 @@ def dense_pass(X, rows, t, weights, kind, mode, k, W, losses, G):
 
 def block_pass(X, rows, t, weights, kind, mode, k, W, losses, G):
     """Pass over rows of I blocks, each with vectors of its own; see `cpu.block_pass`."""
-    xp, (count, Q, p), N, O = get_backend("cupy").xp, W.shape, rows.shape[1], G.shape[1]
+    xp, (count, Q, p) = get_backend("cupy").xp, W.shape
+    N, out = rows.shape[1], G.shape[1]
     grid = min(blocks(count), 4 * _BLOCKS)
     scratch = xp.empty((grid, Q, _TILE), X.dtype)
     G[:] = 0
     args = X, rows, t, weights, weights.size > 0, kind, mode, k, W, scratch, losses, G
-    _cuda.launch("block_pass", X.dtype, grid, _BLOCK, (*args, count, N, p, Q, O, _TILE))
+    _cuda.launch("block_pass", X.dtype, grid, _BLOCK, (*args, count, N, p, Q, out, _TILE))
 
 
 def csr_pass(indptr, indices, data, rows, t, weights, kind, mode, k, W, losses, G):
