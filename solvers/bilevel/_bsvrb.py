@@ -23,6 +23,7 @@ from ._driver import solve
 from ._envelope import scales
 from ._oracle import as_oracle
 from ._penalty_sgd import check_part, report
+from ._result import BilevelResult
 
 VARIANTS = ("v1", "v2", "v3")
 # The paper's formula for gamma diverges unless alpha is small, and 1 allows only a third of the
@@ -195,9 +196,13 @@ def bsvrb(
     check_choice(variant, "variant", VARIANTS)
     if hasattr(upper, "n_blocks"):
         problem = upper
-        upper, lower, n_blocks = problem.upper, problem.lower, problem.n_blocks
+        upper, lower = problem.upper, problem.lower
+        n_blocks = problem.n_blocks if n_blocks is None else n_blocks
         X = problem.X if X is None else X
-        x0, y0 = (problem.x0, problem.y0) if x0 is None else (x0, problem.y0 if y0 is None else y0)
+        x0 = problem.x0 if x0 is None else x0
+        y0 = problem.y0 if y0 is None and not isinstance(x0, BilevelResult) else y0
+    if isinstance(x0, BilevelResult):
+        x0, y0 = x0.x, x0.y if y0 is None else y0
     n_blocks = check_count(n_blocks, "n_blocks", minimum=1)
     upper, lower = as_oracle(upper, "upper"), as_oracle(lower, "lower")
     own = Own(
@@ -222,26 +227,11 @@ def bsvrb(
     _check_levels({"upper": upper, "lower": lower}, own)
     _check_rows(y0, n_blocks)
     return solve(
-        "bsvrb",
-        whole(upper, "upper", n_blocks),
-        whole(lower, "lower", n_blocks),
-        x0,
-        y0,
-        descend,
-        X=X,
-        tol=tol,
-        time_limit=time_limit,
-        callback=callback,
-        progress=progress,
-        n_threads=n_threads,
-        rng=rng,
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
-        resume=resume,
-        history=history,
-        how=how,
-        own=own,
-    )
+        "bsvrb", whole(upper, "upper", n_blocks), whole(lower, "lower", n_blocks), x0, y0,
+        descend, X=X, tol=tol, time_limit=time_limit, callback=callback, progress=progress,
+        n_threads=n_threads, rng=rng, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
+        resume=resume, history=history, how=how, own=own,
+    )  # fmt: skip
 
 
 def _check_share(value, name):
@@ -487,10 +477,8 @@ class Loop:
         m, x = own.n_blocks, problem.x0
         z = problem.y0.reshape(m, -1)
         p = z.shape[1]
-        self.k, self.plan = (
-            0,
-            {"sigma": own.sigma or _SIGMA * scales(problem, x, problem.y0).sigma},
-        )
+        sigma = own.sigma or _SIGMA * scales(problem, x, problem.y0).sigma
+        self.k, self.plan = 0, {"sigma": sigma}
         self.s = s = SimpleNamespace(
             x=x, x_old=x, D=None, mean=None, averaged=0, z=Rows.start(xp, z, p),
             last=xp.zeros(0, np.int64), seen=xp.zeros(m, bool),
