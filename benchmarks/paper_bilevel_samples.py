@@ -264,7 +264,9 @@ def growth(options):
                 warnings.simplefilter("ignore")
                 res = solve(*oracles, g.x0, g.y0, batch=16, lr_upper=lr, rng=0,
                             time_limit=options.patience, **own)  # fmt: skip
-            over = g.psi(np.asarray(res.x)) - lowest
+            # Where plain steps end, the value may be too large for a number.
+            with np.errstate(all="ignore"):
+                over = g.psi(np.asarray(res.x)) - lowest
             rows.append([label, f"{lr:.0e}", res.status.name.lower(), res.nit,
                          f"{over:.1e}" if math.isfinite(over) else "-"])  # fmt: skip
             log.info("E8 %s", rows[-1])

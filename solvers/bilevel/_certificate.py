@@ -25,9 +25,9 @@ _SECANT = 1e-3
 # Values and gradients that differ by more than this power of the rounding belong to different
 # functions: 0.01 in double precision.
 _CONTRADICTION = 1 / 8
-# Lower levels up to these sizes have their second derivative formed, from gradients or products;
-# beyond the first size, only where a few products with it do not suffice.
-_SMALL, _DENSE, _DENSE_HVP = 100, 500, 2000
+# Lower levels up to the first size have their second derivative formed at once; up to the second
+# one, where a few products with it do not suffice.
+_SMALL, _DENSE = 100, 2000
 _PRODUCTS = 2000
 
 
@@ -61,8 +61,8 @@ def certify(upper, lower, x, y=None, *, X=None, Y=None, constraints=None, how="a
         oracle has them and differences agree, else from differences; "kkt" is the same on the
         face of Y and of the constraints that y lies on; "cg" takes products only; "penalty" takes
         minimisers of :math:`\sigma f + g` for small penalties, in any Y. "auto" takes the first
-        that fits: matrices up to 500 entries of y (2000 with ``hvp_yy``), or where constraints
-        hold, products beyond 100, and penalties where neither proves anything.
+        that fits: matrices up to 100 entries of y and where constraints hold, products beyond,
+        matrices again up to 2000 entries where products prove nothing, and else penalties.
     tol : float, optional
         The largest value that passes. Default: 1e-6, or 3e-3 for single precision.
 
@@ -314,7 +314,7 @@ class _Case:
     def _pieces(self):
         problem, tied = self.problem, self.problem.constraints is not None
         # Rows of a set are dense.
-        wide = problem.Y.rows is not None and len(self.y) > _DENSE_HVP and self.how == "auto"
+        wide = problem.Y.rows is not None and len(self.y) > _DENSE and self.how == "auto"
         if self.how == "penalty" or not (tied or _polyhedral(problem)) or (wide and not tied):
             return self._by_penalties()
         if tied and not _polyhedral(problem) and not self._inside():
@@ -322,9 +322,8 @@ class _Case:
         y = self._host(self.y)
         found = active(Local(self.problem, self.x, y), y, self.tol, self.units)
         rows = len(found.strong) + len(found.weak) + len(found.bounds)
-        n, p = int(found.free.sum()), len(y)
-        limit = _DENSE_HVP if self.problem.lower.oracle.hvp_yy is not None else _DENSE
-        dense = p <= limit or rows or self.how in ("dense", "kkt")
+        n = int(found.free.sum())
+        dense = n <= _DENSE or rows or self.how in ("dense", "kkt")
         if not rows and (self.how == "cg" or (self.how == "auto" and n > _SMALL)):
             local = Local(self.problem, self.x, found.y)
             budget = n // 4 if dense and self.how == "auto" else _PRODUCTS

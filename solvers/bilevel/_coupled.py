@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._faces import Faces, OwnSlacks
+from ._faces import EmptyError, Faces, OwnSlacks
 from ._region import Region, joined
 
 # Linearisations of one projection.
@@ -59,6 +59,18 @@ class Coupled:
         v = u[: self.d + self.p]
         p = self._by_linearisations(v) if self.curved else self.faces.project(v)
         return self.xp.concatenate([p, z])
+
+    @property
+    def duals(self):
+        """From what the next projection starts; None before the first."""
+        return None if self.faces is None else self.faces.duals
+
+    def restore(self, u, duals):
+        """Go on from a point and its `duals`."""
+        if self.curved and duals is not None:
+            self.faces = self._linearised(*self.split(u)[:2])
+        if duals is not None:
+            self.faces.duals = duals
 
     def holds(self, u):
         """Tell whether a projection came to the set: on curved constraints it may have failed."""
@@ -143,7 +155,14 @@ class Coupled:
             faces = self._linearised(p[: self.d], p[self.d :])
             if self.faces is not None:
                 faces.duals = self.faces.duals
-            new, self.faces = faces.project(v), faces
+            self.faces = faces
+            try:
+                new = faces.project(v)
+            except EmptyError:
+                # Of what is affine; where that fails at the first point there is no other.
+                if p is v:
+                    raise
+                break
             moved, p = float(abs(new - p).max()), new
             if moved <= 1e-13 * max(1.0, float(abs(p).max())):
                 break

@@ -218,7 +218,7 @@ class BilevelRidge(RegressorMixin, PenalisedModel):
     Parameters
     ----------
     penalty : {"per-feature", "single"} or array of int, shape (p,), default "per-feature"
-        Which features share a penalty.
+        Which features share a penalty; these should be of one scale.
     cv : int, "loo", float or splitter, default 5
         What is held out: folds, as scikit-learn cuts them; each sample in turn; or a fraction,
         drawn once.

@@ -24,6 +24,8 @@ class FaceDescent:
         The set.
     pairs : list, optional
         Steps and changes of gradient of an earlier run.
+    kept : dict, optional
+        The `state` of a run to go on with.
 
     Attributes
     ----------
@@ -33,11 +35,20 @@ class FaceDescent:
         Largest entry of the projected gradient.
     """
 
-    def __init__(self, fun, u, C, pairs=()):
+    def __init__(self, fun, u, C, pairs=(), kept=None):
         self.fun, self.C, self.pairs, self.length = fun, C, list(pairs), 1.0
         # More than there are unknowns would only contradict each other.
         self.memory = min(_MEMORY, max(2, len(u)))
-        self._be_at(u, *fun(u))
+        if kept is None:
+            self._be_at(u, *fun(u))
+        else:
+            self.pairs, self.length = kept["pairs"], kept["length"]
+            self._be_at(u, *kept["look"])
+
+    def state(self):
+        """Return, beside the point, what a run goes on from."""
+        look = self.value, self.grad, self.noise
+        return {"look": look, "pairs": self.pairs, "length": self.length}
 
     def renew(self):
         """Look again at a function that may have changed a little, and forget curvature."""

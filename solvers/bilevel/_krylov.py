@@ -84,7 +84,7 @@ class KrylovPiece(Piece):
                 self.curvature = min(self.curvature, bent / (self.steepest * size))
                 self.sure = False
                 break
-            if (len(self._kept) + 1) * len(p) <= _KEPT:
+            if 2 * (len(self._kept) + 1) * len(p) <= _KEPT:
                 self._kept.append((p, Kp, bent))
             t = rho / bent
             u, r = u + t * p, r - t * Kp

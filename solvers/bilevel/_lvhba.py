@@ -1,5 +1,6 @@
 """LV-HBA: lower levels with constraints that tie their variable to the upper one."""
 
+import functools
 import itertools
 import math
 from typing import Any, NamedTuple
@@ -27,8 +28,6 @@ _START = 1e-3
 _ROUNDING = 100.0
 # Size, relative to the start, at which variables count as unbounded.
 _FAR = 1e10
-# Steps of "single-loop" after which projections start afresh, so that a run can go on from there.
-_FRESH = 50
 
 
 class Own(NamedTuple):
@@ -118,8 +117,7 @@ def lvhba(
     checkpoint_every : float, default 60
         Seconds from one checkpoint to the next.
     resume : str, path or state, optional
-        A checkpoint, or the `state` of a result, to go on from: from the beginning of the stage
-        that was interrupted, or in "single-loop" from the last multiple of 50 steps.
+        A checkpoint, or the `state` of a result, to go on from.
 
     Returns
     -------
@@ -185,26 +183,35 @@ def lvhba(
     )  # fmt: skip
 
 
+def _unless_empty(engine):
+    """Let an engine end where a projection finds that no point satisfies all constraints."""
+
+    @functools.wraps(engine)
+    def guarded(problem, watch, options):
+        try:
+            engine(problem, watch, options)
+        except EmptyError as error:
+            watch.run.end(Status.INFEASIBLE, f"Nothing satisfies `constraints`: {error}.")
+
+    return guarded
+
+
+@_unless_empty
 def robust(problem, watch, options):
     """Minimise ``f / c + g - v`` over C x Z for growing c, and extrapolate in 1 / c."""
-    own, run, tol = options.own, watch.run, options.tol
-    L = Lagrangian(problem, options, lambda: run.late)
-    C, u = _enter(problem, L, watch, own)
-    if u is None or (own.multipliers0 is not None and _settle(L, C, watch, u, tol, judge=True)):
-        return
-    c, ends = own.c0, []
-    if watch.resumed is not None:
-        c, u, ends = (watch.resumed[name] for name in ("c", "u", "ends"))
-        _settle(L, C, watch, u, tol, judge=False)
+    own, run, tol, kept = options.own, watch.run, options.tol, watch.resumed
+    L, C = _sets_up(problem, watch, own, options)
+    if kept is None:
+        u, c, ends = _start(problem, L, C, own), own.c0, []
+        if own.multipliers0 is not None and _settle(L, C, watch, u, tol, judge=True):
+            return
+    else:
+        u, c, ends = kept["u"], kept["c"], kept["ends"]
     for _ in run:
-        # A stage owes nothing to those before but its start, and a run can go on from there.
-        C = Coupled(problem, L.Z, own.project)
-        L.renew(C.split(u)[1])
-        watch.keep({"c": c, "u": u, "ends": list(ends)})
-        stage = _descend(L, C, watch, u, c, tol)
-        before, u = u, stage.u
+        stage = _descend(L, C, watch, u, c, tol, ends, kept)
+        before, u, kept = u, stage.u, None
         if run.status is None and not run.late:
-            ends.append(u)
+            ends = [*ends, u]
             before, u = u, _extrapolated(ends)
         last = c * _GROWTH > own.c_max * (1 + 1e-9)
         near = float(abs(u - before).max()) <= 100 * tol * max(1.0, float(abs(u).max()))
@@ -213,21 +220,28 @@ def robust(problem, watch, options):
         c, u = c * _GROWTH, stage.u
 
 
-def _enter(problem, L, watch, own):
-    """Return C x Z and a start in it; None, and the run over, if it is empty."""
+def _sets_up(problem, watch, own, options, **units):
+    """Return the proximal Lagrangian and C x Z, as an earlier run left them."""
+    kept = watch.resumed
+    sizes = None if kept is None else kept["sizes"]
+    L = Lagrangian(problem, options, lambda: watch.run.late, sizes=sizes, **units)
+    C = Coupled(problem, L.Z, own.project)
+    if kept is not None:
+        L.restore(kept["inner"])
+        C.restore(kept["u"], kept["duals"])
+    return L, C
+
+
+def _start(problem, L, C, own):
+    """Return a start in C x Z."""
     z = L.xp.zeros_like(L.row_size)
     if own.multipliers0 is not None:
         io = Ingest(multipliers0=own.multipliers0, dtype=problem.io.dtype)
         z = L.taken(problem.io.xp.asarray(check_array(io, "multipliers0", shape=z.shape)))
-    C = Coupled(problem, L.Z, own.project)
-    try:
-        x, y, z = C.split(C.project(L.xp.concatenate([problem.x0, problem.y0, z])))
-        # Where the lower level answers with its multipliers, the gap is closed.
-        y, z, _ = L.respond(x, y, z, _START)
-        return C, C.project(L.xp.concatenate([x, y, z]))
-    except EmptyError as error:
-        watch.run.end(Status.INFEASIBLE, f"Nothing satisfies `constraints`: {error}.")
-        return C, None
+    x, y, z = C.split(C.project(L.xp.concatenate([problem.x0, problem.y0, z])))
+    # Where the lower level answers with its multipliers, the gap is closed.
+    y, z, _ = L.respond(x, y, z, _START)
+    return C.project(L.xp.concatenate([x, y, z]))
 
 
 def _settle(L, C, watch, u, tol, *, judge):
@@ -269,17 +283,18 @@ class _Penalised:
         return f / c + g - s.value, grad, noise
 
 
-def _descend(L, C, watch, u, c, tol):
+def _descend(L, C, watch, u, c, tol, ends, kept):
     """Minimise ``f / c + g - v`` until its projected gradient is small; return the descent."""
     run = watch.run
     goal = max(0.1 * tol / c, _ROUNDING * L.problem.eps)
     fun = _Penalised(L, C, c, 1e-3 * _INNER)
     far = _FAR * max(1.0, float(abs(u).max()))
-    descent = FaceDescent(fun, u, C)
+    descent = FaceDescent(fun, u, C, kept=kept and kept["descent"])
+    fun.accuracy = kept["accuracy"] if kept else fun.accuracy
     while descent.stat > goal and not run.late:
         fun.accuracy = min(fun.accuracy, _INNER * max(goal, descent.stat))
         if descent.step():
-            _report(L, C, watch, descent, fun)
+            _report(L, C, watch, descent, fun, ends)
             if float(abs(descent.u).max()) > far:
                 run.end(Status.UNBOUNDED, "Give bounds by `X` or `Y`.")
             if run.status is not None:
@@ -295,7 +310,7 @@ def _descend(L, C, watch, u, c, tol):
     return descent
 
 
-def _report(L, C, watch, descent, fun):
+def _report(L, C, watch, descent, fun, ends):
     x, y, z = C.split(descent.u)
     scale = fun.c * L.f_size
     watch.answer(
@@ -306,6 +321,12 @@ def _report(L, C, watch, descent, fun):
     fields = watch.fields
     series = {"fun": fun.f, "psi_lower": fields["psi_lower"], "sigma": fields["sigma"]}
     watch.record(fields["optimality"], **series)
+    watch.keep(
+        {
+            "u": descent.u, "c": fun.c, "ends": ends, "accuracy": fun.accuracy,
+            "descent": descent.state(), "inner": L.state(), "duals": C.duals, "sizes": L.sizes,
+        }
+    )  # fmt: skip
 
 
 def _extrapolated(ends):
@@ -316,24 +337,20 @@ def _extrapolated(ends):
     return table[0]
 
 
+@_unless_empty
 def single_loop(problem, watch, options):
     """Take one gradient step for each variable in turn, with a weight that grows slowly."""
     own, run, tol, xp = options.own, watch.run, options.tol, problem.io.xp
     # Less memory of the past than "robust" has: what lags behind must catch up in a few steps.
-    L = Lagrangian(problem, options, lambda: run.late, gamma=1.0)
-    C, u = _enter(problem, L, watch, own)
-    if u is None:
-        return
+    L, C = _sets_up(problem, watch, own, options, gamma=1.0)
     alpha, beta, eta = own.steps or _contracting(L)
+    if watch.resumed is None:
+        u, k = _start(problem, L, C, own), 0
+        _, th, w = C.split(u)
+    else:
+        u, k, th, w = (watch.resumed[name] for name in ("u", "k", "th", "w"))
     x, y, z = C.split(u)
-    begin, th, w = 0, y, z
-    if watch.resumed is not None:
-        begin, u, th, w = (watch.resumed[name] for name in ("k", "u", "th", "w"))
-        x, y, z = C.split(u)
-    for k in map(begin.__add__, run):
-        if k % _FRESH == 0:
-            C = Coupled(problem, L.Z, own.project)
-            watch.keep({"k": k, "u": u, "th": th, "w": w})
+    for _ in run:
         c = own.c0 * (k + 1) ** _POWER
         d_th = L.lower(x, th)[2] + L.pulled(x, th, w)[1] + (th - y) / L.gamma1
         d_w = -L.constraints(x, th) + (w - z) / L.gamma2
@@ -350,10 +367,16 @@ def single_loop(problem, watch, options):
         if not math.isfinite(stat):
             run.end(Status.NUMERICAL, "Shorten `steps`.")
             continue
-        u, (x, y, z) = new, C.split(new)
+        u, (x, y, z), k = new, C.split(new), k + 1
         scale = c * L.f_size
         watch.answer(x, y, y_sigma=y, sigma=L.g_size / scale, optimality=stat)
         watch.record(stat, fun=f * L.f_size, sigma=L.g_size / scale)
+        watch.keep(
+            {
+                "u": u, "k": k, "th": th, "w": w, "inner": L.state(), "duals": C.duals,
+                "sizes": L.sizes,
+            }
+        )  # fmt: skip
         if stat <= tol:
             _settle(L, C, watch, u, tol, judge=True)
     _settle(L, C, watch, u, tol, judge=False)

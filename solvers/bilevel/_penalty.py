@@ -238,7 +238,7 @@ class Continuation:
                 self._descend(now, goal, self.own.order if polish else 1)
         if self.monitor.status is not None or self.monitor.late:
             return None
-        moved = self.x is not before
+        moved = half_done is not None or self.x is not before
         if moved or now.point is None:
             now = self._confirm(now)
         if not self._keep(now):
@@ -246,7 +246,7 @@ class Continuation:
         if self._within(now) and self.watch.certificate().holds:
             self.monitor.end(Status.CONVERGED)
             return None
-        if now.solves > 0.3 * max(self.tol, now.err):
+        if now.solves > 0.3 * max(self.tol, now.err) and self.env.accuracy <= self.tol:
             self._sharpen()
         self.tries += 1
         if self._may_polish(now) and now.stat > self.tol and self.tries < _TRIES:
@@ -256,10 +256,13 @@ class Continuation:
     def _confirm(self, expected):
         """Measure where something is known already; again and better if it does not agree."""
         last = expected.err <= 3 * self.tol
-        now = self._measure(_CLEAR * min(expected.stat, expected.err) if last else expected.first)
+        wanted = min(expected.first, 0.3 * self.env.accuracy)
+        now = self._measure(_CLEAR * min(expected.stat, expected.err) if last else wanted)
         if now.err > max(self.tol, (1 if last else 5) * expected.err):
+            theta = self.env.theta
             self._sharpen()
-            now = self._measure(0.0)
+            now = self._measure(_CLEAR * expected.err)
+            self.env.theta = theta
         return now
 
     def _next(self, now, moved):
@@ -280,8 +283,8 @@ class Continuation:
         share = max(min(share, 0.1), 1e-2, self.least / self.sigma)
         self.sigma, self.tries = self.sigma * share, 0
         expected = Measured(now.stat, now.first * share, now.err * share**power)
-        # Unless the error was too large to tell how far the point is from stationary.
-        return expected if moved or now.stat > now.err else self._confirm(expected)
+        # Unless the error was too large to tell whether the point is stationary.
+        return expected if moved or now.stat > 0.1 * now.err else self._confirm(expected)
 
     def _retreat(self):
         """Go on where a penalty was too large for central differences, or give up."""

@@ -8,6 +8,7 @@ import numpy as np
 from ._second_order import Found
 
 _MAXITER, _PATIENCE = 20_000, 2000
+_LARGE = 2000
 # The lower level is not taken for more than this times steeper than near the candidate.
 _STEEPEST = 1e12
 # Nor is it followed farther than this times the candidate's size.
@@ -37,6 +38,8 @@ class Plain:
 
     def __init__(self, problem, x, y, tol, units):
         self.problem, self.x, self.y, self.tol, self.units = problem, x, y, tol, units
+        # Of large levels, a proof must not cost more than the answer did.
+        self.most = _MAXITER if len(y) <= _LARGE else _MAXITER // 10
 
     def minimise(self, sigma, y, goal):
         """Minimise ``sigma f + g`` over Y: Nesterov's method, restarted where it turns."""
@@ -44,7 +47,7 @@ class Plain:
         L, steepest = unit, _STEEPEST * unit
         blur = 100 * self.problem.eps * unit * self.units.size
         best, v, momentum, since = Solved(y, math.inf), y, 1.0, 0
-        for _ in range(_MAXITER):
+        for _ in range(self.most):
             grad = self._gradient(sigma, v)
             while steepest > L:
                 new = stepped(self.problem, v, grad, 1 / L)

@@ -44,33 +44,49 @@ class Lagrangian:
         A safe length of steps in theta.
     """
 
-    def __init__(self, problem, options, late, gamma=10.0):
+    def __init__(self, problem, options, late, gamma=10.0, sizes=None):
         own, xp = options.own, problem.io.xp
         self.problem, self.late, self.xp, self.rows = problem, late, xp, problem.constraints
         self.maxiter = options.maxiter_inner
         x, y = problem.x0, problem.y0
-        size = scales(problem, x, y)
-        self.f_size, self.g_size = size.upper if size.upper > 0 else 1.0, size.lower
-        Jx, Jy = self.rows.jacobian(x, y)
-        length = xp.sqrt((Jx * Jx).sum(axis=1) + (Jy * Jy).sum(axis=1))
-        self.row_size = xp.where(length > 0, length, 1.0)
-        steep = float(xp.linalg.norm(Jy / self.row_size[:, None], 2)) ** 2
+        self.f_size, self.g_size, self.row_size, self.steep = sizes or self._sizes(x, y)
+        steep = self.steep
         self.gamma1 = own.gamma1 or gamma
         # The second derivative of the augmented Lagrangian stays near 1 + gamma.
         self.gamma2 = own.gamma2 or (gamma / steep if steep > 0 else gamma)
-        self.steep = steep
         top = own.r * self.row_size / self.g_size
         self.Z = xp.where(self.rows.equal, -top, 0.0), top
         self.unit = 1.0 / (1.0 + 1.0 / self.gamma1 + self.gamma2 * steep)
-        self.renew(y)
-
-    def renew(self, y):
-        """Forget what earlier solves have left, and start the next one at y."""
         # The second derivative in theta changes little from one solve to the next.
         self._th, self._pairs, self._changes = y, Pairs(_MEMORY), ()
-        Y = self.problem.Y
+        Y = problem.Y
         plain = Y.whole or Y.lo is not None
-        self._walls = None if plain else Walls(Y, len(y), self.problem.io.be)
+        self._walls = None if plain else Walls(Y, len(y), problem.io.be)
+
+    @property
+    def sizes(self):
+        """What a later run needs to count in the same units."""
+        return self.f_size, self.g_size, self.row_size, self.steep
+
+    def state(self):
+        """Return what inner solves start from."""
+        kept = self._pairs.state()
+        pairs = kept and {**kept, **{k: kept[k].copy() for k in ("S", "Y", "norms")}}
+        return {"th": self._th, "pairs": pairs, "changes": list(self._changes)}
+
+    def restore(self, state):
+        """Go on from a `state`."""
+        self._th, self._changes = state["th"], state["changes"]
+        self._pairs.restore(state["pairs"])
+
+    def _sizes(self, x, y):
+        """Measure both levels and the rows; also the squared norm of what c_y then is."""
+        xp, size = self.xp, scales(self.problem, x, y)
+        Jx, Jy = self.rows.jacobian(x, y)
+        length = xp.sqrt((Jx * Jx).sum(axis=1) + (Jy * Jy).sum(axis=1))
+        length = xp.where(length > 0, length, 1.0)
+        steep = float(xp.linalg.norm(Jy / length[:, None], 2)) ** 2
+        return size.upper if size.upper > 0 else 1.0, size.lower, length, steep
 
     def upper(self, x, y):
         """Return value and gradients of f."""

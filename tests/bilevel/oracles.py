@@ -302,3 +302,72 @@ def differences(fun, x, step=1e-5):
         e = e.reshape(x.shape)
         grad[k] = (fun(x + e) - fun(x - e)) / (2 * step)
     return grad.reshape(x.shape)
+
+
+class Waves:
+    """Levels with many stationary points, of which a Newton method from anywhere finds some.
+
+    The lower level is ``sum cos(Wy + b) + a |y - Mx|^2 / 2``, or with `flat` a smooth function of
+    ``Uy - sin(Mx)`` for fewer rows than entries of y, where the cosines go to the upper level.
+    """
+
+    def __init__(self, seed, flat=False):
+        rng = np.random.default_rng(seed)
+        self.p = int(rng.integers(2, 7))
+        self.r = int(rng.integers(1, self.p)) if flat else self.p
+        Q, _ = np.linalg.qr(rng.standard_normal((self.p, self.p)))
+        self.U, self.N, self.flat = Q[:, : self.r].T, Q[:, self.r :], flat
+        self.W, self.b = rng.standard_normal((2 * self.p, self.p)), rng.standard_normal(2 * self.p)
+        self.M, self.a = 0.5 * rng.standard_normal((self.r, 2)), rng.uniform(0.1, 2.0)
+        self.x, self.start = rng.standard_normal(2), 3 * rng.standard_normal(self.p)
+        self.t = rng.standard_normal(self.p)
+
+    def _waves(self, y, curvature):
+        u = self.W @ y + self.b
+        value = np.cos(u).sum() + 0.5 * curvature * y @ y
+        H = -(self.W.T * np.cos(u)) @ self.W + curvature * np.eye(self.p)
+        return value, -self.W.T @ np.sin(u) + curvature * y, H
+
+    def lower(self, x, y):
+        if self.flat:
+            e = self.U @ y - np.sin(self.M @ x)
+            s = np.tanh(e)
+            return np.log(np.cosh(e)).sum(), -(s * np.cos(self.M @ x)) @ self.M, self.U.T @ s
+        value, grad, _ = self._waves(y, 0.0)
+        e = y - self.M @ x
+        return value + 0.5 * self.a * e @ e, -self.a * self.M.T @ e, grad + self.a * e
+
+    def stationary(self):
+        """Return y, stationary at `self.x` as an optimistic answer, the slope of psi that f_y
+        alone causes, and whether y is a minimum; None if Newton's method found nothing.
+        """
+        x = self.x
+        base = self.U.T @ np.sin(self.M @ x) if self.flat else np.zeros(self.p)
+        basis = self.N if self.flat else np.eye(self.p)
+        curvature = 0.3 if self.flat else self.a
+        y = base + basis @ (basis.T @ self.start)
+        for _ in range(60):
+            _, grad, H = self._waves(y, curvature)
+            grad = grad if self.flat else self.lower(x, y)[2]
+            step = np.linalg.solve(basis.T @ H @ basis, basis.T @ grad)
+            y = y - basis @ (step / max(1.0, np.linalg.norm(step)))
+        if np.linalg.norm(step) > 1e-10:
+            return None
+        _, grad, H = self._waves(y, curvature)
+        minimum = np.linalg.eigvalsh(basis.T @ H @ basis)[0] > 0
+        if self.flat:
+            return y, (self.U.T @ (np.cos(self.M @ x)[:, None] * self.M)).T @ grad, minimum
+        return y, self.a * self.M.T @ np.linalg.solve(H, y - self.t), minimum
+
+    def upper_with(self, slope):
+        """Return an upper level whose psi has gradient 0 at `self.x` if f_y causes `-slope`."""
+
+        def upper(x, y):
+            e = x - self.x
+            if self.flat:
+                value, grad, _ = self._waves(y, 0.3)
+            else:
+                value, grad = 0.5 * (y - self.t) @ (y - self.t), y - self.t
+            return value + slope @ x + 0.5 * e @ e, slope + e, grad
+
+        return upper

@@ -64,10 +64,10 @@ def test_a_batch_of_samples_is_taken_on_the_device(device):
 def test_penalty_solves_a_problem_on_the_device(device):
     device.block = 32
     here, there = both("RidgeHPO")
-    wanted, found = bilevel.penalty(here, tol=1e-4), bilevel.penalty(there, tol=1e-4)
+    wanted, found = (bilevel.penalty(problem, tol=1e-2) for problem in (here, there))
     assert found.success
     assert isinstance(found.x, cupy.ndarray)
-    assert found.fun == pytest.approx(wanted.fun, rel=1e-4)
+    assert found.fun == pytest.approx(wanted.fun, rel=1e-3)
 
 
 def test_arrays_of_the_host_are_refused(device):

@@ -10,7 +10,15 @@ from _cupy_standin import run_with_standin
 
 import solvers
 from solvers import bilevel
-from tests.bilevel.oracles import LLC, CoupledQP, Quadratic, Ridge, WeightedSvm, differences
+from tests.bilevel.oracles import (
+    LLC,
+    CoupledQP,
+    Quadratic,
+    Ridge,
+    Waves,
+    WeightedSvm,
+    differences,
+)
 
 certify = bilevel.certify
 WAYS = ("auto", "dense", "cg", "kkt", "penalty")
@@ -231,6 +239,30 @@ def test_the_scale_of_either_level_neither_helps_nor_harms(how, a):
     for point, right in cases:
         assert certify(q.upper, scaled(q.lower, a), *point, how=how).holds == right
         assert certify(scaled(q.upper, a), q.lower, *point, how=how).holds == right
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_of_many_stationary_points_exactly_the_minima_pass(flat):
+    seen = []
+    for seed in range(40):
+        p = Waves(seed, flat)
+        if (known := p.stationary()) is None:
+            continue
+        y, slope, minimum = known
+        for off in (0.0, 0.05):
+            upper = p.upper_with(off - slope)
+            right = minimum and not off
+            for how in ("auto", "dense") if flat else ("dense", "cg"):
+                assert certify(upper, p.lower, p.x, y, how=how).holds == right
+            single = [
+                lambda x, y, level=level: tuple(np.float32(v) for v in level(x * 1.0, y * 1.0))
+                for level in (upper, p.lower)
+            ]
+            rough = certify(*single, p.x.astype(np.float32), y.astype(np.float32))
+            # In single precision some right answers cannot be told.
+            assert right or not rough.holds
+        seen.append(minimum)
+    assert 4 <= sum(seen) < len(seen) - 4
 
 
 # ------------------------------------------------------------------------------ wrong oracles
@@ -672,3 +704,18 @@ def test_the_judge_uses_nothing_of_the_solvers():
 
 def test_device_arrays_are_judged_alike():
     run_with_standin(Path(__file__).parent / "certificate_on_device.py")
+
+
+def test_solvers_refuse_a_way_to_judge_before_they_start():
+    q = Quadratic(0)
+    calls = []
+
+    def counted(x, y):
+        calls.append(1)
+        return q.lower(x, y)
+
+    with pytest.raises(ValueError, match="`how`"):
+        bilevel.penalty(
+            q.upper, counted, q.x0, q.y0, Y=bilevel.ball(1.0, np.zeros(7)), how="dense"
+        )
+    assert len(calls) <= 1

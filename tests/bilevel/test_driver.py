@@ -479,3 +479,92 @@ def test_no_compiler_is_loaded_for_plain_functions():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# -------------------------------------------------------------------------- one contract for all
+
+
+def sampled(level):
+    return bilevel.Oracle(value_and_grads=lambda x, y, idx: level(x, y), n_samples=4)
+
+
+WITH_PRODUCTS = bilevel.Oracle(
+    value_and_grads=lower, hvp_yy=lambda x, y, v: A @ v, hvp_xy=lambda x, y, v: -B.T @ v
+)
+TIE = bilevel.Affine(np.ones((1, 2)), np.ones((1, 3)), np.ones(1))
+CALLS = {
+    "penalty": lambda **o: bilevel.penalty(upper, lower, X0, Y0, **o),
+    "lvhba": lambda **o: bilevel.lvhba(upper, lower, TIE, X0, Y0, **o),
+    "implicit": lambda **o: bilevel.implicit(upper, WITH_PRODUCTS, X0, Y0, **o),
+    "unroll": lambda **o: bilevel.unroll(upper, WITH_PRODUCTS, X0, Y0, **o),
+    "borep": lambda **o: bilevel.borep(upper, lower, X0, Y0, **o),
+    "penalty_sgd": lambda **o: bilevel.penalty_sgd(
+        sampled(upper), sampled(lower), X0, Y0, batch=2, **{"epochs": 3, **o}
+    ),
+}
+SHARED = {
+    "time_limit": (None, -1.0),
+    "callback": (None, 3),
+    "progress": (False, "yes"),
+    "n_threads": (None, 0),
+    "rng": (None, "three"),
+    "checkpoint": (None, 3),
+    "checkpoint_every": (60, -1),
+    "resume": (None, 3),
+    "history": (True, -1),
+    "how": ("auto", "guess"),
+}
+
+
+@pytest.mark.parametrize("name", [*CALLS, "bsvrb"])
+def test_all_solvers_share_their_options(name):
+    parameters = inspect.signature(getattr(bilevel, name)).parameters
+    assert {word: parameters[word].default for word in SHARED} == {
+        word: default for word, (default, _) in SHARED.items()
+    }
+    assert all(parameters[word].kind is inspect.Parameter.KEYWORD_ONLY for word in SHARED)
+
+
+@pytest.mark.parametrize("word", [*SHARED, "tol"])
+@pytest.mark.parametrize("name", CALLS)
+def test_all_solvers_refuse_bad_options_by_name(name, word):
+    wrong = -1.0 if word == "tol" else SHARED[word][1]
+    with pytest.raises((TypeError, ValueError), match=f"^`{word}`"):
+        CALLS[name](**{word: wrong})
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_all_solvers_end_early_with_one_warning_and_a_result_that_pickles(name):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        res = CALLS[name](tol=1e-300, time_limit=1e-9)
+    assert res.status is Status.TIME_LIMIT
+    assert [w.category for w in seen] == [solvers.ConvergenceWarning]
+    assert seen[0].filename == __file__
+    twin = pickle.loads(pickle.dumps(res))
+    assert np.array_equal(twin.x, res.x)
+    assert twin.certificate == res.certificate
+    assert np.isfinite(res.x).all()
+    assert np.isfinite(res.y).all()
+    assert "@" in res.cite()
+    assert not X0.any()
+    assert not Y0.any()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_all_solvers_tell_their_callback_and_keep_a_table(name):
+    seen = []
+
+    def callback(intermediate_result):
+        seen.append((int(intermediate_result.nit), intermediate_result.x.shape))
+        return len(seen) == 2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        res = CALLS[name](tol=1e-300, callback=callback)
+    assert res.status is Status.CALLBACK
+    assert len(seen) == 2
+    assert seen[0][0] < seen[1][0]
+    assert seen[0][1] == (2,)
+    assert {"nit", "seconds", "optimality", "n_g"} <= set(res.history)
+    assert len({len(column) for column in res.history.values()}) == 1

@@ -316,13 +316,15 @@ def test_the_svm_is_that_of_liblinear():
 
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_penalty_solves_them_with_certificates(name):
-    # With something to learn, and a few wrong labels.
+    # With something to learn, and labels of both levels that no model has all right.
     X, t, Xv, tv, *groups = data(name)
     W = np.random.default_rng(2).standard_normal((P, K))
     if name == "RidgeHPO":
         t, tv = t + 2 * X[:, 0], tv + 2 * Xv[:, 0]
     elif "classes" in name or name == "SoftmaxHPO":
-        t, tv = np.argmax(X @ W + 2 * X[:, :1] * t[:, None], axis=1), np.argmax(Xv @ W, axis=1)
+        t, tv = (
+            np.where(np.arange(len(v)) % 4, np.argmax(A @ W, 1), v) for A, v in ((X, t), (Xv, tv))
+        )
     else:
         t, tv = np.sign(X @ W[:, 0] + t), np.sign(Xv @ W[:, 0] + tv)
     problem = getattr(problems, name.split()[0])(X, t, Xv, tv, *groups)
@@ -391,6 +393,33 @@ BAD = [
 def test_what_is_wrong_is_named(error, message, call):
     with pytest.raises(error, match=message.replace("(", r"\(")):
         call()
+
+
+@pytest.mark.parametrize("idx", [[-1], [N], []])
+def test_oracles_refuse_samples_that_do_not_exist(idx):
+    lower, idx = make("RidgeHPO").lower, np.array(idx, int)
+    x, y, z, v = point(make("RidgeHPO"))
+    for call in (
+        lambda: lower(x, y, idx),
+        lambda: lower.pair(x, y, z, idx),
+        lambda: lower.hvp_yy(x, y, v, idx),
+        lambda: lower.hvp_xy(x, y, v, idx),
+    ):
+        with pytest.raises(ValueError, match=r"`idx` came as .*; expected samples 0 to 36"):
+            call()
+
+
+def test_read_only_and_narrow_numbers_come_in():
+    X, t, Xv, tv = data("RidgeHPO", sparse=True)
+    wanted = problems.RidgeHPO(X, t, Xv, tv)
+    for part in (X.data, X.indices, X.indptr, t):
+        part.flags.writeable = False
+    found = problems.RidgeHPO(X, t, Xv, tv)
+    x, y, *_ = point(wanted)
+    idx = np.array([2, 30], np.int16)
+    idx.flags.writeable = False
+    for a, b in zip(wanted.lower(x, y, np.array([2, 30])), found.lower(x, y, idx), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_oracles_refuse_points_of_another_shape():

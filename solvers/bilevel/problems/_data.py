@@ -30,7 +30,7 @@ def read(X, t, Xv, tv, **arrays):
         p, pv = both[0].X.shape[1], both[1].X.shape[1]
         if p != pv:
             raise ValueError(f"`Xv` came with {pv} columns; expected {p}, those of `X`")
-    _warn_of_a_leak(io, bool(rows))
+    _warn_of_a_leak(io)
     return io, *both
 
 
@@ -41,9 +41,17 @@ def _samples(io, name, rows):
         data = check_array(io, name, ndim=1, nonempty=False)
         where = io.be.sparse
         matrix = where.csr_array if hasattr(where, "csr_array") else where.csr_matrix
-        X = matrix((data, rows.indices, rows.indptr), shape=rows.shape)
+        places = (_writable(part) for part in (rows.indices, rows.indptr))
+        X = matrix((data, *places), shape=rows.shape)
     t = "t" + name[1:]
     return Samples(X, check_array(io, t, ndim=1, shape=(X.shape[0],), means=f"({name} rows,)"))
+
+
+def _writable(places):
+    """Return indices that Numba compiles nothing new for: in memory, and not read-only."""
+    # CuPy's arrays are always writable, and their flags do not say so.
+    ready = type(places) is not np.memmap and getattr(places.flags, "writeable", True)
+    return places if ready else np.array(places)
 
 
 def _compressed(name, X):
@@ -66,7 +74,7 @@ def _compressed(name, X):
     return rows
 
 
-def _warn_of_a_leak(io, sparse):
+def _warn_of_a_leak(io):
     """Warn where both levels read the same numbers: the upper one then measures nothing new."""
     if io.be.name != "numpy":
         return

@@ -1,5 +1,7 @@
 """Losses of linear models: sums over samples, at one or more points in one pass."""
 
+import numpy as np
+
 SQUARED, LOGISTIC, HINGE, SOFTMAX = range(4)
 _ONE, _PAIR, _BEND = range(3)
 # Largest curvatures of the losses by one prediction.
@@ -70,7 +72,8 @@ class LinearLosses:
 
     def _pass(self, mode, vectors, weights, idx, n_losses, n_gradients):
         xp, k = self.xp, self.k
-        rows = self._every if idx is None else xp.asarray(idx)
+        # A copy is what Numba has compiled for: of long integers, and writable.
+        rows = self._every if idx is None else xp.array(idx, np.int64)
         W = xp.ascontiguousarray(xp.concatenate(vectors) if len(vectors) > 1 else vectors[0])
         weights = xp.empty((1, 0), self.dtype) if weights is None else xp.stack(weights)
         losses = xp.empty((n_losses, rows.size))

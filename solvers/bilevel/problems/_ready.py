@@ -114,27 +114,35 @@ class _Door:
 
     def value_and_grads(self, x, y, *idx):
         io, x, y = self._enter(x=x, y=y)
-        look = self.flat.look(x, y, *idx)
+        look = self.flat.look(x, y, *self._batch(idx))
         return look.value, self._x(io, look.gx), self._y(io, look.gy)
 
     def pair(self, x, y, z, *idx):
         io, x, y, z = self._enter(x=x, y=y, z=z)
-        pair = self.flat.pair(x, y, z, *idx)
+        pair = self.flat.pair(x, y, z, *self._batch(idx))
         gx = (self._x(io, look.gx) for look in (pair.first, pair.second))
         gy = (self._y(io, look.gy) for look in (pair.first, pair.second))
         return pair.difference, *gx, *gy
 
     def hvp_yy(self, x, y, v, *idx):
         io, x, y, v = self._enter(x=x, y=y, v=v)
-        return self._y(io, self.flat.hvp_yy(x, y, v, *idx))
+        return self._y(io, self.flat.hvp_yy(x, y, v, *self._batch(idx)))
 
     def hvp_xy(self, x, y, v, *idx):
         io, x, y, v = self._enter(x=x, y=y, v=v)
-        return self._x(io, self.flat.hvp_xy(x, y, v, *idx))
+        return self._x(io, self.flat.hvp_xy(x, y, v, *self._batch(idx)))
 
     def precond_y(self, x):
         io, x = self._enter(x=x)
         return self._y(io, self.flat.diagonal(x))
+
+    def _batch(self, idx):
+        """Refuse samples that do not exist: kernels would read whatever is there."""
+        n = self.flat.n_samples
+        for which in idx if n is not None else ():
+            if not len(which) or int(which.min()) < 0 or int(which.max()) >= n:
+                raise ValueError(f"`idx` came as {which!r:.60}; expected samples 0 to {n - 1}")
+        return idx
 
     def _x(self, io, v):
         return io.out(v.reshape(self.flat.x_shape))
