@@ -41,7 +41,7 @@ def hypergradient(upper, lower, x, y0=None, *, method="penalty", sigma=None, ord
     Parameters
     ----------
     upper, lower : callable or Oracle
-        f and g, as `penalty` takes them; or a ready-made problem and None.
+        The levels, as `penalty` takes them; or a ready-made problem and None.
     x : array or nested arrays
         Where.
     y0 : array or nested arrays

@@ -54,8 +54,8 @@ def penalty(
     Parameters
     ----------
     upper, lower : callable or Oracle
-        f and g: ``(x, y) -> (value, grad_x, grad_y)``, or an `Oracle` that can do more. In place
-        of both, with `x0` and `y0`: a ready-made problem of `solvers.bilevel.problems`.
+        The functions ``(x, y) -> (value, grad_x, grad_y)``, or an `Oracle` that can do more. In
+        place of both, with `x0` and `y0`: a ready-made problem of `solvers.bilevel.problems`.
     x0 : array, nested arrays or BilevelResult
         Start. Of a result, its y, z and penalty are taken as well.
     y0 : array or nested arrays

@@ -151,7 +151,8 @@ def penalty_sgd(
     Returns
     -------
     BilevelResult
-        x is averaged over the end of the run, y the lower level's solution there, on all samples.
+        With x averaged over the end of the run, and y the lower level's solution there, on all
+        samples.
 
     Raises
     ------

@@ -7,9 +7,12 @@ import subprocess
 import sys
 import warnings
 from collections import namedtuple
+from pathlib import Path
 
+import _cuda_on_cpu
 import numpy as np
 import pytest
+from _cupy_standin import run_with_standin
 
 import solvers
 from solvers import bilevel
@@ -568,3 +571,8 @@ def test_all_solvers_tell_their_callback_and_keep_a_table(name):
     assert seen[0][1] == (2,)
     assert {"nit", "seconds", "optimality", "n_g"} <= set(res.history)
     assert len({len(column) for column in res.history.values()}) == 1
+
+
+@pytest.mark.skipif(_cuda_on_cpu.missing() is not None, reason=_cuda_on_cpu.missing() or "")
+def test_solvers_take_and_return_arrays_of_the_device():
+    run_with_standin(Path(__file__).parent / "driver_on_device.py")

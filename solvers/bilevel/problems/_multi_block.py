@@ -76,7 +76,20 @@ class MultiBlockLogistic:
         return f"MultiBlockLogistic({m} blocks, x ({p},), y ({m}, {p}))"
 
     def predict(self, X, y):
-        """Return the labels, -1 or 1, of samples (m, n, p) by coefficients y (m, p)."""
+        """Return the labels, -1 or 1, of samples by a model for each block.
+
+        Parameters
+        ----------
+        X : array, shape (m, q, p)
+            Samples of each block.
+        y : array, shape (m, p)
+            Coefficients.
+
+        Returns
+        -------
+        array, shape (m, q)
+            Labels.
+        """
         return 2 * ((X * y[:, None, :]).sum(-1) > 0) - 1
 
 
