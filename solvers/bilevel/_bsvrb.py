@@ -17,19 +17,19 @@ from .._core.validation import (
     check_positive,
     describe,
 )
+from ._block_steps import STEPS, Draws, Rows
 from ._blocks import BlockLevel, block_sizes, whole
 from ._descent import residual
 from ._driver import solve
 from ._envelope import scales
 from ._oracle import as_oracle
 from ._penalty_sgd import check_part, report
+from ._result import BilevelResult
 
 VARIANTS = ("v1", "v2", "v3")
 # The paper's formula for gamma diverges unless alpha is small, and 1 allows only a third of the
 # lower step length; the answers are as good.
 _GAMMA = 0.1
-# Steps whose random numbers are drawn at a time.
-_DRAWN = 64
 # The penalty, as part of the one at which both levels weigh the same.
 _SIGMA = 0.05
 # Lower steps, as part of those at which recursions on a quadratic stop falling.
@@ -195,9 +195,13 @@ def bsvrb(
     check_choice(variant, "variant", VARIANTS)
     if hasattr(upper, "n_blocks"):
         problem = upper
-        upper, lower, n_blocks = problem.upper, problem.lower, problem.n_blocks
+        upper, lower = problem.upper, problem.lower
+        n_blocks = problem.n_blocks if n_blocks is None else n_blocks
         X = problem.X if X is None else X
-        x0, y0 = (problem.x0, problem.y0) if x0 is None else (x0, problem.y0 if y0 is None else y0)
+        x0 = problem.x0 if x0 is None else x0
+        y0 = problem.y0 if y0 is None and not isinstance(x0, BilevelResult) else y0
+    if isinstance(x0, BilevelResult):
+        x0, y0 = x0.x, x0.y if y0 is None else y0
     n_blocks = check_count(n_blocks, "n_blocks", minimum=1)
     upper, lower = as_oracle(upper, "upper"), as_oracle(lower, "lower")
     own = Own(
@@ -222,26 +226,11 @@ def bsvrb(
     _check_levels({"upper": upper, "lower": lower}, own)
     _check_rows(y0, n_blocks)
     return solve(
-        "bsvrb",
-        whole(upper, "upper", n_blocks),
-        whole(lower, "lower", n_blocks),
-        x0,
-        y0,
-        descend,
-        X=X,
-        tol=tol,
-        time_limit=time_limit,
-        callback=callback,
-        progress=progress,
-        n_threads=n_threads,
-        rng=rng,
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
-        resume=resume,
-        history=history,
-        how=how,
-        own=own,
-    )
+        "bsvrb", whole(upper, "upper", n_blocks), whole(lower, "lower", n_blocks), x0, y0,
+        descend, X=X, tol=tol, time_limit=time_limit, callback=callback, progress=progress,
+        n_threads=n_threads, rng=rng, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
+        resume=resume, history=history, how=how, own=own,
+    )  # fmt: skip
 
 
 def _check_share(value, name):
@@ -297,161 +286,6 @@ def descend(problem, watch, options):
     report(problem, watch, options, loop.plan["sigma"])
 
 
-class Draw(NamedTuple):
-    """What a step may look at: blocks (I,), and samples (I, B) of both levels of each."""
-
-    blocks: Any
-    lower: Any
-    upper: Any
-
-
-class Draws:
-    """The random numbers of all steps, a few steps' at a time.
-
-    They depend on the key and on the step alone: a run can go on from any step.
-    """
-
-    def __init__(self, xp, own, levels, key):
-        self.xp, self.own, self.key, self._chunk = xp, own, list(key), None
-        self.sizes = [level.sizes for level in levels]
-
-    def __call__(self, k):
-        """Return the k-th draw."""
-        chunk, place = divmod(k, _DRAWN)
-        if chunk != self._chunk:
-            self._drawn, self._chunk = self._draw(np.random.default_rng([*self.key, chunk])), chunk
-        return Draw(*(numbers[place] for numbers in self._drawn))
-
-    def _draw(self, rng):
-        m, own = self.own.n_blocks, self.own
-        blocks = np.tile(np.arange(m), (_DRAWN, 1))
-        if own.blocks < m:
-            blocks = rng.random((_DRAWN, m)).argpartition(own.blocks, axis=1)[:, : own.blocks]
-        samples = (self._samples(rng, sizes[blocks]) for sizes in self.sizes)
-        return [self.xp.asarray(numbers) for numbers in (blocks, *samples)]
-
-    def _samples(self, rng, sizes):
-        """Return sample numbers with replacement, or all samples if the batch is that large."""
-        every = np.arange(self.own.batch)
-        drawn = rng.integers(sizes[..., None], size=(*sizes.shape, self.own.batch))
-        return np.where(sizes[..., None] == self.own.batch, every, drawn)
-
-
-class Rows:
-    """A variable with a row for each block, and an estimate that belongs to it.
-
-    Parameters
-    ----------
-    xp : module
-    now : array, shape (m, p)
-        Its rows.
-    before : array, shape (m, p)
-        The rows before the last step.
-    estimate : array, shape (m, ...)
-        Moving average of a derivative (MSVR).
-    """
-
-    def __init__(self, xp, now, before, estimate):
-        self.xp, self.now, self.before, self.estimate = xp, now, before, estimate
-
-    @classmethod
-    def start(cls, xp, now, *shape):
-        """Begin at given rows, with estimates of a given shape."""
-        return cls(xp, now.copy(), now.copy(), xp.zeros((len(now), *shape), now.dtype))
-
-    def track(self, d, fresh, new, old, own):
-        """Update the estimate by derivatives on one batch at this point and the one before."""
-        a, c = own.alpha, own.gamma
-        moved = (1 - a) * self.estimate[d.blocks] + (a + c) * new - c * old
-        # A block that is visited for the first time has no past.
-        fresh = fresh.reshape(-1, *[1] * (new.ndim - 1))
-        self.estimate[d.blocks] = self.xp.where(fresh, new, moved)
-
-    def move(self, d, last, rows):
-        """Set the rows of a step's blocks; those of the last step are past now."""
-        self.before[last] = self.now[last]
-        self.before[d.blocks] = self.now[d.blocks]
-        self.now[d.blocks] = rows
-
-    def parts(self):
-        """Return copies of the arrays."""
-        return {name: getattr(self, name).copy() for name in ("now", "before", "estimate")}
-
-
-def exact_products(loop, d, fresh):
-    """v1: keep estimates of the second derivatives, and solve with them."""
-    s, own = loop.s, loop.own
-    here, there, (f, f_old) = _both(loop, d, fresh)
-    H, H_old = (loop.lower.hessians(x, Z, d.blocks, d.lower) for x, Z in (here, there))
-    s.v.track(d, fresh, H, H_old, own)
-    H = s.v.estimate[d.blocks] = _floored(loop.xp, s.v.estimate[d.blocks], own.floor)
-    v, v_old = (loop.xp.linalg.solve(H, look.gy[..., None])[..., 0] for look in (f, f_old))
-    return f.value, _implicit(loop, d, here, f, v), _implicit(loop, d, there, f_old, v_old)
-
-
-def _floored(xp, H, floor):
-    """Return symmetric matrices without eigenvalues below a part of their largest."""
-    if not bool(xp.isfinite(H).all()):
-        # LAPACK would not come to an end; the loop sees to it that the run does.
-        return xp.full_like(H, math.nan)
-    w, Q = xp.linalg.eigh(H)
-    w = xp.maximum(w, floor * abs(w).max(axis=1, keepdims=True))
-    return (Q * w[:, None, :]) @ xp.swapaxes(Q, 1, 2)
-
-
-def products(loop, d, fresh):
-    """v2: track the solutions v of ``g_yy v = f_y`` by products alone."""
-    s, own, xp = loop.s, loop.own, loop.xp
-    here, there, (f, f_old) = _both(loop, d, fresh)
-    v, v_old = s.v.now[d.blocks], s.v.before[d.blocks]
-    q, q_old = (
-        loop.lower.hvp_yy(*point, w, d.blocks, d.lower) - look.gy
-        for point, w, look in ((here, v, f), (there, v_old, f_old))
-    )
-    s.v.track(d, fresh, q, q_old, own)
-    G = _implicit(loop, d, here, f, v)
-    G_old = _implicit(loop, d, there, f_old, v_old)
-    moved = v - loop.length(d) * s.v.estimate[d.blocks]
-    if own.radius < math.inf:
-        size = xp.sqrt((moved * moved).sum(axis=1, keepdims=True))
-        moved = moved * (own.radius / xp.maximum(size, own.radius))
-    s.v.move(d, s.last, moved)
-    return f.value, G, G_old
-
-
-def _both(loop, d, fresh):
-    """Look at both levels at this point and the one before; track the lower one."""
-    s = loop.s
-    here, there = (s.x, s.z.now[d.blocks]), (s.x_old, s.z.before[d.blocks])
-    g, g_old = loop.lower.looks([here, there], d.blocks, d.lower)
-    s.z.track(d, fresh, g.gy, g_old.gy, loop.own)
-    return here, there, loop.upper.looks([here, there], d.blocks, d.upper)
-
-
-def _implicit(loop, d, point, f, v):
-    return (f.gx - loop.lower.hvp_xy(*point, v, d.blocks, d.lower)).mean(axis=0)
-
-
-def pairs(loop, d, fresh):
-    """v3: keep a second point per block, for ``sigma f + g``, on the same batches."""
-    s, own, sigma = loop.s, loop.own, loop.plan["sigma"]
-    here, there = (s.x, s.z.now[d.blocks]), (s.x_old, s.z.before[d.blocks])
-    up, up_old = (s.x, s.y.now[d.blocks]), (s.x_old, s.y.before[d.blocks])
-    g, g_old, gs, gs_old = loop.lower.looks([here, there, up, up_old], d.blocks, d.lower)
-    f, f_old = loop.upper.looks([up, up_old], d.blocks, d.upper)
-    s.z.track(d, fresh, g.gy, g_old.gy, own)
-    s.y.track(d, fresh, gs.gy + sigma * f.gy, gs_old.gy + sigma * f_old.gy, own)
-    s.y.move(d, s.last, s.y.now[d.blocks] - loop.length(d) * s.y.estimate[d.blocks])
-    G, G_old = (
-        (look.gx + (at_y.gx - at_z.gx) / sigma).mean(axis=0)
-        for look, at_y, at_z in ((f, gs, g), (f_old, gs_old, g_old))
-    )
-    return f.value, G, G_old
-
-
-_STEPS = {"v1": exact_products, "v2": products, "v3": pairs}
-
-
 class Loop:
     """The steps of one run: where it is, its random numbers and step lengths.
 
@@ -487,10 +321,8 @@ class Loop:
         m, x = own.n_blocks, problem.x0
         z = problem.y0.reshape(m, -1)
         p = z.shape[1]
-        self.k, self.plan = (
-            0,
-            {"sigma": own.sigma or _SIGMA * scales(problem, x, problem.y0).sigma},
-        )
+        sigma = own.sigma or _SIGMA * scales(problem, x, problem.y0).sigma
+        self.k, self.plan = 0, {"sigma": sigma}
         self.s = s = SimpleNamespace(
             x=x, x_old=x, D=None, mean=None, averaged=0, z=Rows.start(xp, z, p),
             last=xp.zeros(0, np.int64), seen=xp.zeros(m, bool),
@@ -526,7 +358,7 @@ class Loop:
         own, xp, x = self.own, self.xp, self.s.x
         every = xp.arange(own.n_blocks)
         rng = np.random.default_rng([*self.key, 0, 0])
-        low, up = (xp.asarray(self.draws._samples(rng, n)) for n in self.draws.sizes)
+        low, up = (xp.asarray(self.draws.samples(rng, n)) for n in self.draws.sizes)
 
         def slopes(Y):
             (g,) = self.lower.looks([(x, Y)], every, low)
@@ -564,7 +396,7 @@ class Loop:
         if k % self.period == 0:
             self._rescale()
         d = self.draws(k)
-        values, G, G_old = _STEPS[own.variant](self, d, ~s.seen[d.blocks])
+        values, G, G_old = STEPS[own.variant](self, d, ~s.seen[d.blocks])
         s.z.move(d, s.last, s.z.now[d.blocks] - self.length(d) * s.z.estimate[d.blocks])
         s.D = G if s.D is None else (1 - own.beta) * (s.D - G_old) + G
         fall = (1 + k / (_PLATEAU * self.K)) ** -0.5

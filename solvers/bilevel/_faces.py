@@ -136,7 +136,7 @@ class Faces:
                 [rows, self.normal[None] / self.xp.linalg.norm(self.normal)]
             )
         _, s, V = self.xp.linalg.svd(rows * free, full_matrices=False)
-        Q = V[s > _DEPENDENT * max(float(s.max(initial=0.0)), _DEPENDENT)]
+        Q = V[s > _DEPENDENT * max(float(s[0]) if len(s) else 0.0, _DEPENDENT)]
         return lambda w: (Q @ w) @ Q
 
     def _newton(self, v):

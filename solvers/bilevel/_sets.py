@@ -117,7 +117,7 @@ class L1Ball(Set):
             size = abs(v)
             if float(size.sum(dtype=np.float64)) <= self.r:
                 return v
-            return xp.copysign(_on_simplex(size, self.r, xp), v)
+            return xp.sign(v) * _on_simplex(size, self.r, xp)
 
         return Region(nearest)
 
@@ -429,5 +429,5 @@ def _on_simplex(v, s, xp):
     wide = wide - wide.max()
     down = xp.sort(wide)[::-1]
     over = xp.cumsum(down) - s
-    k = xp.count_nonzero(down * xp.arange(1, len(v) + 1) > over)
+    k = (down * xp.arange(1, len(v) + 1) > over).sum()
     return xp.maximum(wide - over[k - 1] / k, 0.0).astype(v.dtype)

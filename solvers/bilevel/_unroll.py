@@ -195,7 +195,7 @@ def _advice(values):
 
 
 class Unrolled(Values):
-    """Evaluates f at the end of the steps, all from one start of one length.
+    """Evaluates f at the end of the steps, all from one start.
 
     Attributes
     ----------
@@ -203,16 +203,15 @@ class Unrolled(Values):
         By how much half of the differentiated steps changed the last gradient.
     """
 
-    _carried = ("start", "accuracy", "began", "lr", "error")
+    _carried = ("start", "accuracy", "began", "error")
 
     def __init__(self, problem, options, late):
         super().__init__(problem, options, late)
         self.own, self.lr, self.error = options.own, options.own.lr, float("inf")
 
     def renew(self):
-        """Start the steps where they ended, and choose their length anew."""
+        """Start the steps where they ended."""
         self.start = self.last.y
-        self.lr = self.own.lr
         self.at(self.last.x)
         self.keep()
 
@@ -223,7 +222,8 @@ class Unrolled(Values):
 
     def at(self, x):
         """Take the steps at x and differentiate the last of them."""
-        if self.lr is None:
+        if self.own.lr is None:
+            # A length that suits another x may be too long here, and would cut the step in x.
             curvature = Curvature(self.problem, x, self.start, precondition=False)
             self.lr = 1.0 / curvature.largest()
         walk = self._forward if self.own.mode == "forward" else self._reverse

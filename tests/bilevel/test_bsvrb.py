@@ -385,6 +385,16 @@ def test_other_kinds_of_arrays_come_back_as_they_came(name):
     assert type(own.x) is type(data[0])
 
 
+def test_a_run_may_start_from_a_result():
+    problem = bilevel.problems.MultiBlockLogistic(*classifiers())
+    options = {"blocks": 3, "batch": 8, "epochs": 3, "rng": 0}
+    res = quiet(bilevel.bsvrb, problem, **options)
+    again = quiet(bilevel.bsvrb, problem, x0=res, **options)
+    levels = problem.upper, problem.lower
+    other = quiet(bilevel.bsvrb, *levels, res.x, res.y, n_blocks=6, X=problem.X, **options)
+    np.testing.assert_array_equal(again.x, other.x)
+
+
 def test_inputs_stay_as_they_are():
     problem = Blocks()
     start = np.ones(2), np.ones((6, 3))

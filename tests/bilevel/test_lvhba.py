@@ -222,8 +222,9 @@ def test_single_precision_is_kept():
     problem = CoupledQP(0)
     wanted = solve(problem).x
     problem.x0, problem.y0 = problem.x0.astype(np.float32), problem.y0.astype(np.float32)
-    res = solve(problem, tol=3e-3)
+    res = solve(problem)
     assert res.success
+    assert res.certificate.tol == 3e-3
     assert (res.x.dtype, res.y.dtype, res.multipliers.dtype) == (np.float32,) * 3
     np.testing.assert_allclose(res.x, wanted, atol=1e-2)
 

@@ -100,6 +100,24 @@ def test_the_answer_hardly_depends_on_the_penalty(ridge):
     assert np.ptp(values) <= 0.002 * min(values)
 
 
+@pytest.mark.parametrize("groups", [None, [0, 1, 1, 0, 2]])
+@pytest.mark.parametrize("method", ["shared", "f2sa"])
+def test_the_kernel_takes_the_steps_of_the_plain_loop(ridge, method, groups, monkeypatch):
+    data = ridge.A, np.sign(ridge.b), ridge.V, np.sign(ridge.c)
+    problem = bilevel.problems.LogisticHPO(*data, groups=groups)
+    # The batch does not divide the samples, nor a report an epoch.
+    options = {"method": method, "batch": 33, "epochs": 5, "callback_every": 0.7, "rng": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fused = bilevel.penalty_sgd(problem, **options)
+        monkeypatch.setattr(_penalty_sgd.Fused, "fits", lambda *_: False)
+        plain = bilevel.penalty_sgd(problem, **options)
+    np.testing.assert_allclose(fused.x, plain.x, rtol=1e-9)
+    np.testing.assert_allclose(fused.history["fun"], plain.history["fun"], rtol=1e-9)
+    assert fused.nit == plain.nit
+    assert fused.history["n_g"].tolist() == plain.history["n_g"].tolist()
+
+
 class Unshared(Ridge):
     """Draws a batch of its own for each gradient of the lower level."""
 
@@ -241,6 +259,12 @@ def test_it_ends_in_time_and_warns_once(ridge):
         res = run(ridge, epochs=1e5, time_limit=0.2, tol=1e-12)
     assert res.status is Status.TIME_LIMIT
     assert len(record) == 1
+
+
+def test_a_run_that_is_too_short_says_what_to_raise(ridge):
+    with pytest.warns(ConvergenceWarning, match="`epochs` = 1 says"):
+        res = run(ridge, epochs=1, tol=1e-9)
+    assert res.status is Status.MAXITER
 
 
 @pytest.mark.parametrize(

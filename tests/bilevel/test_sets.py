@@ -1,7 +1,9 @@
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
+from _cupy_standin import run_with_standin
 
 from solvers import bilevel
 from solvers._core.backend import get_backend
@@ -226,3 +228,7 @@ def test_rows_that_contradict_each_other_hold_nothing():
     empty = bilevel.polyhedron([[1.0, 0.0], [-1.0, 0.0]], [0.0, -1.0])
     with pytest.raises(ValueError, match="contradict"):
         empty.project(np.zeros(2))
+
+
+def test_everything_runs_on_cupy_arrays():
+    run_with_standin(Path(__file__).parent / "coupled_on_device.py")

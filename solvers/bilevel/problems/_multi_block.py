@@ -120,7 +120,7 @@ def _read(io, X_parts, t_parts):
 
 def _check_blocks(io, train, valid):
     if "X" in io and "Xv" in io:
-        _data._warn_of_a_leak(io, sparse=False)
+        _data._warn_of_a_leak(io)
     if len(train) != len(valid):
         raise ValueError(f"`Xv` came with {len(valid)} blocks; expected {len(train)}, as `X` has")
     for i, ((X, _), (Xv, _)) in enumerate(zip(train, valid, strict=True)):
