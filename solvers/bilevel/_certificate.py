@@ -18,7 +18,7 @@ from ._second_order import Found, Piece
 KIND = "hyper-stationarity"
 HOWS = ("auto", "dense", "cg", "kkt", "penalty")
 # Where more rows than this are weakly active, their combinations are too many to try.
-_WEAK = 8
+MOST_WEAK = 8
 # How far the unit of f may be from 1 before it counts.
 _UNIT = 100.0
 _SECANT = 1e-3
@@ -83,8 +83,9 @@ def certify(upper, lower, x, y=None, *, X=None, Y=None, constraints=None, how="a
     Notes
     -----
     It is a local proof. A lower level that is not convex may have better minimisers elsewhere.
-    Where rows hold without a multiplier, psi has a kink: each smooth piece is judged on the
-    directions that it counts for.
+    Where rows or bounds hold without a multiplier, "weak_rows" of them, psi has a kink: each
+    smooth piece is judged on the directions that it counts for. Beyond eight of them the pieces
+    are too many to try, and the value is infinite.
 
     Examples
     --------
@@ -245,6 +246,7 @@ class _Case:
     def __init__(self, problem, x, y, how, tol):
         self.problem, self.x, self.y, self.how, self.tol = problem, x, y, how, tol
         self.units = units(problem, x, y)
+        self.weak = 0
 
     def verdict(self):
         """Return the certificate."""
@@ -272,6 +274,7 @@ class _Case:
             **parts,
             **bent,
             "oracle_mismatch": contradiction,
+            "weak_rows": self.weak,
             "psi": first.value,
             "psi_lower": first.psi_lower,
             "gap": f.value - first.psi_lower,
@@ -353,16 +356,17 @@ class _Case:
         local = Local(self.problem, self.x, active.y, active.bounds)
         added = len(local.equal) - np.arange(len(active.bounds)) - 1
         weak = np.r_[active.weak, added].astype(int)
+        self.weak = len(weak)
         check_memory(4 * 8 * int(active.free.sum()) ** 2, "the lower level's second derivative")
         H, found = None, []
-        for k in range(len(weak) + 1) if len(weak) <= _WEAK else [0]:
+        for k in range(len(weak) + 1) if len(weak) <= MOST_WEAK else [0]:
             for held in itertools.combinations(weak, k):
                 rows = np.r_[active.strong, held].astype(int)
                 piece = Piece(local, active.y, active.free, rows, self.tol, H)
                 H = piece.H
                 if piece.independent or not k:
                     found.append(piece.found(self.units.value, weak))
-        if len(weak) > _WEAK:
+        if len(weak) > MOST_WEAK:
             found = [found[0]._replace(error=math.inf)]
         return active.residual, found
 

@@ -20,7 +20,7 @@ from .._core.validation import (
     check_threads,
     check_time_limit,
 )
-from ._certificate import HOWS, check_how, default_tol, judge
+from ._certificate import HOWS, MOST_WEAK, check_how, default_tol, judge
 from ._checkpoint import Keeper, State, carried, check_checkpoint, check_resume, check_sizes
 from ._problem import pose
 from ._result import BilevelResult
@@ -176,6 +176,7 @@ def _finished(problem, watch):
     return watch.run.finish(
         BilevelResult,
         certificate,
+        note=_why_unknown(certificate),
         x=px.unpack(watch.x),
         y=py.unpack(watch.y),
         fun=f.value,
@@ -184,3 +185,11 @@ def _finished(problem, watch):
         counts=problem.counts,
         **fields,
     )
+
+
+def _why_unknown(certificate):
+    """Return a sentence on a certificate that kinks made infinite, or None."""
+    weak = certificate.details["weak_rows"]
+    if weak <= MOST_WEAK:
+        return None
+    return f"{weak} constraints hold without a multiplier, too many to try all of their pieces."

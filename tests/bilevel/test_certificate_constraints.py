@@ -1,6 +1,7 @@
 """Right and wrong answers of lower levels with constraints, bounds and other sets."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -292,3 +293,20 @@ def test_a_lower_level_with_a_proximal_term_is_judged_by_penalties():
     x = x + at(0.1, 0, 0)
     found = certify(upper, lower, x, soft(x, 1.0))
     assert found.details["stationarity"] == pytest.approx(0.1, rel=1e-5)
+
+
+@pytest.mark.parametrize("n", [2, 9])
+def test_more_kinks_than_can_be_tried_are_named_in_the_message(n):
+    def upper(x, y):
+        return 0.5 * (x @ x + y @ y), x, y
+
+    def lower(x, y):
+        return 0.5 * (y - x) @ (y - x), x - y, y - x
+
+    tie = bilevel.Affine(np.zeros((n, n)), -np.eye(n), np.zeros(n))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        res = bilevel.lvhba(upper, lower, tie, np.zeros(n), np.zeros(n), maxiter=3)
+    assert res.certificate.details["weak_rows"] == n
+    assert res.certificate.holds == (n == 2)
+    assert ("9 constraints hold without a multiplier" in res.message) == (n == 9)
