@@ -147,7 +147,7 @@ def solve(
     keeper = Keeper(check_checkpoint(checkpoint), every)
     resume = check_resume(resume, name)
     # Before the first look at the levels, whose kernels may have to be compiled.
-    run = Monitor(name, "optimality", tol=tol, **run_options)
+    run = Monitor(name, "optimality", tol=tol or 0.0, **run_options)
     problem = pose(upper, lower, x0, y0, X, Y, constraints, eq)
     check_how(how, problem)
     run.tol = tol = default_tol(problem.io.dtype) if tol is None else tol
