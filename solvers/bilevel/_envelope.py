@@ -156,6 +156,11 @@ class Envelope:
         residual, slack = self.residual(z, g.gy), self._slack(z, g.gy)
         return Point(x, z, g, residual, slack, tilt is not None, sides)
 
+    @property
+    def start(self):
+        """Return the last minimiser of the lower level."""
+        return self._z
+
     def state(self):
         """Return all that later solves depend on, for `Watch.keep`."""
         pairs = {rank: own.state() for rank, own in self._pairs.items()}
@@ -379,12 +384,21 @@ def combine(point, parts):
     sides = [(parts[side.sigma], side) for side in point.sides]
     value = sum(w * side.value for w, side in sides)
     grad = sum(w * side.grad for w, side in sides)
-    return value, grad, sum(abs(w) * side.noise for w, side in sides), _shown(point)
+    return value, grad, sum(abs(w) * side.noise for w, side in sides), shown(point)
 
 
-def _shown(point):
-    """Return a y and a lower bound, but for errors, of psi."""
-    return point.sides[0].y, max(side.value for side in point.sides if side.sigma > 0)
+def shown(point):
+    """Return what a result tells of a point that has not been measured, and psi about."""
+    one = point.sides[0]
+    fields = {
+        "y_sigma": one.y,
+        "z": point.z,
+        "psi_lower": max(side.value for side in point.sides if side.sigma > 0),
+        "g_z": point.g.value,
+        "lower_residual": (point.residual, point.residual),
+    }
+    # The penalised value is below psi by about as much as it is above f.
+    return fields, 2 * one.value - one.f.value
 
 
 def scales(problem, x, z):
