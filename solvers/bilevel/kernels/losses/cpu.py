@@ -266,25 +266,32 @@ def _csr(
         b = min(a + chunk, last)
         for i in range(a, b):
             target[i - a] = t[rows[i]]
-            _dot_row(indptr[rows[i]], indptr[rows[i] + 1], indices, data, W, M, i - a, m)
+            first_of, end = np.uint64(indptr[rows[i]]), np.uint64(indptr[rows[i] + 1])
+            _dot_row(first_of, end, indices, data, W, M, i - a, m)
         _respond(kind, mode, classes, target, weights, M, losses, S, a, b - a)
         for i in range(a, b):
-            _add_row(indptr[rows[i]], indptr[rows[i] + 1], indices, data, M, i - a, m, G)
+            first_of, end = np.uint64(indptr[rows[i]]), np.uint64(indptr[rows[i] + 1])
+            _add_row(first_of, end, indices, data, M, i - a, m, G)
 
 
 # Without fast arithmetic: sums in a different order are gathered by vectors, which takes longer.
 # Columns are unsigned, for Numba lets a signed index count from the end.
-@kernel()
+@kernel(inline=True)
 def _dot_row(first, last, indices, data, W, M, i, m):
     Q = m.size
-    if Q <= 2:
-        a = b = data.dtype.type(0)
+    a = b = data.dtype.type(0)
+    if Q == 1:
         for e in range(first, last):
-            c = np.uint64(indices[e])
-            a += data[e] * W[c, 0]
-            b += data[e] * W[c, Q - 1]
+            a += data[e] * W[np.uint64(indices[e]), 0]
         M[0, i] = a
-        M[Q - 1, i] = b
+        return
+    if Q == 2:
+        for e in range(first, last):
+            c, d = np.uint64(indices[e]), data[e]
+            a += d * W[c, 0]
+            b += d * W[c, 1]
+        M[0, i] = a
+        M[1, i] = b
         return
     for q in range(Q):
         m[q] = 0
@@ -296,12 +303,13 @@ def _dot_row(first, last, indices, data, W, M, i, m):
         M[q, i] = m[q]
 
 
-@kernel()
+@kernel(inline=True)
 def _add_row(first, last, indices, data, M, i, m, G):
     Q = G.shape[1]
     if Q == 1:
+        a = M[0, i]
         for e in range(first, last):
-            G[np.uint64(indices[e]), 0] += data[e] * M[0, i]
+            G[np.uint64(indices[e]), 0] += data[e] * a
         return
     for q in range(Q):
         m[q] = M[q, i]
