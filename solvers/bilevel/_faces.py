@@ -101,6 +101,13 @@ class Faces:
         across = self._face[2]
         return lambda w: xp.where(free, w - across(xp.where(free, w, 0.0)), 0.0).astype(w.dtype)
 
+    def bounded(self):
+        """Return which coordinates have bounds."""
+        xp = self.xp
+        if self.lo is None:
+            return xp.zeros(self.G.shape[1], bool)
+        return xp.isfinite(self.lo) | xp.isfinite(self.hi)
+
     def pressure(self, grad):
         """Return the multipliers of rows that explain a gradient best, on the last `tangent`."""
         tight, free, _ = self._face
@@ -283,14 +290,17 @@ class OwnSlacks(Faces):
     """Inequalities that each have a variable of their own, such as margins with slacks.
 
     Without those variables the projection is a smooth least-squares problem in the others, whose
-    second derivative is never singular; Newton's steps on it need a handful.
+    second derivative is never singular; Newton's steps on it need a handful. Bounds may hold
+    variables that do not occur in the rows, for those are clipped apart.
     """
 
     @classmethod
     def find(cls, faces):
         """Return rows as such a set if they are one, and few variables are left; else None."""
         xp, G = faces.xp, faces.G
-        if not faces.within.whole or not len(G) or bool(faces.equal.any()):
+        if not (faces.within.whole or faces.lo is not None) or not len(G):
+            return None
+        if bool(faces.equal.any() | (faces.bounded() & (G != 0).any(axis=0)).any()):
             return None
         alone = (G != 0) & ((G != 0).sum(axis=0) == 1)
         own = alone.argmax(axis=1)
@@ -335,7 +345,7 @@ class OwnSlacks(Faces):
             if stuck or steep <= _ROUNDING * scale:
                 break
         a = weight * over
-        p = v.copy()
+        p = 1.0 * self.within.project(v)
         p[self.rest], p[self.own] = w, v[self.own] - self.s * a
         return (p, a) if steep <= _GOOD * scale * len(a) else (None, None)
 

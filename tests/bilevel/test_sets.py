@@ -155,6 +155,37 @@ def test_rows_with_slacks_of_their_own_need_no_dual(seed):
     assert OwnSlacks.find(Faces(A[:, : p + 2], b, be=NUMPY)) is None
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_bounds_on_what_no_row_touches_are_clipped_beside_slacks(seed):
+    rng = np.random.default_rng(seed)
+    n, p, d = 4, 2, 2
+    A = np.c_[np.zeros((n, d)), rng.standard_normal((n, p)), np.diag(rng.choice([-1, 2.0], n))]
+    b, v = rng.standard_normal(n), 3 * rng.standard_normal(d + p + n)
+    lo, hi = np.full(len(v), -np.inf), np.full(len(v), np.inf)
+    lo[:d], hi[1:d] = -1.0, 0.5
+
+    def bounded():
+        return Faces(A, b, within=Region(lambda v: np.clip(v, lo, hi), lo, hi), be=NUMPY)
+
+    slacks, kept = OwnSlacks.find(bounded()), v.copy()
+    found = slacks.project(v)
+    walls = np.r_[np.eye(len(v))[1:d], -np.eye(len(v))[:d]]
+    wanted = nearest(v, np.r_[A, walls], np.r_[b, hi[1:d], -lo[:d]])
+    np.testing.assert_allclose(found, wanted, atol=1e-8)
+    np.testing.assert_array_equal(v, kept)
+    plain, w = bounded(), rng.standard_normal(len(v))
+    q = plain.project(found)
+    slacks.project(found)
+    np.testing.assert_allclose(
+        slacks.tangent(found, q, known=False)(w),
+        plain.tangent(found, q, known=False)(w),
+        atol=1e-8,
+    )
+    # A bound on a slack is no longer apart from its row.
+    lo[-1] = 0.0
+    assert OwnSlacks.find(bounded()) is None
+
+
 def test_a_product_gives_every_entry_its_own_set():
     v = {"a": np.array([2.0, -1.0]), "b": [np.full((2, 2), 7.0), np.array([3.0])]}
     walls = bilevel.product(
