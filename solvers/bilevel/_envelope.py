@@ -13,6 +13,8 @@ _SECANT = 1e-3
 _FAR = 1e10
 # What a state holds beside pairs.
 _CARRIED = ("accuracy", "theta", "gain", "_z", "_ways", "_family")
+# Part of the way to z that a path may leave open if it ends in z.
+_ARRIVED = 0.1
 # Pairs in the lower level.
 _MEMORY = 30
 
@@ -326,12 +328,15 @@ class Envelope:
     def settle(self, point):
         """Return a solution of the lower level near those with penalties.
 
-        Plain steps, so that among several solutions it stays near the one that the upper level
-        prefers; from where the path of the y ends, or from its last point if that is better.
+        It is z where the path of the y leads there. Else plain steps, so that among several
+        solutions it stays near the one that the upper level prefers; from where the path of the y
+        ends, or from its last point if that is better.
         """
         x, lower = point.x, self.problem.lower
         last = min(point.sides, key=lambda side: abs(side.sigma))
         end = self.problem.Y.project(_extrapolate({s.sigma: s.y for s in point.sides}, 0.0))
+        if norm(end - point.z) <= _ARRIVED * norm(last.y - point.z):
+            return point.z
         tol = self.tolerance(last.sigma)
         there, here = (self.residual(y, lower.look(x, y, with_x=False).gy) for y in (end, last.y))
         start = end if there <= max(tol, here) else last.y

@@ -9,6 +9,8 @@ import solvers
 from solvers import bilevel
 from solvers._core.monitor import Monitor
 from solvers._core.result import Status
+from solvers.bilevel._envelope import Envelope
+from solvers.bilevel._problem import pose
 from tests.bilevel.oracles import Quadratic, Ridge
 
 
@@ -335,3 +337,20 @@ def test_a_solution_of_a_flat_lower_level_keeps_the_sandwich():
     assert res.status is Status.MAXITER
     assert res.psi_lower <= res.fun + 1e-6
     assert res.nit == 32
+
+
+@pytest.mark.parametrize("rank", [None, 5])
+def test_z_is_the_answer_where_the_lower_level_has_no_other(rank):
+    q = Quadratic(seed=4, kappa=3.0, rank=rank)
+    problem = pose(q.upper, q.lower, q.x0, q.y0)
+    env = Envelope(problem)
+    env.accuracy = 1e-6
+    sigma = 1e-3 * env.scales.sigma
+    point = env.at(problem.x0, (sigma, sigma / 2, sigma / 4))
+    y = env.settle(point)
+    assert (y is point.z) == (rank is None)
+    tol = env.tolerance(sigma)
+    assert env.residual(y, problem.lower.look(problem.x0, y).gy) <= tol
+    if rank is not None:
+        f = [problem.upper.look(problem.x0, v).value for v in (y, point.z)]
+        assert f[0] < f[1]
