@@ -22,6 +22,9 @@ SQUARED, LOGISTIC, HINGE, SOFTMAX = range(4)
 ONE, PAIR, BEND = range(3)
 # Bytes of a chunk of rows, which stay in the cache from the products to the gradients.
 _CHUNK = 1 << 18
+# Where not even the vectors stay there, few turns from products to gradients are best: rows of a
+# chunk for coefficients that take more bytes than this.
+_SPILL, _MANY_ROWS = 1 << 22, 1 << 17
 
 
 def dense_pass(X, rows, t, weights, kind, mode, k, W, losses, G):
@@ -84,6 +87,8 @@ def csr_pass(indptr, indices, data, rows, t, weights, kind, mode, k, W, losses, 
     """Pass over compressed rows with the vectors in W (p, Q); G is (p, O), the rest as above."""
     Q, entries = W.shape[1], data.size // max(indptr.size - 1, 1) + 1
     chunk = _chunk(entries * (data.itemsize + indices.itemsize), rows.size)
+    if W.nbytes > _SPILL:
+        chunk = max(min(_MANY_ROWS // Q, rows.size) // 4 * 4, 4)
     classes = k if kind == SOFTMAX else None
     args = indptr, indices, data, rows, t, weights, kind, mode, classes, W, chunk, losses
     _run(_csr, _csr_in_strips, rows.size * entries * (Q + G.shape[1]), rows.size, args, G)
@@ -266,16 +271,17 @@ def _csr(
         b = min(a + chunk, last)
         for i in range(a, b):
             target[i - a] = t[rows[i]]
-            first_of, end = np.uint64(indptr[rows[i]]), np.uint64(indptr[rows[i] + 1])
-            _dot_row(first_of, end, indices, data, W, M, i - a, m)
+            start, end = np.uint64(indptr[rows[i]]), np.uint64(indptr[rows[i] + 1])
+            _dot_row(start, end, indices, data, W, M, i - a, m)
         _respond(kind, mode, classes, target, weights, M, losses, S, a, b - a)
         for i in range(a, b):
-            first_of, end = np.uint64(indptr[rows[i]]), np.uint64(indptr[rows[i] + 1])
-            _add_row(first_of, end, indices, data, M, i - a, m, G)
+            start, end = np.uint64(indptr[rows[i]]), np.uint64(indptr[rows[i] + 1])
+            _add_row(start, end, indices, data, M, i - a, m, G)
 
 
 # Without fast arithmetic: sums in a different order are gathered by vectors, which takes longer.
-# Columns are unsigned, for Numba lets a signed index count from the end.
+# Entries and columns are unsigned, for Numba lets a signed index count from the end; and rows are
+# too short for a call, which would cost more than their products.
 @kernel(inline=True)
 def _dot_row(first, last, indices, data, W, M, i, m):
     Q = m.size
