@@ -3,7 +3,9 @@
 import math
 
 # Most pairs of steps kept, trials along a face and across faces, the least cosine of a pair.
-_MEMORY, _ALONG, _ACROSS, _CURVED = 50, 4, 30, 1e-10
+_MEMORY, _ALONG, _ACROSS, _CURVED = 50, 12, 30, 1e-10
+# Pairs that are still believed where a step that they gave has failed.
+_RECENT = 5
 # Function values closer than this, relatively, tell less than slopes do.
 _ALIKE = 1e-10
 
@@ -71,6 +73,8 @@ class FaceDescent:
             d = self._quasi_newton()
             if d is not None and self._search(d, _ALONG, bent=True):
                 return True
+            # Older ones tell of other faces, or of where the function bent in another way.
+            self.pairs = self.pairs[-_RECENT:]
         d = self.C.project(self.u - self.length * self.grad) - self.u
         return self._search(d, _ACROSS, bent=self.C.curved)
 
