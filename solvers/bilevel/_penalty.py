@@ -112,7 +112,7 @@ def penalty(
         A file that `checkpoint` has written, or the `state` of a result, to go on from.
     history : bool or int, default True
         Whether, or every how many steps, to keep a row.
-    how : {"auto", "dense", "kkt", "penalty"}, default "auto"
+    how : {"auto", "dense", "cg", "kkt", "penalty"}, default "auto"
         How the certificate is computed; see `certify`.
 
     Returns
@@ -121,6 +121,11 @@ def penalty(
         With x; y, a solution of the lower level near the one that is best for f; ``fun = f(x, y)``
         and ``psi_lower``, which bracket psi(x); ``jac`` and ``jac_err``, the hyper-gradient and
         its error.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or value; the message starts with its name.
 
     Notes
     -----
