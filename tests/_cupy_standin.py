@@ -323,9 +323,6 @@ class csr_matrix:  # noqa: N801 (CuPy's name)
     def sum_duplicates(self):
         self._host.sum_duplicates()
 
-    def tocsr(self):
-        return csr_matrix(self._host)
-
     def __getattr__(self, name):
         if name not in SPARSE_ATTRIBUTES.split():
             raise AttributeError(name)

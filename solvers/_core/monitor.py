@@ -76,7 +76,7 @@ class Monitor:
         self.status: Status | None = None
         self._reason: str | None = None
         self._host = be.host if be else _as_they_are
-        self._tol, self.maxiter = tol, math.inf if maxiter is None else maxiter
+        self.tol, self.maxiter = tol, math.inf if maxiter is None else maxiter
         self._time_limit = math.inf if time_limit is None else time_limit
         self._stall = math.inf if stall is None else stall
         self._callback = callback
@@ -172,7 +172,7 @@ class Monitor:
             self.end(Status.NUMERICAL)
             return True
         asked_to_stop = self._call_back(row, state)
-        if judge and value <= self._tol:
+        if judge and value <= self.tol:
             self.end(Status.CONVERGED)
         elif asked_to_stop:
             self.end(Status.CALLBACK)

@@ -45,7 +45,7 @@ class Pairs:
     def clear(self):
         """Forget all."""
         # Columns by age; `_order` holds the rows of the buffers, oldest first.
-        self._order = []
+        self._order, self._lent = [], False
         self._changed()
 
     def _changed(self):
@@ -61,6 +61,7 @@ class Pairs:
             return False
         if not self._order:
             self._start(s)
+        self._own()
         full = len(self._order) == self.length
         row = self._order.pop(0) if full else len(self._order)
         self._order.append(row)
@@ -72,15 +73,16 @@ class Pairs:
         """Follow the second derivative to where its diagonal is another than at the last call."""
         k = len(self._order)
         if k and self._diagonal is not None:
+            self._own()
             self._Y[:k] += (diagonal - self._diagonal) * self._S[:k]
             self._changed()
         self._diagonal = diagonal
 
     def state(self):
-        """Return all there is, for `restore`."""
+        """Return all there is, for `restore`, as views that stay what they are."""
         if not self._order:
             return None
-        k = len(self._order)
+        k, self._lent = len(self._order), True
         return {
             "order": list(self._order),
             "S": self._S[:k],
@@ -103,6 +105,12 @@ class Pairs:
         shape = self.length, like.shape[-1]
         self._S, self._Y = (self.be.xp.empty(shape, like.dtype) for _ in "SY")
         self._norms = np.zeros(self.length)
+
+    def _own(self):
+        """Leave the buffers to whom `state` has lent them, before they are written to."""
+        if self._lent:
+            self._S, self._Y, self._norms = self._S.copy(), self._Y.copy(), self._norms.copy()
+            self._lent = False
 
     def last(self):
         """Return the newest pair."""
@@ -176,7 +184,8 @@ class Secants(Pairs):
         taken = super().add(s, y)
         if taken and products is not None:
             k, row = len(self._order), self._order[-1]
-            # One row and one column are new.
+            # One row and one column are new; a `state` may hold the old ones.
+            products = products.copy()
             new = self.be.host(self._S[:k] @ y, self._Y[:k] @ s)
             products[:k, row], products[row, :k] = new
             self._products = products
@@ -257,7 +266,7 @@ class Descent:
         Where it is, and what it was told there.
     """
 
-    def __init__(self, fun, v, region, *, unit, precond=None, memory=15, eps=None, spectral=False):
+    def __init__(self, fun, v, region, *, unit, precond=None, memory=15, spectral=False):
         self.fun, self.v, self.region, self.unit, self.precond = fun, v, region, unit, precond
         self.pairs = memory if isinstance(memory, Pairs) else Pairs(memory)
         self.spectral = spectral or not (region.whole or region.lo is not None)

@@ -146,10 +146,11 @@ def solve(
     every = check_nonnegative(checkpoint_every, "checkpoint_every")
     keeper = Keeper(check_checkpoint(checkpoint), every)
     resume = check_resume(resume, name)
+    # Before the first look at the levels, whose kernels may have to be compiled.
+    run = Monitor(name, "optimality", tol=tol or 0.0, **run_options)
     problem = pose(upper, lower, x0, y0, X, Y, constraints, eq)
     check_how(how, problem)
-    tol = default_tol(problem.io.dtype) if tol is None else tol
-    run = Monitor(name, "optimality", tol=tol, **run_options)
+    run.tol = tol = default_tol(problem.io.dtype) if tol is None else tol
     with problem.io.device, threads.limit(n_threads), np.errstate(all="ignore"):
         check_sizes(resume, _sizes(problem))
         watch = Watch(problem, run, Options(tol=tol, **options), how, keeper, resume)

@@ -13,6 +13,8 @@ _SECANT = 1e-3
 _FAR = 1e10
 # What a state holds beside pairs.
 _CARRIED = ("accuracy", "theta", "gain", "_z", "_ways", "_family")
+# Part of the way to z that a path may leave open if it ends in z.
+_ARRIVED = 0.1
 # Pairs in the lower level.
 _MEMORY = 30
 
@@ -155,6 +157,11 @@ class Envelope:
                 self._family = self._ways
         residual, slack = self.residual(z, g.gy), self._slack(z, g.gy)
         return Point(x, z, g, residual, slack, tilt is not None, sides)
+
+    @property
+    def start(self):
+        """Return the last minimiser of the lower level."""
+        return self._z
 
     def state(self):
         """Return all that later solves depend on, for `Watch.keep`."""
@@ -321,12 +328,15 @@ class Envelope:
     def settle(self, point):
         """Return a solution of the lower level near those with penalties.
 
-        Plain steps, so that among several solutions it stays near the one that the upper level
-        prefers; from where the path of the y ends, or from its last point if that is better.
+        It is z where the path of the y leads there. Else plain steps, so that among several
+        solutions it stays near the one that the upper level prefers; from where the path of the y
+        ends, or from its last point if that is better.
         """
         x, lower = point.x, self.problem.lower
         last = min(point.sides, key=lambda side: abs(side.sigma))
         end = self.problem.Y.project(_extrapolate({s.sigma: s.y for s in point.sides}, 0.0))
+        if norm(end - point.z) <= _ARRIVED * norm(last.y - point.z):
+            return point.z
         tol = self.tolerance(last.sigma)
         there, here = (self.residual(y, lower.look(x, y, with_x=False).gy) for y in (end, last.y))
         start = end if there <= max(tol, here) else last.y
@@ -379,12 +389,21 @@ def combine(point, parts):
     sides = [(parts[side.sigma], side) for side in point.sides]
     value = sum(w * side.value for w, side in sides)
     grad = sum(w * side.grad for w, side in sides)
-    return value, grad, sum(abs(w) * side.noise for w, side in sides), _shown(point)
+    return value, grad, sum(abs(w) * side.noise for w, side in sides), shown(point)
 
 
-def _shown(point):
-    """Return a y and a lower bound, but for errors, of psi."""
-    return point.sides[0].y, max(side.value for side in point.sides if side.sigma > 0)
+def shown(point):
+    """Return what a result tells of a point that has not been measured, and psi about."""
+    one = point.sides[0]
+    fields = {
+        "y_sigma": one.y,
+        "z": point.z,
+        "psi_lower": max(side.value for side in point.sides if side.sigma > 0),
+        "g_z": point.g.value,
+        "lower_residual": (point.residual, point.residual),
+    }
+    # The penalised value is below psi by about as much as it is above f.
+    return fields, 2 * one.value - one.f.value
 
 
 def scales(problem, x, z):

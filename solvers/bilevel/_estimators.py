@@ -335,7 +335,64 @@ class BilevelRidge(RegressorMixin, PenalisedModel):
         return X @ self.coef_ + self.intercept_
 
 
-class BilevelLogisticRegression(ClassifierMixin, PenalisedModel):
+class LinearClassifier(ClassifierMixin):
+    """What classifiers with scores ``X @ coef_.T + intercept_`` share."""
+
+    def decision_function(self, X):
+        """Return the scores of samples.
+
+        Parameters
+        ----------
+        X : array, shape (q, p)
+            Rows are samples.
+
+        Returns
+        -------
+        ndarray, shape (q,) or (q, c)
+            For two classes, positive where the second is likelier; else one for each class.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=DTYPES)
+        scores = X @ self.coef_.T + self.intercept_
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : array, shape (q, p)
+            Rows are samples.
+
+        Returns
+        -------
+        ndarray, shape (q,)
+            Labels.
+        """
+        scores = self.decision_function(X)
+        return self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0) * 1]
+
+    def predict_proba(self, X):
+        """Estimate the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array, shape (q, p)
+            Rows are samples.
+
+        Returns
+        -------
+        ndarray, shape (q, c)
+            Probabilities, in the order of `classes_`.
+        """
+        scores = self.decision_function(X)
+        if scores.ndim == 1:
+            scores = np.c_[np.zeros_like(scores), scores]
+        chances = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return chances / chances.sum(axis=1, keepdims=True)
+
+
+class BilevelLogisticRegression(LinearClassifier, PenalisedModel):
     r"""Logistic regression that tunes a penalty for each feature, or group, by cross-validation.
 
     Minimises the mean log-loss plus :math:`\tfrac12 \sum_j \lambda_j |w_j|^2` with the
@@ -422,53 +479,8 @@ class BilevelLogisticRegression(ClassifierMixin, PenalisedModel):
         self.coef_, self.intercept_ = coef.T.astype(X.dtype), offset.astype(X.dtype)
         return self
 
-    def decision_function(self, X):
-        """Return the scores of samples.
 
-        Parameters
-        ----------
-        X : array, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q,) or (q, c)
-            For two classes, positive where the second is likelier; else one for each class.
-        """
-        return _scores(self, X)
-
-    def predict(self, X):
-        """Predict labels.
-
-        Parameters
-        ----------
-        X : array, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q,)
-            Labels.
-        """
-        return _labels(self, X)
-
-    def predict_proba(self, X):
-        """Estimate the probabilities of the classes.
-
-        Parameters
-        ----------
-        X : array, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q, c)
-            Probabilities, in the order of `classes_`.
-        """
-        return _chances(_scores(self, X))
-
-
-class CleanLogisticRegression(ClassifierMixin, BaseEstimator):
+class CleanLogisticRegression(LinearClassifier, BaseEstimator):
     r"""Logistic regression that learns which labels to believe.
 
     A few samples with labels that can be trusted form the upper level: `penalty` finds the weights
@@ -620,73 +632,9 @@ class CleanLogisticRegression(ClassifierMixin, BaseEstimator):
         )
         return model.solve(np.log([self.l2]), model.y0)
 
-    def decision_function(self, X):
-        """Return the scores of samples.
-
-        Parameters
-        ----------
-        X : array, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q,) or (q, c)
-            For two classes, positive where the second is likelier; else one for each class.
-        """
-        return _scores(self, X)
-
-    def predict(self, X):
-        """Predict labels.
-
-        Parameters
-        ----------
-        X : array, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q,)
-            Labels.
-        """
-        return _labels(self, X)
-
-    def predict_proba(self, X):
-        """Estimate the probabilities of the classes.
-
-        Parameters
-        ----------
-        X : array, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q, c)
-            Probabilities, in the order of `classes_`.
-        """
-        return _chances(_scores(self, X))
-
 
 def _classes(y):
     classes, place = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError("`y` holds one class; expected two classes or more")
     return classes, place
-
-
-def _scores(model, X):
-    check_is_fitted(model)
-    X = validate_data(model, X, reset=False, dtype=DTYPES)
-    scores = X @ model.coef_.T + model.intercept_
-    return scores[:, 0] if scores.shape[1] == 1 else scores
-
-
-def _labels(model, X):
-    scores = _scores(model, X)
-    return model.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0) * 1]
-
-
-def _chances(scores):
-    if scores.ndim == 1:
-        scores = np.c_[np.zeros_like(scores), scores]
-    chances = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return chances / chances.sum(axis=1, keepdims=True)

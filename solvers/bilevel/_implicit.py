@@ -2,7 +2,7 @@
 
 import math
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from .._core.result import Status
 from .._core.validation import check_choice
@@ -280,7 +280,7 @@ class Values:
         What descents have seen of psi.
     """
 
-    _carried = ("start", "q", "accuracy", "theta", "began")
+    _carried: ClassVar[tuple[str, ...]] = ("start", "q", "accuracy", "theta", "began")
 
     def __init__(self, problem, options, late):
         self.problem, self.options, self.late = problem, options, late

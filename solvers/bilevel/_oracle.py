@@ -66,7 +66,6 @@ class Oracle:
         grad_x = None if self.grad_x is None else self.grad_x(x, y, *idx)
         return self.value(x, y, *idx), grad_x, self.grad_y(x, y, *idx)
 
-
     def over_blocks(self, n_blocks):
         """Return the mean over all blocks and samples, a function of ``(x, y)``.
 

@@ -1,6 +1,7 @@
 """Quasi-Newton steps on the penalised value, with continuation in the penalty."""
 
 import math
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from .._core.result import Status
@@ -22,6 +23,10 @@ _MEMORY = 20
 _CLEAR = 0.1
 # Stages with one penalty.
 _TRIES = 3
+
+
+class _LateError(Exception):
+    """There is no time left for what was begun."""
 
 
 class Own(NamedTuple):
@@ -107,7 +112,7 @@ def penalty(
         A file that `checkpoint` has written, or the `state` of a result, to go on from.
     history : bool or int, default True
         Whether, or every how many steps, to keep a row.
-    how : {"auto", "dense", "kkt", "penalty"}, default "auto"
+    how : {"auto", "dense", "cg", "kkt", "penalty"}, default "auto"
         How the certificate is computed; see `certify`.
 
     Returns
@@ -116,6 +121,11 @@ def penalty(
         With x; y, a solution of the lower level near the one that is best for f; ``fun = f(x, y)``
         and ``psi_lower``, which bracket psi(x); ``jac`` and ``jac_err``, the hyper-gradient and
         its error.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or value; the message starts with its name.
 
     Notes
     -----
@@ -241,6 +251,9 @@ class Continuation:
         moved = half_done is not None or self.x is not before
         if moved or now.point is None:
             now = self._confirm(now)
+        if self.monitor.late:
+            # It may have been cut short.
+            return None
         if not self._keep(now):
             return None
         if self._within(now) and self.watch.certificate().holds:
@@ -324,16 +337,24 @@ class Continuation:
         return Measured(stat, e.first / size, err / size, e.solves / size, point, e)
 
     def _descend(self, known, goal, order, half_done=None):
-        """Take quasi-Newton steps on psi_sigma until it is stationary."""
+        """Take quasi-Newton steps on psi_sigma until it is stationary, or time is up."""
+        with suppress(_LateError):
+            self._walk(known, goal, order, half_done)
+
+    def _walk(self, known, goal, order, half_done):
         env, problem = self.env, self.problem
         parts = weights(order, self.sigma)
 
         def psi(v):
             try:
-                return combine(env.at(v, tuple(parts), strict=False), parts)
+                point = env.at(v, tuple(parts), strict=False)
             except UnboundedError:
                 # Too far; at the start the search fails, and the next measurement says why.
                 return math.inf, v * math.nan, 0.0, None
+            if self.monitor.late:
+                # Solves that were cut short tell nothing.
+                raise _LateError
+            return combine(point, parts)
 
         unit = 0.1 * max(1.0, float(abs(self.x).max()))
         for attempt in range(3):
@@ -364,11 +385,14 @@ class Continuation:
             self._sharpen()
 
     def _took_step(self, descent, stat, known, goal, order):
-        y, psi_lower = descent.note
-        self.watch.answer(self.x, y)
-        self.watch.record(stat, fun=descent.value, psi_lower=psi_lower, sigma=self.sigma)
-        # These are views of what is still changing, but the driver copies them at once, or at the
-        # end of a run, before which nothing changes any more.
+        fields, psi = descent.note
+        # Of what is known here, z is the solution of the lower level; that with a penalty is
+        # better for f than any.
+        self.watch.answer(
+            self.x, fields["z"], jac=descent.grad, jac_err=math.inf, optimality=stat,
+            sigma=self.sigma, **fields,
+        )  # fmt: skip
+        self.watch.record(stat, fun=psi, psi_lower=fields["psi_lower"], sigma=self.sigma)
         self.watch.keep(
             {
                 "sigma": self.sigma,
@@ -425,9 +449,22 @@ class Continuation:
             except UnboundedError:
                 return
             fun, _ = _keep(self.problem, env, self.watch, m.point, m.errors, self.own.order)
+        elif ended is Status.TIME_LIMIT and self.best is None and not self.monitor.nit:
+            self._answer_start()
+        elif ended is Status.TIME_LIMIT and self.monitor.nit:
+            fun = self.problem.upper.look(self.watch.x, self.watch.y).value
         if self.best is not None and self.best[0] < fun:
             _, x, y, fields = self.best
             self.watch.answer(x, y, **fields)
+
+    def _answer_start(self):
+        """Make the start the answer, with a solution of the lower level, whatever it takes."""
+        env = self.env
+        env.late = lambda: False
+        z = env.minimiser(self.x, env.start, env.tolerance(env.scales.sigma))
+        g = self.problem.lower.look(self.x, z)
+        off = env.residual(z, g.gy)
+        self.watch.answer(self.x, z, y_sigma=z, z=z, g_z=g.value, lower_residual=(off, off))
 
 
 def stationarity(problem, x, d):
@@ -441,6 +478,9 @@ def _keep(problem, env, watch, point, e, order):
     y = env.settle(point)
     grad, err = e.of(order)
     at_y, lower = problem.lower.look(point.x, y), env.lower_bound(point, half)
+    if problem.upper.look(point.x, y).value < lower and point.g.value < at_y.value:
+        # Where g is flat y has not come far, and z is the better solution.
+        y, at_y = point.z, point.g
     watch.answer(
         point.x, y, y_sigma=one.y, z=point.z, psi_lower=lower, jac=grad,
         jac_err=err, optimality=stationarity(problem, point.x, grad), sigma=one.sigma,

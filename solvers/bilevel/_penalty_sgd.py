@@ -454,9 +454,6 @@ class Loop:
     def _draw(self, k):
         return steps.Draw(k, *self._batches)
 
-    def _one(self, k):
-        return self._step(self.problem, self.s, self.rate(k), self._draw(k), self.own)
-
     def advance(self):
         """Step until the next report, with shorter steps if that goes astray.
 

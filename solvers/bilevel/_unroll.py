@@ -1,7 +1,7 @@
 """Quasi-Newton steps on the value that gradient steps on the lower level reach."""
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from .._core.result import Status
 from .._core.validation import check_choice, check_count, check_memory, check_positive
@@ -203,7 +203,7 @@ class Unrolled(Values):
         By how much half of the differentiated steps changed the last gradient.
     """
 
-    _carried = ("start", "accuracy", "began", "error")
+    _carried: ClassVar[tuple[str, ...]] = ("start", "accuracy", "began", "error")
 
     def __init__(self, problem, options, late):
         super().__init__(problem, options, late)

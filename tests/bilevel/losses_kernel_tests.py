@@ -154,3 +154,23 @@ class LossesKernelTests:
         at_z, at_y = (loss_of(kind, t, X @ v.T)[0] for v in (z, z + d))
         np.testing.assert_allclose(found, [at_z, at_y - at_z], rtol=1e-6)
         assert np.isfinite(G).all()
+
+    def test_coefficients_that_no_cache_holds_give_the_same(self):
+        X, t, rng = sample(LOGISTIC, n=21, p=7)
+        where = np.sort(rng.permutation(600_000)[:7])
+        wide = scipy.sparse.csr_array(
+            (X.ravel(), np.tile(where, 21), 7 * np.arange(22)), shape=(21, 600_000)
+        )
+        w = rng.standard_normal(600_000)
+        xp = self.xp
+        losses, G = xp.empty((1, 21)), xp.empty((600_000, 1))
+        args = xp.arange(21), xp.array(t), xp.empty((1, 0)), LOGISTIC, ONE, 1
+        parts = (
+            xp.array(v)
+            for v in (wide.indptr.astype(np.int32), wide.indices.astype(np.int32), wide.data)
+        )
+        self.kernels.csr_pass(*parts, *args, xp.array(w[:, None]), losses, G)
+        values, slopes = loss_of(LOGISTIC, t, X @ w[where, None])
+        self.close(self.be.host(losses)[0], values, "float64")
+        self.close(self.be.host(G)[where, 0], (X.T @ slopes)[:, 0], "float64")
+        assert np.count_nonzero(self.be.host(G)) == 7

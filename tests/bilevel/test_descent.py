@@ -169,3 +169,23 @@ def test_the_residual_of_a_box_forgets_gradients_that_press_outwards():
     box = Region(lambda v: np.maximum(v, lo), lo, np.full(3, np.inf))
     assert residual(lo, np.array([2.0, 0.0, 1.0]), box, 0.5) == 0
     assert residual(lo, np.array([2.0, -3.0, 1.0]), box, 0.5) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("kind", [Pairs, Secants])
+def test_a_state_of_pairs_stays_what_it_was(kind):
+    rng = np.random.default_rng(4)
+    H = np.diag(np.arange(1.0, 7.0))
+    pairs = kind(3)
+    for s in rng.standard_normal((3, 6)):
+        pairs.add(s, H @ s)
+    pairs.bend(np.ones(6))
+    q = rng.standard_normal(6)
+    before = pairs.times(q)
+    state = pairs.state()
+    pairs.bend(np.full(6, 2.0))
+    for s in rng.standard_normal((2, 6)):
+        pairs.add(s, 3 * H @ s)
+        pairs.times(q)
+    twin = kind(3)
+    twin.restore(state)
+    np.testing.assert_allclose(twin.times(q), before, rtol=1e-12)

@@ -7,7 +7,10 @@ import pytest
 
 import solvers
 from solvers import bilevel
+from solvers._core.monitor import Monitor
 from solvers._core.result import Status
+from solvers.bilevel._envelope import Envelope
+from solvers.bilevel._problem import pose
 from tests.bilevel.oracles import Quadratic, Ridge
 
 
@@ -302,3 +305,52 @@ def test_a_set_beside_a_proximal_map_is_refused():
     lower = bilevel.Oracle(value_and_grads=q.lower, prox_y=lambda v, t: v)
     with pytest.raises(ValueError, match=r"^`Y`"):
         bilevel.penalty(q.upper, lower, q.x0, q.y0, Y=bilevel.nonneg())
+
+
+@pytest.mark.parametrize("looks", [3, 40, 90, 150, 400])
+def test_an_answer_that_was_cut_short_does_not_flatter(monkeypatch, looks):
+    rng = np.random.default_rng(7)
+    X, w = rng.standard_normal((300, 40)), rng.standard_normal(40)
+    t = np.sign(X @ w + rng.standard_normal(300))
+    problem = bilevel.problems.LogisticHPO(X[:150], t[:150], X[150:], t[150:])
+    start = bilevel.certify(problem, None, problem.x0).details["psi"]
+    left = iter(range(looks))
+    monkeypatch.setattr(Monitor, "late", property(lambda self: next(left, None) is None))
+    with pytest.warns(solvers.ConvergenceWarning, match="time limit"):
+        res = bilevel.penalty(problem, time_limit=1000)
+    psi = res.certificate.details["psi"]
+    assert res.fun == pytest.approx(psi, rel=2e-3 if res.nit else 0.05)
+    assert psi <= start + 1e-6
+    assert res.lower_gap == pytest.approx(0.0, abs=1e-3)
+
+
+def test_a_solution_of_a_flat_lower_level_keeps_the_sandwich():
+    # Classes that a plane separates, and penalties that nearly vanish.
+    rng = np.random.default_rng(1000)
+    n, m, p = (int(rng.integers(*ends)) for ends in ((20, 120), (20, 100), (3, 40)))
+    X, Xv = rng.standard_normal((n, p)), rng.standard_normal((m, p))
+    w = rng.standard_normal(p) * (rng.random(p) < 0.5)
+    X, Xv = (A * np.exp(rng.uniform(-1, 1, p)) for A in (X, Xv))
+    t, tv = (np.sign(A @ w + rng.standard_normal(len(A))) for A in (X, Xv))
+    problem = bilevel.problems.LogisticHPO(X, t, Xv, tv)
+    res = quietly(problem, tol=1e-4, maxiter=32)
+    assert res.status is Status.MAXITER
+    assert res.psi_lower <= res.fun + 1e-6
+    assert res.nit == 32
+
+
+@pytest.mark.parametrize("rank", [None, 5])
+def test_z_is_the_answer_where_the_lower_level_has_no_other(rank):
+    q = Quadratic(seed=4, kappa=3.0, rank=rank)
+    problem = pose(q.upper, q.lower, q.x0, q.y0)
+    env = Envelope(problem)
+    env.accuracy = 1e-6
+    sigma = 1e-3 * env.scales.sigma
+    point = env.at(problem.x0, (sigma, sigma / 2, sigma / 4))
+    y = env.settle(point)
+    assert (y is point.z) == (rank is None)
+    tol = env.tolerance(sigma)
+    assert env.residual(y, problem.lower.look(problem.x0, y).gy) <= tol
+    if rank is not None:
+        f = [problem.upper.look(problem.x0, v).value for v in (y, point.z)]
+        assert f[0] < f[1]

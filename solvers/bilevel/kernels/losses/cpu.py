@@ -22,6 +22,9 @@ SQUARED, LOGISTIC, HINGE, SOFTMAX = range(4)
 ONE, PAIR, BEND = range(3)
 # Bytes of a chunk of rows, which stay in the cache from the products to the gradients.
 _CHUNK = 1 << 18
+# Where not even the vectors stay there, few turns from products to gradients are best: rows of a
+# chunk for coefficients that take more bytes than this.
+_SPILL, _MANY_ROWS = 1 << 22, 1 << 17
 
 
 def dense_pass(X, rows, t, weights, kind, mode, k, W, losses, G):
@@ -84,6 +87,8 @@ def csr_pass(indptr, indices, data, rows, t, weights, kind, mode, k, W, losses, 
     """Pass over compressed rows with the vectors in W (p, Q); G is (p, O), the rest as above."""
     Q, entries = W.shape[1], data.size // max(indptr.size - 1, 1) + 1
     chunk = _chunk(entries * (data.itemsize + indices.itemsize), rows.size)
+    if W.nbytes > _SPILL:
+        chunk = max(min(_MANY_ROWS // Q, rows.size) // 4 * 4, 4)
     classes = k if kind == SOFTMAX else None
     args = indptr, indices, data, rows, t, weights, kind, mode, classes, W, chunk, losses
     _run(_csr, _csr_in_strips, rows.size * entries * (Q + G.shape[1]), rows.size, args, G)
@@ -266,25 +271,33 @@ def _csr(
         b = min(a + chunk, last)
         for i in range(a, b):
             target[i - a] = t[rows[i]]
-            _dot_row(indptr[rows[i]], indptr[rows[i] + 1], indices, data, W, M, i - a, m)
+            start, end = np.uint64(indptr[rows[i]]), np.uint64(indptr[rows[i] + 1])
+            _dot_row(start, end, indices, data, W, M, i - a, m)
         _respond(kind, mode, classes, target, weights, M, losses, S, a, b - a)
         for i in range(a, b):
-            _add_row(indptr[rows[i]], indptr[rows[i] + 1], indices, data, M, i - a, m, G)
+            start, end = np.uint64(indptr[rows[i]]), np.uint64(indptr[rows[i] + 1])
+            _add_row(start, end, indices, data, M, i - a, m, G)
 
 
 # Without fast arithmetic: sums in a different order are gathered by vectors, which takes longer.
-# Columns are unsigned, for Numba lets a signed index count from the end.
-@kernel()
+# Entries and columns are unsigned, for Numba lets a signed index count from the end; and rows are
+# too short for a call, which would cost more than their products.
+@kernel(inline=True)
 def _dot_row(first, last, indices, data, W, M, i, m):
     Q = m.size
-    if Q <= 2:
-        a = b = data.dtype.type(0)
+    a = b = data.dtype.type(0)
+    if Q == 1:
         for e in range(first, last):
-            c = np.uint64(indices[e])
-            a += data[e] * W[c, 0]
-            b += data[e] * W[c, Q - 1]
+            a += data[e] * W[np.uint64(indices[e]), 0]
         M[0, i] = a
-        M[Q - 1, i] = b
+        return
+    if Q == 2:
+        for e in range(first, last):
+            c, d = np.uint64(indices[e]), data[e]
+            a += d * W[c, 0]
+            b += d * W[c, 1]
+        M[0, i] = a
+        M[1, i] = b
         return
     for q in range(Q):
         m[q] = 0
@@ -296,12 +309,13 @@ def _dot_row(first, last, indices, data, W, M, i, m):
         M[q, i] = m[q]
 
 
-@kernel()
+@kernel(inline=True)
 def _add_row(first, last, indices, data, M, i, m, G):
     Q = G.shape[1]
     if Q == 1:
+        a = M[0, i]
         for e in range(first, last):
-            G[np.uint64(indices[e]), 0] += data[e] * M[0, i]
+            G[np.uint64(indices[e]), 0] += data[e] * a
         return
     for q in range(Q):
         m[q] = M[q, i]
