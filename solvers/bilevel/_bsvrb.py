@@ -283,6 +283,8 @@ def descend(problem, watch, options):
         stat = residual(s.x, s.D, problem.X, 1.0) / max(1.0, float(abs(s.D).max()))
         watch.record(stat, iterations=taken, fun=loss)
         watch.keep(loop.state())
+    if run.status is Status.MAXITER:
+        run.end(Status.MAXITER, f"Here `epochs` = {own.epochs:g} says how many.")
     report(problem, watch, options, loop.plan["sigma"])
 
 

@@ -92,7 +92,7 @@ def implicit(
         A file that `checkpoint` has written, or the `state` of a result, to go on from.
     history : bool or int, default True
         Keep the history of every step, or of every so many.
-    how : {"auto", "dense", "kkt", "penalty"}
+    how : {"auto", "dense", "cg", "kkt", "penalty"}, default "auto"
         How the certificate is computed, see `certify`.
 
     Returns

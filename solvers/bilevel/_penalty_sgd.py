@@ -145,7 +145,7 @@ def penalty_sgd(
         run goes on as if it had never been interrupted.
     history : bool or int, default True
         Keep the history of every report, or of every so many.
-    how : {"auto", "dense", "kkt", "penalty"}
+    how : {"auto", "dense", "cg", "kkt", "penalty"}, default "auto"
         How the certificate is computed, see `certify`.
 
     Returns
