@@ -7,9 +7,9 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import bcd
+from .._core._estimators import DTYPES
 from .._core.validation import describe
 
-DTYPES = [np.float64, np.float32]
 FORMATS = ["csc", "csr", "coo"]
 
 

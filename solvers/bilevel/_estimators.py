@@ -1,18 +1,17 @@
 """scikit-learn estimators: linear models that choose many penalties, or weights, themselves."""
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
+from sklearn.base import BaseEstimator, RegressorMixin, is_classifier
 from sklearn.model_selection import check_cv, train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import bilevel
+from .._core._estimators import DTYPES, LinearClassifier, numbered
 from .._core.random import check_rng
 from .._core.validation import check_count, check_positive, describe
 from ._folds import Folds, LeaveOneOut, losses
 
-DTYPES = [np.float64, np.float32]
 # Logarithms of the penalty at which the search begins, and of the largest, for features of
 # variance 1. The smallest weighs as much as a hundredth of a sample: with less, classes that can
 # be told apart send coefficients to infinity.
@@ -335,63 +334,6 @@ class BilevelRidge(RegressorMixin, PenalisedModel):
         return X @ self.coef_ + self.intercept_
 
 
-class LinearClassifier(ClassifierMixin):
-    """What classifiers with scores ``X @ coef_.T + intercept_`` share."""
-
-    def decision_function(self, X):
-        """Return the scores of samples.
-
-        Parameters
-        ----------
-        X : array, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q,) or (q, c)
-            For two classes, positive where the second is likelier; else one for each class.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=DTYPES)
-        scores = X @ self.coef_.T + self.intercept_
-        return scores[:, 0] if scores.shape[1] == 1 else scores
-
-    def predict(self, X):
-        """Predict labels.
-
-        Parameters
-        ----------
-        X : array, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q,)
-            Labels.
-        """
-        scores = self.decision_function(X)
-        return self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0) * 1]
-
-    def predict_proba(self, X):
-        """Estimate the probabilities of the classes.
-
-        Parameters
-        ----------
-        X : array, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q, c)
-            Probabilities, in the order of `classes_`.
-        """
-        scores = self.decision_function(X)
-        if scores.ndim == 1:
-            scores = np.c_[np.zeros_like(scores), scores]
-        chances = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return chances / chances.sum(axis=1, keepdims=True)
-
-
 class BilevelLogisticRegression(LinearClassifier, PenalisedModel):
     r"""Logistic regression that tunes a penalty for each feature, or group, by cross-validation.
 
@@ -469,8 +411,7 @@ class BilevelLogisticRegression(LinearClassifier, PenalisedModel):
             Itself.
         """
         X, y = validate_data(self, X, y, dtype=DTYPES, ensure_min_samples=2)
-        check_classification_targets(y)
-        self.classes_, place = _classes(y)
+        self.classes_, place = numbered(y)
         hot = place[:, None] == np.arange(len(self.classes_))
         if len(self.classes_) == 2:
             coef, offset = self._search(X, np.where(hot[:, 1:], 1.0, -1.0), place, "logistic")
@@ -577,8 +518,7 @@ class CleanLogisticRegression(LinearClassifier, BaseEstimator):
             Itself.
         """
         X, y = validate_data(self, X, y, dtype=DTYPES, ensure_min_samples=2)
-        check_classification_targets(y)
-        self.classes_, place = _classes(y)
+        self.classes_, place = numbered(y)
         self.clean_idx_ = clean = self._trusted(clean_idx, len(X))
         other = np.setdiff1d(np.arange(len(X)), clean)
         features = Scaling(X.astype(np.float64), np.zeros(X.shape[1], int), self.fit_intercept)
@@ -631,10 +571,3 @@ class CleanLogisticRegression(LinearClassifier, BaseEstimator):
             Z, T.astype(np.float64), "logistic" if two else "softmax", marks, *[weights] * 2
         )
         return model.solve(np.log([self.l2]), model.y0)
-
-
-def _classes(y):
-    classes, place = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError("`y` holds one class; expected two classes or more")
-    return classes, place

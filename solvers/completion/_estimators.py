@@ -8,11 +8,10 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._core._estimators import DTYPES
 from .._core.validation import check_count, check_flag, describe
 from ._altmin import alternating_minimization
 from ._implicit import als_implicit
-
-_DTYPES = [np.float64, np.float32]
 
 
 class MatrixCompletion(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -238,7 +237,7 @@ class MatrixCompletion(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             self,
             X,
             reset=reset,
-            dtype=_DTYPES,
+            dtype=DTYPES,
             accept_sparse=["coo", "csr", "csc"],
             ensure_all_finite="allow-nan",
         )
@@ -378,7 +377,7 @@ class ImplicitALS(BaseEstimator):
         ImplicitALS
             Itself.
         """
-        R = validate_data(self, R, dtype=_DTYPES, accept_sparse=["csr"])
+        R = validate_data(self, R, dtype=DTYPES, accept_sparse=["csr"])
         self._seen = sp.csr_matrix(R)
         self._seen.eliminate_zeros()
         rank = self.rank
@@ -471,9 +470,7 @@ class ImplicitALS(BaseEstimator):
         check_is_fitted(self)
         single = not sp.issparse(r) and np.ndim(r) == 1
         r = np.atleast_2d(r) if single else r
-        r = sp.csr_matrix(
-            validate_data(self, r, reset=False, dtype=_DTYPES, accept_sparse=["csr"])
-        )
+        r = sp.csr_matrix(validate_data(self, r, reset=False, dtype=DTYPES, accept_sparse=["csr"]))
         U = self.result_.fold_in(r)
         return U[0] if single else U
 

@@ -4,12 +4,11 @@ import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from .._core._estimators import DTYPES
 from .._core.arrays import Ingest
 from ._cloud import PointCloud, checked_cloud
 from ._problem import row_blocks
 from ._sinkhorn_newton import sinkhorn_newton
-
-_DTYPES = (np.float64, np.float32)
 
 
 class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -96,7 +95,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         TransportMap
             Itself.
         """
-        X = validate_data(self, X, dtype=_DTYPES)
+        X = validate_data(self, X, dtype=DTYPES)
         target = self.target if y is None or np.asarray(y).ndim == 1 else y
         if target is None:
             target = X
@@ -128,7 +127,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             Their images, in the convex hull of the target cloud.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=_DTYPES, reset=False)
+        X = validate_data(self, X, dtype=DTYPES, reset=False)
         cloud = PointCloud(X, self.target_, cost=self.cost)
         io = Ingest(x=X, y=self.target_)
         C = checked_cloud(cloud, io)

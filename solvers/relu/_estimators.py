@@ -1,21 +1,20 @@
 """scikit-learn estimators: networks trained to a certificate, in the layout of `MLPClassifier`."""
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import relu
+from .._core._estimators import DTYPES, Classifier, numbered
 from .._core.arrays import framework, to_numpy
 from .._core.backend import get_backend
 from .._core.validation import check_choice, check_flag, check_positive
 from ._radius import radii
 
-DTYPES = [np.float64, np.float32]
 METHODS = ("admm", "ipm", "scp", "gated")
 _BACKENDS = {None: "numpy", "cpu": "numpy", "gpu": "cupy"}
 
@@ -127,7 +126,7 @@ class Network(BaseEstimator):
             )
         return np.append(eps / scale, np.zeros(int(self.bias)))
 
-    def _outputs(self, X):
+    def _scores(self, X):
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=DTYPES)
         (hidden, out), (offset, constant) = self.coefs_, self.intercepts_
@@ -174,7 +173,7 @@ def _has_chances(estimator):
     return True
 
 
-class ConvexReLUClassifier(ClassifierMixin, Network):
+class ConvexReLUClassifier(Classifier, Network):
     r"""Classification by a two-layer ReLU network, trained to a certified optimum.
 
     Minimises the *mean* loss plus :math:`\tfrac{\beta}{2} \sum_j (\|u_j\|^2 + \alpha_j^2)` over
@@ -286,45 +285,10 @@ class ConvexReLUClassifier(ClassifierMixin, Network):
             Itself.
         """
         X, y = validate_data(self, X, y, dtype=DTYPES)
-        check_classification_targets(y)
-        self.classes_, place = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError("`y` holds one class; expected two classes or more")
+        self.classes_, place = numbered(y)
         signs = np.where(place[:, None] == np.arange(len(self.classes_)), 1.0, -1.0)
         signs = signs.astype(X.dtype)
         return self._train(X, signs if len(self.classes_) > 2 else signs[:, 1])
-
-    def decision_function(self, X):
-        """Return the scores of samples.
-
-        Parameters
-        ----------
-        X : array, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q,) or (q, c)
-            For two classes, positive where the second is likelier; else one for each class.
-        """
-        scores = self._outputs(X)
-        return scores[:, 0] if len(self.classes_) == 2 else scores
-
-    def predict(self, X):
-        """Predict labels.
-
-        Parameters
-        ----------
-        X : array, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q,)
-            Labels.
-        """
-        scores = self.decision_function(X)
-        return self.classes_[scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0) * 1]
 
     @available_if(_has_chances)
     def predict_proba(self, X):
@@ -341,7 +305,7 @@ class ConvexReLUClassifier(ClassifierMixin, Network):
             Rows sum to one. For more than two classes these are the probabilities of each class
             against the rest, divided by their sum.
         """
-        scores = self._outputs(X).astype(np.float64)
+        scores = self._scores(X).astype(np.float64)
         chances = 0.5 * (1.0 + np.tanh(0.5 * scores))
         if len(self.classes_) == 2:
             return np.hstack([1.0 - chances, chances])
@@ -363,7 +327,7 @@ class ConvexReLUClassifier(ClassifierMixin, Network):
             No change of all features by up to this much, in the units of `X`, changes the
             predicted label. Bounds from intervals: the true radius may be larger.
         """
-        scores = self._outputs(X)
+        scores = self._scores(X)
         X = np.asarray(validate_data(self, X, reset=False, dtype=DTYPES), np.float64)
         if scores.shape[1] == 1:
             scores = np.hstack([-scores, scores]) / 2
@@ -502,7 +466,7 @@ class ConvexReLURegressor(RegressorMixin, MultiOutputMixin, Network):
         ndarray, shape (q,) or (q, c)
             Predictions.
         """
-        outputs = self._outputs(X)
+        outputs = self._scores(X)
         return outputs[:, 0] if self._column else outputs
 
     def to_mlp(self):

@@ -2,21 +2,22 @@
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import NearestNeighbors
-from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ... import bcd
+from ..._core._estimators import DTYPES, LinearClassifier
 from ..._core.validation import check_choice, check_positive
-from .._estimators import DTYPES, FORMATS, n_iter, settings, weights_like
+from .._estimators import FORMATS, n_iter, settings, weights_like
 
 
-class LinearClassifier(ClassifierMixin, BaseEstimator):
-    """What linear classifiers share; `_solve` returns a result for labels 0, 1, ..., C - 1."""
+class SparseClassifier(LinearClassifier, BaseEstimator):
+    """What both classifiers share; `_solve` returns a result for labels 0, 1, ..., C - 1."""
+
+    formats = FORMATS
 
     def fit(self, X, y, sample_weight=None):
         """Fit the model.
@@ -55,82 +56,8 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         self.n_iter_ = n_iter(self.result_)
         return self
 
-    def decision_function(self, X):
-        """Return the scores of samples.
 
-        Parameters
-        ----------
-        X : array or sparse matrix, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q,) or (q, C)
-            Of the second class for two classes, else of each.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=DTYPES, accept_sparse=FORMATS)
-        scores = safe_sparse_dot(X, self.coef_.T) + self.intercept_
-        return scores[:, 0] if self.classes_.size == 2 else scores
-
-    def predict(self, X):
-        """Predict classes.
-
-        Parameters
-        ----------
-        X : array or sparse matrix, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q,)
-            Labels.
-        """
-        scores = self.decision_function(X)
-        chosen = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        return self.classes_[chosen]
-
-    def predict_proba(self, X):
-        """Return the probabilities of classes.
-
-        Parameters
-        ----------
-        X : array or sparse matrix, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q, C)
-            In the order of `classes_`.
-        """
-        scores = self.decision_function(X)
-        if scores.ndim == 1:
-            return np.stack([expit(-scores), expit(scores)], axis=1)
-        return softmax(scores, axis=1)
-
-    def predict_log_proba(self, X):
-        """Return the logarithms of the probabilities of classes.
-
-        Parameters
-        ----------
-        X : array or sparse matrix, shape (q, p)
-            Rows are samples.
-
-        Returns
-        -------
-        ndarray, shape (q, C)
-            In the order of `classes_`.
-        """
-        with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-
-class SparseLogisticRegression(LinearClassifier):
+class SparseLogisticRegression(SparseClassifier):
     r"""Logistic regression with an L1 penalty, certified by a duality gap.
 
     A scikit-learn estimator around `logistic`, and around `multinomial` for more than two

@@ -10,7 +10,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 
 from ... import bcd
 from .._estimators import LinearRegressor, settings
-from ..classification._estimators import LinearClassifier
+from ..classification._estimators import SparseClassifier
 
 
 class _PathRegressor(LinearRegressor):
@@ -213,7 +213,7 @@ class ElasticNetCV(_PathRegressor):
         )
 
 
-class SparseLogisticRegressionCV(LinearClassifier):
+class SparseLogisticRegressionCV(SparseClassifier):
     """Sparse logistic regression with its penalty chosen by cross-validation along a path.
 
     A scikit-learn estimator around `path` and `logistic`, or `multinomial` for more than two
