@@ -12,27 +12,20 @@ E5 and E6: lower levels with constraints, see `paper_bilevel_constraints`. Write
 ``results/paper_bilevel.md`` and ``.json``, and the figure of the documentation. `--quick` runs all
 of it in small, `--only` some experiments, which take the place of earlier results.
 
-An experiment is a function of the options that returns tables: dicts with a `title`, `text`,
-`header` and `rows`, and `curves` (label, x, y) where there is something to draw.
+An experiment is a function of the options that returns tables, see `paper`.
 """
 
-import argparse
-import json
 import logging
 import math
-import time
-import warnings
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.paper import Report, quiet
 from benchmarks.paper_bilevel_constraints import costs, toys
 from benchmarks.paper_bilevel_samples import blocks, cleaning, growth, loops
 from benchmarks.peers import common
 from benchmarks.peers.bilevel import BOX, autoregressive
 from solvers import bilevel
-
-FIGURE = Path(__file__).parents[1] / "docs" / "_static" / "paper_bilevel.png"
 
 log = logging.getLogger(__name__)
 
@@ -256,83 +249,6 @@ def _loss(w, X, t):
 EXPERIMENTS = (law, law_of_many, features, cleaning, loops, toys, costs, blocks, growth)
 
 
-# ---- the report
-
-
-def quiet(fun, *data, **options):
-    """Call without warnings: the tables say how a run ended."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return fun(*data, **options)
-
-
-def page(found, command):
-    """Return the report."""
-    versions = ", ".join(f"{name} {common.version(name)}" for name in ("numpy", "scipy", "numba"))
-    parts = [
-        "# Bilevel problems: the papers' experiments, measured",
-        "Each run was made once: seconds tell orders of magnitude.",
-    ]
-    for table in tables(found):
-        parts += [f"## {table['title']}", table["text"]]
-        parts.append(common.markdown(table["header"], table["rows"]))
-    parts.append(f"`{command}` ({common.machine()}; {versions})\n")
-    return "\n\n".join(parts)
-
-
-def tables(found):
-    """Return the tables of all experiments that were run, in the order of the report."""
-    return [table for step in EXPERIMENTS for table in found.get(step.__name__, [])]
-
-
-def draw(found, path):
-    """Draw what has curves, three in a row."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    drawn = [table for table in tables(found) if table.get("curves")]
-    if not drawn:
-        return
-    columns = min(3, len(drawn))
-    lines = math.ceil(len(drawn) / columns)
-    fig, axes = plt.subplots(lines, columns, figsize=(5 * columns, 4 * lines), squeeze=False,
-                             layout="constrained")  # fmt: skip
-    for ax, table in zip(axes.flat, drawn, strict=False):
-        for label, x, y in table["curves"]:
-            ax.plot(x, y, label=label)
-        ax.set_title(table["title"], fontsize=10)
-        scale = table.get("scale", "log")
-        if scale == "loglog":
-            ax.set_xscale("log")
-        ax.set_yscale("log" if scale == "loglog" else scale)
-        ax.set(xlabel=table["axes"][0], ylabel=table["axes"][1])
-        ax.grid(alpha=0.3)
-        ax.legend(fontsize=7)
-    for ax in axes.flat[len(drawn) :]:
-        ax.set_axis_off()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=80)
-    plt.close(fig)
-
-
-def run(options):
-    """Run the experiments that were asked for; write the tables and the figure."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    store = options.out / "paper_bilevel.json"
-    found = json.loads(store.read_text()) if options.only and store.exists() else {}
-    for experiment in EXPERIMENTS:
-        if options.only and experiment.__name__ not in options.only:
-            continue
-        start = time.perf_counter()
-        found[experiment.__name__] = experiment(options)
-        log.info("%s: %.0f s", experiment.__name__, time.perf_counter() - start)
-        store.write_text(json.dumps(found) + "\n")
-    (options.out / "paper_bilevel.md").write_text(page(found, options.command))
-    draw(found, options.figure)
-
-
 def settings(quick):
     """Return the sizes of the experiments."""
     if quick:
@@ -350,23 +266,13 @@ def settings(quick):
             "growth": 2000, "points": 40}  # fmt: skip
 
 
-def worker(options):
-    """Run in a process whose number of threads is set."""
-    options.command = "python -m benchmarks.paper_bilevel" + " --quick" * options.quick
-    vars(options).update(settings(options.quick))
-    run(options)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small problems, few iterations")
-    names = [step.__name__ for step in EXPERIMENTS]
-    parser.add_argument("--only", nargs="+", choices=names, default=[], metavar="EXPERIMENT")
-    parser.add_argument("--threads", nargs=1, type=int, default=[1])
-    parser.add_argument("--out", type=Path, default=common.RESULTS)
-    parser.add_argument("--figure", type=Path, default=FIGURE)
-    common.main("benchmarks.paper_bilevel", parser, worker)
-
+REPORT = Report(
+    "paper_bilevel",
+    "Bilevel problems: the papers' experiments, measured",
+    "Each run was made once: seconds tell orders of magnitude.",
+    EXPERIMENTS,
+    settings,
+)
 
 if __name__ == "__main__":
-    main()
+    REPORT.main(__doc__.splitlines()[0])

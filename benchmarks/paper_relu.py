@@ -12,26 +12,20 @@ gap, and paths of penalty weights with warm starts. Writes ``results/paper_relu.
 ``.json``, and the figure of the documentation. `--quick` runs all of it in small, `--only` some
 experiments, which take the place of earlier results.
 
-An experiment is a function of the options that returns tables: dicts with a `title`, `text`,
-`header` and `rows`, and `curves` (label, x, y) where there is something to draw.
+An experiment is a function of the options that returns tables, see `paper`.
 """
 
-import argparse
-import json
 import logging
 import math
-import time
-import warnings
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.paper import Report
 from benchmarks.paper_relu_robust import attacks
-from benchmarks.paper_relu_samples import sampled_gates, sampled_neurons
+from benchmarks.paper_relu_samples import sampled_gates, sampled_neurons, trained
 from benchmarks.peers import common
 from solvers import relu
 
-FIGURE = Path(__file__).parents[1] / "docs" / "_static" / "paper_relu.png"
 # As [Bai, Gautam, Sojoudi] have them: the metric of unit weights, a fixed penalty, no relaxation.
 PAPER = {"split": "paper", "sigma": 1.0, "adapt_rho": False, "relax": 1.0, "accel": None}
 
@@ -114,7 +108,7 @@ def convergence(options):
         }
         rows, curves = [], []
         for label, own in entries.items():
-            res = trained(X, y, beta=beta, gates=gates, maxiter=iterations, tol=1e-8,
+            res = trained(relu.admm, X, y, beta=beta, gates=gates, maxiter=iterations, tol=1e-8,
                           check_every=10, polish=False, **own)  # fmt: skip
             above = res.history["fun_convex"] / best.dual - 1.0
             nit = res.history["nit"]
@@ -171,7 +165,7 @@ def linear_steps(options):
         for iterations in (35, options.long):
             if "blocks" in label and iterations != 35:
                 continue
-            res = trained(X[train], y[train], maxiter=iterations, tol=1e-6,
+            res = trained(relu.admm, X[train], y[train], maxiter=iterations, tol=1e-6,
                           check_every=iterations, **task, **own)  # fmt: skip
             right = np.mean(np.sign(res.net.predict(X[test])) == y[test])
             values = (f"{value:.4g}" for value in (res.fun, res.fun_convex, res.dual))
@@ -200,7 +194,7 @@ def gaps(options):
         cells = [name, X.shape[0], X.shape[1], len(gates)]
         for solve in (relu.admm, relu.interior_point):
             more = {"maxiter": 20_000, "polish": False} if solve is relu.admm else {}
-            res = trained(X, y, solve=solve, beta=options.beta, gates=gates, tol=1e-4, **more)
+            res = trained(solve, X, y, beta=options.beta, gates=gates, tol=1e-4, **more)
             for tol in (1e-2, 1e-3, 1e-4):
                 reached = res.history["gap"] <= tol
                 seconds = res.history["seconds"][reached.argmax()] if reached.any() else math.nan
@@ -242,9 +236,9 @@ def paths(options):
         task = {"gates": gates, "tol": 1e-3, "maxiter": 20_000, "rng": 0}
         before, warm, cold = None, [], []
         for beta in betas:
-            before = trained(X, y, beta=beta, x0=before, **task)
+            before = trained(relu.admm, X, y, beta=beta, x0=before, **task)
             warm.append(before)
-            cold.append(trained(X, y, beta=beta, **task))
+            cold.append(trained(relu.admm, X, y, beta=beta, **task))
         rows.append([name, len(betas), f"{betas[-1]:.2g}",
                      sum(r.nit for r in warm), common.significant(sum(r.seconds for r in warm)),
                      sum(r.nit for r in cold), common.significant(sum(r.seconds for r in cold)),
@@ -264,80 +258,10 @@ def paths(options):
 EXPERIMENTS = (convergence, linear_steps, sampled_neurons, sampled_gates, gaps, paths, attacks)
 
 
-# ---- the report
-
-
-def trained(X, y, *, solve=relu.admm, **options):
-    """Train without words: the tables say how a run ended."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return solve(X, y, **({"rng": 0} | options))
-
-
 def first(nit, values, limit):
     """Return the first iteration at which a series is within a limit, or a dash."""
     within = values <= limit
     return int(nit[within.argmax()]) if within.any() else "-"
-
-
-def page(found, command):
-    """Return the report."""
-    versions = ", ".join(f"{name} {common.version(name)}" for name in ("numpy", "scipy", "numba"))
-    parts = [
-        "# Convex training of two-layer ReLU networks: the papers' experiments, measured",
-        "Every bound is certified; each run was made once: seconds tell orders of magnitude.",
-    ]
-    for table in tables(found):
-        parts += [f"## {table['title']}", table["text"]]
-        parts.append(common.markdown(table["header"], table["rows"]))
-    parts.append(f"`{command}` ({common.machine()}; {versions})\n")
-    return "\n\n".join(parts)
-
-
-def tables(found):
-    """Return the tables of all experiments that were run, in the order of the report."""
-    return [table for step in EXPERIMENTS for table in found.get(step.__name__, [])]
-
-
-def draw(found, path):
-    """Draw what has curves."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    drawn = [table for table in tables(found) if table.get("curves")]
-    if not drawn:
-        return
-    fig, axes = plt.subplots(1, len(drawn), figsize=(6 * len(drawn), 4.5), layout="constrained",
-                             squeeze=False)  # fmt: skip
-    for ax, table in zip(axes[0], drawn, strict=True):
-        for label, x, y in table["curves"]:
-            ax.plot(x, y, label=label)
-        ax.set_title(table["title"], fontsize=10)
-        ax.set_yscale(table.get("scale", "log"))
-        ax.set(xlabel=table["axes"][0], ylabel=table["axes"][1])
-        ax.grid(alpha=0.3)
-        ax.legend(fontsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=80)
-    plt.close(fig)
-
-
-def run(options):
-    """Run the experiments that were asked for; write the tables and the figure."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    store = options.out / "paper_relu.json"
-    found = json.loads(store.read_text()) if options.only and store.exists() else {}
-    for experiment in EXPERIMENTS:
-        if options.only and experiment.__name__ not in options.only:
-            continue
-        start = time.perf_counter()
-        found[experiment.__name__] = experiment(options)
-        log.info("%s: %.0f s", experiment.__name__, time.perf_counter() - start)
-        store.write_text(json.dumps(found) + "\n")
-    (options.out / "paper_relu.md").write_text(page(found, options.command))
-    draw(found, options.figure)
 
 
 def settings(quick):
@@ -357,23 +281,13 @@ def settings(quick):
             "exact": [(40, 2), (200, 2), (40, 3), (100, 3)], "sampled": (8, 32, 128)}  # fmt: skip
 
 
-def worker(options):
-    """Run in a process whose number of threads is set."""
-    options.command = "python -m benchmarks.paper_relu" + " --quick" * options.quick
-    vars(options).update(settings(options.quick))
-    run(options)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small problems, few iterations")
-    names = [step.__name__ for step in EXPERIMENTS]
-    parser.add_argument("--only", nargs="+", choices=names, default=[], metavar="EXPERIMENT")
-    parser.add_argument("--threads", nargs=1, type=int, default=[1])
-    parser.add_argument("--out", type=Path, default=common.RESULTS)
-    parser.add_argument("--figure", type=Path, default=FIGURE)
-    common.main("benchmarks.paper_relu", parser, worker)
-
+REPORT = Report(
+    "paper_relu",
+    "Convex training of two-layer ReLU networks: the papers' experiments, measured",
+    "Every bound is certified; each run was made once: seconds tell orders of magnitude.",
+    EXPERIMENTS,
+    settings,
+)
 
 if __name__ == "__main__":
-    main()
+    REPORT.main(__doc__.splitlines()[0])

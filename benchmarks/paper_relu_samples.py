@@ -2,10 +2,10 @@
 
 import logging
 import math
-import warnings
 
 import numpy as np
 
+from benchmarks.paper import quiet
 from solvers import relu
 
 log = logging.getLogger(__name__)
@@ -21,14 +21,14 @@ def sampled_neurons(options):
     beta, n = options.beta, len(train)
     rows = []
     for N in options.neurons:
-        res = quietly(relu.sampled_convex, X[train], y[train], beta=beta, n_neurons=N, rng=1)
+        res = trained(relu.sampled_convex, X[train], y[train], beta=beta, n_neurons=N, rng=1)
         right = np.mean(np.sign(res.net.predict(X[test])) == y[test])
         promised = guarantee(n, N)
         measured = improving(X[train], y[train] - res.net.predict(X[train]), beta)
         rows.append([N, f"{res.fun:.4f}", res.net.hidden.shape[1], f"{100 * right:.1f}",
                      "-" if promised >= 1 else f"{promised:.3f}", f"{measured:.3f}"])  # fmt: skip
         log.info("E3 %s", rows[-1])
-    best = quietly(relu.admm, X[train], y[train], beta=beta, refine="auto", tol=1e-3)
+    best = trained(relu.admm, X[train], y[train], beta=beta, refine="auto", tol=1e-3)
     right = np.mean(np.sign(best.net.predict(X[test])) == y[test])
     active = best.net.hidden.shape[1]
     rows.append(["refined", f"{best.fun:.4f}", active, f"{100 * right:.1f}", "-", "-"])
@@ -64,17 +64,17 @@ def sampled_gates(options):
         X = np.c_[rng.standard_normal((n, r - 1)), np.ones(n)] / math.sqrt(r)
         y = np.maximum(X @ rng.standard_normal((r, 6)), 0.0) @ rng.choice([-1.0, 1.0], 6)
         y += 0.1 * rng.standard_normal(n)
-        best = quietly(relu.exact, X, y, beta=options.beta / 10)
+        best = trained(relu.exact, X, y, beta=options.beta / 10)
         for P in options.sampled:
             cells = []
             for scheme in ("gaussian", "data", "local"):
-                res = quietly(relu.admm, X, y, beta=options.beta / 10, n_gates=P, scheme=scheme,
+                res = trained(relu.admm, X, y, beta=options.beta / 10, n_gates=P, scheme=scheme,
                               tol=1e-4, maxiter=options.long)  # fmt: skip
                 cells.append(f"{res.fun_convex / best.dual_global - 1.0:.1e}")
             rows.append([r, n, len(best.gates), f"{best.fun:.4f}", f"{best.gap_global:.0e}", P,
                          *cells])  # fmt: skip
             log.info("E4 %s", rows[-1])
-        refined = quietly(relu.admm, X, y, beta=options.beta / 10, refine="auto", tol=1e-4)
+        refined = trained(relu.admm, X, y, beta=options.beta / 10, refine="auto", tol=1e-4)
         rows.append([r, n, len(best.gates), f"{best.fun:.4f}", f"{best.gap_global:.0e}",
                      f"{len(refined.gates)} (refined)", "-", "-",
                      f"{refined.fun / best.dual_global - 1.0:.1e}"])  # fmt: skip
@@ -91,8 +91,6 @@ def sampled_gates(options):
     }]  # fmt: skip
 
 
-def quietly(solve, X, y, **options):
-    """Train without words: the tables say how a run ended."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return solve(X, y, **({"rng": 0} | options))
+def trained(solve, X, y, **options):
+    """Train without words, with fixed random numbers."""
+    return quiet(solve, X, y, **({"rng": 0} | options))

@@ -24,7 +24,7 @@ def ran(place, names):
     )  # fmt: skip
     # As its main program has it: small products are slow on many threads.
     with threadpoolctl.threadpool_limits(1):
-        paper_bilevel.run(options)
+        paper_bilevel.REPORT.run(options)
     assert options.figure.read_bytes().startswith(b"\x89PNG")
     assert "`me` (" in (place / "paper_bilevel.md").read_text()
     return json.loads((place / "paper_bilevel.json").read_text())

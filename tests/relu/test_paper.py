@@ -25,7 +25,7 @@ def found(tmp_path_factory):
     )  # fmt: skip
     # As its main program has it: small products are slow on many threads.
     with threadpoolctl.threadpool_limits(1):
-        paper_relu.run(options)
+        paper_relu.REPORT.run(options)
     assert options.figure.read_bytes().startswith(b"\x89PNG")
     page = (place / "paper_relu.md").read_text()
     assert "## E2: linear steps" in page
