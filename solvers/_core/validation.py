@@ -192,6 +192,33 @@ def check_array(
     return x
 
 
+def check_sparse(X, name, form):
+    """Check a sparse matrix of numbers; return it compressed, with entries sorted and unique.
+
+    Parameters
+    ----------
+    form : {"csr", "csc"}
+        Compressed rows or columns.
+    """
+    if X.ndim != 2:
+        raise ValueError(f"`{name}` came {X.ndim}-D; expected 2-D")
+    if 0 in X.shape:
+        raise ValueError(f"`{name}` came empty, with shape {X.shape}; expected entries")
+    if X.dtype.kind not in "fiub":
+        raise TypeError(
+            f"`{name}` came as {describe(X)} with dtype {X.dtype}; expected float32, float64, "
+            "integers or booleans"
+        )
+    # The sum of two small integers may not fit into one.
+    exact = X.astype(np.float64) if X.dtype.kind in "iu" else X
+    out = exact.tocsr() if form == "csr" else exact.tocsc()
+    if not out.has_canonical_format:
+        # The caller's matrix stays as it is.
+        out = out.copy() if out is X else out
+        out.sum_duplicates()
+    return out
+
+
 def _fits(given, shape):
     return len(given) == len(shape) and all(
         wanted in (None, length) for length, wanted in zip(given, shape, strict=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._core.arrays import Ingest, is_sparse
-from .._core.validation import check_array, describe
+from .._core.validation import check_array, check_sparse
 
 
 @dataclass(frozen=True)
@@ -129,21 +129,7 @@ def check_finite(io, design, square, *, name="X"):
 
 
 def _from_sparse(X, name, finite, arrays):
-    if X.ndim != 2:
-        raise ValueError(f"`{name}` came {X.ndim}-D; expected 2-D")
-    if 0 in X.shape:
-        raise ValueError(f"`{name}` came empty, with shape {X.shape}; expected entries")
-    if X.dtype.kind not in "fiub":
-        raise TypeError(
-            f"`{name}` came as {describe(X)} with dtype {X.dtype}; expected float32, float64, "
-            "integers or booleans"
-        )
-    # The sum of two small integers may not fit into one.
-    csc = (X.astype(np.float64) if X.dtype.kind in "iu" else X).tocsc()
-    if not csc.has_canonical_format:
-        # The caller's matrix stays as it is.
-        csc = csc.copy() if csc is X else csc
-        csc.sum_duplicates()
+    csc = check_sparse(X, name, "csc")
     io = Ingest(**{name: csc.data, **arrays})
     with io.device:
         data = check_array(io, name, finite=finite, nonempty=False)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._core.arrays import Ingest, is_sparse
-from ..._core.validation import check_array, describe
+from ..._core.validation import check_array, check_sparse
 
 
 class Samples(NamedTuple):
@@ -19,7 +19,7 @@ class Samples(NamedTuple):
 def read(X, t, Xv, tv, **arrays):
     """Check two sets of samples; return an `Ingest` of everything, and both `Samples`."""
     given = {"X": X, "Xv": Xv}
-    rows = {name: _compressed(name, x) for name, x in given.items() if is_sparse(x)}
+    rows = {name: check_sparse(x, name, "csr") for name, x in given.items() if is_sparse(x)}
     plain = {name: rows[name].data if name in rows else x for name, x in given.items()}
     io = Ingest(t=t, tv=tv, **plain, **arrays)
     for name in ("X", "t", "Xv", "tv"):
@@ -52,26 +52,6 @@ def _writable(places):
     # CuPy's arrays are always writable, and their flags do not say so.
     ready = type(places) is not np.memmap and getattr(places.flags, "writeable", True)
     return places if ready else np.array(places)
-
-
-def _compressed(name, X):
-    """Return a sparse matrix as compressed rows with sorted, unique entries."""
-    if X.ndim != 2:
-        raise ValueError(f"`{name}` came {X.ndim}-D; expected 2-D")
-    if 0 in X.shape:
-        raise ValueError(f"`{name}` came empty, with shape {X.shape}; expected entries")
-    if X.dtype.kind not in "fiub":
-        raise TypeError(
-            f"`{name}` came as {describe(X)} with dtype {X.dtype}; expected float32, float64, "
-            "integers or booleans"
-        )
-    # The sum of two small integers may not fit into one.
-    rows = (X.astype(np.float64) if X.dtype.kind in "iu" else X).tocsr()
-    if not rows.has_canonical_format:
-        # The caller's matrix stays as it is.
-        rows = rows.copy() if rows is X else rows
-        rows.sum_duplicates()
-    return rows
 
 
 def _warn_of_a_leak(io):
