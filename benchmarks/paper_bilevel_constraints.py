@@ -1,10 +1,10 @@
 """E5 and E6 of `paper_bilevel`: lower levels with constraints that the upper variable moves."""
 
 import logging
-import warnings
 
 import numpy as np
 
+from benchmarks.paper import quiet
 from benchmarks.peers import common
 from solvers import bilevel
 
@@ -37,11 +37,8 @@ class Toy:
 
     def solve(self, **options):
         """Return a result and its calls of the lower level, without those of the certificate."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            res = bilevel.lvhba(
-                self.upper, self.lower, None, self.x0, self.y0, eq=self.eq, **options
-            )
+        start = None, self.x0, self.y0
+        res = quiet(bilevel.lvhba, self.upper, self.lower, *start, eq=self.eq, **options)
         return res, res.counts["n_g"]
 
     def error(self, x):
@@ -174,9 +171,7 @@ def costs(options):
                 own["project"] = own["project"]()
             except ImportError:
                 continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            add(label, solve(*data, X=box, time_limit=options.patience, **own))
+        add(label, quiet(solve, *data, X=box, time_limit=options.patience, **own))
     return [{
         "title": f"E6: a cost for each sample of a support vector machine, n = {svm.n}",
         "text": f"Breast cancer data: {svm.n} samples to train, {len(svm.tv)} to validate, "

@@ -2,10 +2,10 @@
 
 import logging
 import math
-import warnings
 
 import numpy as np
 
+from benchmarks.paper import quiet
 from benchmarks.peers import common
 from benchmarks.peers.bilevel import Tuning
 from solvers import bilevel
@@ -48,16 +48,12 @@ class Digits:
         """Return the test accuracy of a model of some samples, the best of a few penalties."""
         from sklearn.linear_model import LogisticRegression
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            models = (
-                LogisticRegression(C=C, fit_intercept=False, max_iter=1000).fit(rows, labels)
-                for C in (0.01, 0.1, 1.0, 10.0, 100.0)
-            )
-            return max(
-                float(np.mean(m.predict(self.X[self.test]) == self.labels[self.test]))
-                for m in models
-            )
+        shares = []
+        for C in (0.01, 0.1, 1.0, 10.0, 100.0):
+            model = LogisticRegression(C=C, fit_intercept=False, max_iter=1000)
+            chosen = quiet(model.fit, rows, labels).predict(self.X[self.test])
+            shares.append(float(np.mean(chosen == self.labels[self.test])))
+        return max(shares)
 
 
 def cleaning(options):
@@ -69,11 +65,8 @@ def cleaning(options):
         for clean in options.clean:
             d = Digits(options.noisy, clean, flips)
             X, kept = d.X[d.train], ~d.wrong
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                res = bilevel.penalty(
-                    d.problem(), tol=1e-6, maxiter=100, time_limit=options.patience
-                )
+            limits = {"maxiter": 100, "time_limit": options.patience}
+            res = quiet(bilevel.penalty, d.problem(), tol=1e-6, **limits)
             area = roc_auc_score(kept, np.asarray(res.x))
             shares = [d.uniform(X, d.noisy), d.uniform(X[kept], d.noisy[kept]),
                       d.uniform(d.X[d.valid], d.labels[d.valid]), d.right(res.y)]  # fmt: skip
@@ -107,15 +100,10 @@ def loops(options):
         def look(state, trace=trace):
             trace.append((len(trace) + 1, np.array(state.x)))
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                res = bilevel.penalty_sgd(
-                    problem, method=method, batch=min(BATCH, options.clean[0]),
-                    epochs=options.epochs, time_limit=options.patience, callback=look, rng=0,
-                )  # fmt: skip
-            except ValueError:
-                continue
+        res = quiet(
+            bilevel.penalty_sgd, problem, method=method, batch=min(BATCH, options.clean[0]),
+            epochs=options.epochs, time_limit=options.patience, callback=look, rng=0,
+        )  # fmt: skip
         every = max(1, len(trace) // min(options.points, 10))
         points = [(k, judge(x)) for k, x in trace[every - 1 :: every]]
         rows.append([method, f"{judge(res.x):.4f}", f"{d.right(res.y):.3f}",
@@ -181,12 +169,10 @@ def blocks(options):
         def look(state, trace=trace):
             trace.append((state.nit, np.array(state.x)))
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            res = bilevel.bsvrb(
-                problem, variant=variant, blocks=sampled, batch=batch, epochs=options.passes,
-                callback=look, time_limit=options.patience, rng=0,
-            )  # fmt: skip
+        res = quiet(
+            bilevel.bsvrb, problem, variant=variant, blocks=sampled, batch=batch,
+            epochs=options.passes, callback=look, time_limit=options.patience, rng=0,
+        )  # fmt: skip
         found.append((variant, sampled, batch, res, [(k, data.psi(x)) for k, x in trace]))
         log.info("E7 %s, %d blocks of %d: %.1f s", variant, sampled, batch, res.seconds)
     lowest = min(value for *_, values in found for _, value in values)
@@ -260,10 +246,8 @@ def growth(options):
                        {"maxiter": options.growth, "first_order": False}),
         }  # fmt: skip
         for label, (solve, oracles, own) in entries.items():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                res = solve(*oracles, g.x0, g.y0, batch=16, lr_upper=lr, rng=0,
-                            time_limit=options.patience, **own)  # fmt: skip
+            res = quiet(solve, *oracles, g.x0, g.y0, batch=16, lr_upper=lr, rng=0,
+                        time_limit=options.patience, **own)  # fmt: skip
             # Where plain steps end, the value may be too large for a number.
             with np.errstate(all="ignore"):
                 over = g.psi(np.asarray(res.x)) - lowest
