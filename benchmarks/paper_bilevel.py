@@ -150,6 +150,9 @@ def features(options):
         ),
         "V-PBGD": ("penalty", {"method": "vpbgd"}),
     }  # fmt: skip
+    for name in ("penalty", "implicit"):
+        # What is loaded and compiled on first use.
+        quiet(getattr(bilevel, name), problem, X=bilevel.box(*BOX), maxiter=1)
     runs = {}
     for label, (name, own) in entries.items():
         trace = []

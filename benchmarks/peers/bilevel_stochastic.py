@@ -61,7 +61,7 @@ def ours(data, epochs, method="shared", **options):
         epochs=epochs,
         callback=timed,
         history=False,
-        how="penalty",
+        how="cg",
         rng=0,
         **options,
     )
@@ -129,7 +129,7 @@ def in_jax(data, epochs, method="soba", lr=0.1, lr_upper=1.0, sigma=0.01):
 
 def tuned(run, psi):
     """Return the best (psi, seconds, settings) of a grid of steps."""
-    grid = itertools.product((0.03, 0.1, 0.3, 1.0), (0.1, 1.0, 10.0, 100.0))
+    grid = itertools.product((0.01, 0.03, 0.1), (10.0, 100.0, 1000.0))
     found = []
     for lr, lr_upper in grid:
         x, seconds = run(lr=lr, lr_upper=lr_upper)
@@ -144,7 +144,7 @@ def run(options):
     from solvers import bilevel
 
     problem = bilevel.problems.LogisticHPO(data.X, data.t, data.Xv, data.tv)
-    best = bilevel.penalty(problem, X=bilevel.box(*BOX), tol=1e-4, how="penalty", maxiter=100)
+    best = bilevel.penalty(problem, X=bilevel.box(*BOX), tol=1e-6, how="cg", maxiter=100)
     lowest = data.psi(best.x)
     epochs = options.epochs
     rows = []
