@@ -292,16 +292,20 @@ class Piece:
         local = self.local
         if len(self.active) or not self.free.all() or not np.isfinite(self.least):
             return np.nan, np.nan
+        eps, g0 = local.problem.eps, local.lower(self.y)[0]
         _, _, fy = local.upper(self.y)
         bent = np.linalg.norm(local.upper_along(self.y, fy))
         bent = bent / max(np.linalg.norm(fy), 1e-300) or 1.0
-        sigma = 1e-3 * self.steepest / bent
+        # Rounding loses eps |g| / sigma; the penalty costs sigma f_y a / 2, and that `near` is
+        # no exact minimiser another sigma^3 |F a|^2 / least.
+        lost, first = 4 * eps * abs(g0) + 1e-300, abs(fy @ a) + 1e-300
+        third = np.linalg.norm(local.upper_along(self.y, a)) ** 2 / self.least + 1e-300
+        sigma = min(1e-3 * self.steepest / bent, (lost / first) ** 0.5, (lost / third) ** 0.25)
         near = self.y - sigma * a
         f, _, fy = local.upper(near)
         g, _, gy = local.lower(near)
-        g0 = local.lower(self.y)[0]
         e = np.linalg.norm(self._part(sigma * fy + gy))
-        blur = 4 * local.problem.eps * abs(g) + e * e / (2 * self.least)
+        blur = 4 * eps * abs(g) + e * e / (2 * self.least)
         return float(f + (g - g0 - blur) / sigma), float(sigma)
 
     def _cone(self, weak):

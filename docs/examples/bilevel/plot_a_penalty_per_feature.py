@@ -27,23 +27,34 @@ def ridge(penalty):
 
 
 best = min((ridge(p) for p in np.geomspace(1e-3, 1e2, 100)), key=lambda y: loss(y, valid))
-test_losses = []
-res = bilevel.penalty(
-    problem, tol=1e-4, maxiter=1000, callback=lambda r: test_losses.append(loss(r.y, test))
-)
+test_losses, residuals = [], []
+
+
+def watch(state):
+    test_losses.append(loss(state.y, test))
+    residuals.append(np.abs(problem.lower(state.x, state.y)[2]).max())
+
+
+res = bilevel.penalty(problem, tol=1e-4, maxiter=1000, callback=watch)
 print(res.summary())
 
 # %%
 # The certificate measures how far from stationary the penalties are, and how far from solved the
-# lower level is. On the left the levels' progress, on the right what the penalties have become.
+# lower level is. On the left the value of the upper level; in the middle how far both levels are
+# from solved on the way, the lower one always by far the less; on the right what the penalties
+# have become.
 
-fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+fig, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
 left.semilogx(res.history["nit"], res.history["fun"], label="validation, by descent")
 left.semilogx(res.history["nit"], test_losses, label="test, by descent")
 for part, color in ((valid, "tab:blue"), (test, "tab:orange")):
     left.axhline(loss(best, part), color=color, ls=":", label="by one penalty")
 left.set(xlabel="iteration", ylabel="half the mean squared error", ylim=(0, 2.3))
 left.legend()
+middle.loglog(res.history["nit"], res.history["optimality"], label="upper level")
+middle.loglog(res.history["nit"], residuals, label="lower level")
+middle.set(xlabel="iteration", ylabel="largest entry of the gradient")
+middle.legend()
 right.scatter(np.abs(w), np.exp(res.x), c=w != 0, cmap="coolwarm", s=15)
 right.set(xlabel="size of the true coefficient", ylabel="penalty", yscale="log")
 
