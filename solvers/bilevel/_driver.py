@@ -25,6 +25,9 @@ from ._checkpoint import Keeper, State, carried, check_checkpoint, check_resume,
 from ._problem import pose
 from ._result import BilevelResult
 
+# Smallest goal, as a part of the tolerance.
+_FINEST = 1e-3
+
 
 @dataclass(frozen=True)
 class Options:
@@ -46,13 +49,17 @@ class Watch:
         Fields of the result that an engine alone knows.
     resumed : dict or None
         What the engine of an earlier run gave to `keep`, if this one is to go on from there.
+    goal : float
+        Residual that an engine should reach: the tolerance, or less where that was not enough.
     """
 
     def __init__(self, problem, run, options, how, keeper, resumed=None):
         self.problem, self.run, self.options, self.how = problem, run, options, how
         self.x, self.y, self.fields = problem.x0, problem.y0, {}
         self.keeper, self.resumed, self._judged = keeper, None, None
+        self.goal = options.tol
         if resumed is not None:
+            self.goal = resumed.data["own_goal"]
             io = problem.io
             self.resumed = carried(resumed.data, lambda a: io.xp.array(a, order="C"))
             run.continue_from(resumed.nit)
@@ -87,7 +94,19 @@ class Watch:
         """
         name, nit, sizes = self.run.method, self.run.nit, _sizes(self.problem)
         host = self.problem.io.be.host
+        data = {**data, "own_goal": self.goal}
         self.keeper.keep(lambda: State(name, nit, sizes, carried(data, lambda a: copy(host(a)))))
+
+    def holds(self):
+        """Tell whether the certificate holds; if x is what is off, ask more of it from now on.
+
+        The certificate knows the unit of f, and engines do not.
+        """
+        certificate = self.certificate()
+        excess = certificate.details["stationarity"] / certificate.tol
+        if not certificate.holds and 1 < excess < np.inf:
+            self.goal = max(0.5 * self.goal / excess, _FINEST * certificate.tol)
+        return certificate.holds
 
     def certificate(self):
         """Return the certificate of the answer, judged apart from the counts of the run."""

@@ -173,7 +173,7 @@ def _rounds(problem, watch, options, values):
         values.keep()
     for _ in run:
         values.began = run.nit if half_done is None else values.began
-        descend(values, watch, options.tol, half_done)
+        descend(values, watch, watch.goal, half_done)
         half_done = None
         loose = values.point
         values.accuracy *= 0.1
@@ -187,7 +187,7 @@ def _rounds(problem, watch, options, values):
         )  # fmt: skip
         if run.status is not None or run.late:
             continue
-        if watch.certificate().holds:
+        if watch.holds():
             run.end(Status.CONVERGED)
         elif values.theta <= _LEAST or (run.nit == values.began and values.theta < _THETA):
             run.end(Status.STALLED, f"The hyper-gradient changed by {err:.3g} at the end.")

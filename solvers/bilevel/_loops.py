@@ -46,7 +46,7 @@ def minimise(problem, watch, options):
 
 
 def _stages(watch, options, env, loop):
-    own, run, tol = options.own, watch.run, options.tol
+    own, run = options.own, watch.run
     order = 1 if own.order == 1 else 2
     S, eps = env.scales.sigma, env.problem.eps
     sigma = own.sigma or own.first or 0.1 * S
@@ -56,7 +56,7 @@ def _stages(watch, options, env, loop):
     for _ in run:
         if half_done is None:
             start, size = _judged(watch, env, loop.x, sigma, order)
-            goal = max(tol, _KAPPA * start.first / size)
+            goal = max(watch.goal, _KAPPA * start.first / size)
             loop.begin(sigma)
         else:
             sigma, goal = half_done["sigma"], half_done["goal"]
@@ -72,11 +72,11 @@ def _stages(watch, options, env, loop):
             if ended or stat <= goal:
                 break
         # What the lower solves leave open must not pass for the penalty's error.
-        env.accuracy = max(tol, 0.1 * goal)
+        env.accuracy = max(watch.goal, 0.1 * goal)
         _judged(watch, env.aside() if run.status is not None else env, loop.x, sigma, order)
         if run.status is not None or run.late:
             continue
-        if watch.certificate().holds:
+        if watch.holds():
             run.end(Status.CONVERGED)
         elif own.sigma is not None or sigma / 10 < least:
             run.end(Status.STALLED, f"The penalty reached {sigma:.3g}.")

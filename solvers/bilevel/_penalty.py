@@ -21,8 +21,6 @@ _KAPPA = 0.3
 _MEMORY = 20
 # A hyper-gradient is measured to this part of its residual.
 _CLEAR = 0.1
-# Smallest own tolerance, as a part of the caller's.
-_FINEST = 1e-3
 # Stages with one penalty.
 _TRIES = 3
 
@@ -208,7 +206,7 @@ class Continuation:
 
     def __init__(self, problem, watch, options):
         self.problem, self.watch = problem, watch
-        self.own, self.tol, self.monitor = options.own, options.tol, watch.run
+        self.own, self.tol, self.monitor = options.own, watch.goal, watch.run
         self.env = Envelope(
             problem,
             late=lambda: self.monitor.late,
@@ -259,11 +257,10 @@ class Continuation:
         if not self._keep(now):
             return None
         if self._within(now):
-            certificate = self.watch.certificate()
-            if certificate.holds:
+            if self.watch.holds():
                 self.monitor.end(Status.CONVERGED)
                 return None
-            self._heed(certificate)
+            self.tol = self.watch.goal
         if now.solves > 0.3 * max(self.tol, now.err) and self.env.accuracy <= self.tol:
             self._sharpen()
         self.tries += 1
@@ -325,12 +322,6 @@ class Continuation:
     def _may_polish(self, m):
         allowed = m.err <= self.tol or self._last
         return self.own.order != 1 and m.first > self.tol and allowed and m.stat <= 10 * m.first
-
-    def _heed(self, certificate):
-        """Ask more of x where the certificate, which knows the unit of f, sees it farther off."""
-        excess = certificate.details["stationarity"] / certificate.tol
-        if 1 < excess < math.inf:
-            self.tol = max(0.5 * self.tol / excess, _FINEST * certificate.tol)
 
     def _sharpen(self):
         self.env.theta = max(self.env.theta / 10, 1e-6)
@@ -408,7 +399,6 @@ class Continuation:
             {
                 "sigma": self.sigma,
                 "tries": self.tries,
-                "tol": self.tol,
                 "goal": goal,
                 "order": order,
                 "known": tuple(known[:4]),
@@ -423,7 +413,7 @@ class Continuation:
         state = self.watch.resumed
         if state is None:
             return None
-        self.sigma, self.tries, self.tol = state["sigma"], state["tries"], state["tol"]
+        self.sigma, self.tries = state["sigma"], state["tries"]
         self.x = state["descent"]["v"]
         self.env.restore(state["env"])
         self.pairs.restore(state["pairs"])

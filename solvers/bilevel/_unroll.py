@@ -158,7 +158,7 @@ def _rounds(problem, watch, options, values):
         if not _finite(values.point):
             run.end(Status.NUMERICAL, "The steps diverged; shorten `lr`.")
             return
-        descend(values, watch, options.tol, half_done)
+        descend(values, watch, watch.goal, half_done)
         half_done = None
         point = values.point
         values.accuracy *= 0.1
@@ -171,7 +171,7 @@ def _rounds(problem, watch, options, values):
         )  # fmt: skip
         if run.status is not None or run.late:
             continue
-        if watch.certificate().holds:
+        if watch.holds():
             run.end(Status.CONVERGED)
         elif run.nit == values.began:
             run.end(Status.STALLED, _advice(values))

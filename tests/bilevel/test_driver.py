@@ -576,3 +576,20 @@ def test_all_solvers_tell_their_callback_and_keep_a_table(name):
 @pytest.mark.skipif(_cuda_on_cpu.missing() is not None, reason=_cuda_on_cpu.missing() or "")
 def test_solvers_take_and_return_arrays_of_the_device():
     run_with_standin(Path(__file__).parent / "driver_on_device.py")
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e-1, 1e2])
+@pytest.mark.parametrize("solve", [bilevel.penalty, bilevel.implicit])
+def test_the_unit_of_the_upper_level_does_not_matter(solve, unit):
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((60, 8))
+    t = np.sign(X[:, 0] + 0.5 * rng.standard_normal(60))
+    problem = bilevel.problems.LogisticHPO(X[:30], t[:30], X[30:], t[30:])
+
+    def upper(x, y):
+        value, gx, gy = problem.upper(x, y)
+        return unit * value, unit * gx, unit * gy
+
+    start = problem.x0, problem.y0
+    res = solve(upper, problem.lower, *start, X=bilevel.box(-8, 4), tol=1e-5)
+    assert res.success

@@ -354,20 +354,3 @@ def test_z_is_the_answer_where_the_lower_level_has_no_other(rank):
     if rank is not None:
         f = [problem.upper.look(problem.x0, v).value for v in (y, point.z)]
         assert f[0] < f[1]
-
-
-@pytest.mark.parametrize("unit", [1e-3, 1e-1, 1e2])
-def test_the_unit_of_the_upper_level_does_not_matter(unit):
-    rng = np.random.default_rng(5)
-    X = rng.standard_normal((60, 8))
-    t = np.sign(X[:, 0] + 0.5 * rng.standard_normal(60))
-    problem = bilevel.problems.LogisticHPO(X[:30], t[:30], X[30:], t[30:])
-
-    def upper(x, y):
-        value, gx, gy = problem.upper(x, y)
-        return unit * value, unit * gx, unit * gy
-
-    res = bilevel.penalty(
-        upper, problem.lower, problem.x0, problem.y0, X=bilevel.box(-8, 4), tol=1e-5
-    )
-    assert res.success
