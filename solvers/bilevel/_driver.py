@@ -25,9 +25,6 @@ from ._checkpoint import Keeper, State, carried, check_checkpoint, check_resume,
 from ._problem import pose
 from ._result import BilevelResult
 
-# Smallest goal, as a part of the tolerance.
-_FINEST = 1e-3
-
 
 @dataclass(frozen=True)
 class Options:
@@ -105,7 +102,7 @@ class Watch:
         certificate = self.certificate()
         excess = certificate.details["stationarity"] / certificate.tol
         if not certificate.holds and 1 < excess < np.inf:
-            self.goal = max(0.5 * self.goal / excess, _FINEST * certificate.tol)
+            self.goal = 0.5 * min(self.goal, self.fields.get("optimality", np.inf)) / excess
         return certificate.holds
 
     def certificate(self):

@@ -578,7 +578,7 @@ def test_solvers_take_and_return_arrays_of_the_device():
     run_with_standin(Path(__file__).parent / "driver_on_device.py")
 
 
-@pytest.mark.parametrize("unit", [1e-3, 1e-1, 1e2])
+@pytest.mark.parametrize("unit", [1e-8, 1e-3, 1e-1, 1e2])
 @pytest.mark.parametrize("solve", [bilevel.penalty, bilevel.implicit])
 def test_the_unit_of_the_upper_level_does_not_matter(solve, unit):
     rng = np.random.default_rng(5)
