@@ -2,8 +2,7 @@
 What does a penalty of its own do for each feature?
 ===================================================
 
-One ridge penalty is tuned on a grid. With 100 features, of which ten matter, 100 penalties are
-tuned by the gradient of the validation loss: this is a bilevel problem.
+One ridge penalty is tuned on a grid, 100 by the gradient of the validation loss.
 """
 
 import matplotlib.pyplot as plt
@@ -21,9 +20,8 @@ def loss(y, part):
 
 
 def ridge(penalty):
-    return np.linalg.solve(
-        X[train].T @ X[train] / 200 + penalty * np.eye(100), X[train].T @ t[train] / 200
-    )
+    H = X[train].T @ X[train] / 200 + penalty * np.eye(100)
+    return np.linalg.solve(H, X[train].T @ t[train] / 200)
 
 
 best = min((ridge(p) for p in np.geomspace(1e-3, 1e2, 100)), key=lambda y: loss(y, valid))
@@ -40,9 +38,8 @@ print(res.summary())
 
 # %%
 # The certificate measures how far from stationary the penalties are, and how far from solved the
-# lower level is. On the left the value of the upper level; in the middle how far both levels are
-# from solved on the way, the lower one always by far the less; on the right what the penalties
-# have become.
+# lower level is. On the left the upper level's value, in the middle how far both levels are from
+# solved on the way, on the right what the penalties have become.
 
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
 left.semilogx(res.history["nit"], res.history["fun"], label="validation, by descent")
@@ -50,15 +47,13 @@ left.semilogx(res.history["nit"], test_losses, label="test, by descent")
 for part, color in ((valid, "tab:blue"), (test, "tab:orange")):
     left.axhline(loss(best, part), color=color, ls=":", label="by one penalty")
 left.set(xlabel="iteration", ylabel="half the mean squared error", ylim=(0, 2.3))
-left.legend()
 middle.loglog(res.history["nit"], res.history["optimality"], label="upper level")
 middle.loglog(res.history["nit"], residuals, label="lower level")
 middle.set(xlabel="iteration", ylabel="largest entry of the gradient")
-middle.legend()
+left.legend(), middle.legend()
 right.scatter(np.abs(w), np.exp(res.x), c=w != 0, cmap="coolwarm", s=15)
 right.set(xlabel="size of the true coefficient", ylabel="penalty", yscale="log")
 
 # %%
-# Learnt: the validation loss falls far below what one penalty can do. The test loss follows, then
-# turns: 100 penalties fit 200 validation samples too well. So the estimators of `solvers.bilevel`
-# use folds, and stop by samples that neither level has seen.
+# Learnt: 100 penalties fit 200 validation samples too well: the test loss follows, then turns. So
+# the estimators of `solvers.bilevel` use folds, and stop by samples that neither level has seen.
