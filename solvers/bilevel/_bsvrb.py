@@ -19,7 +19,7 @@ from .._core.validation import (
 )
 from ._block_steps import STEPS, Draws, Rows
 from ._blocks import BlockLevel, block_sizes, whole
-from ._descent import residual
+from ._descent import stationarity
 from ._driver import solve
 from ._envelope import scales
 from ._oracle import as_oracle
@@ -280,7 +280,7 @@ def descend(problem, watch, options):
             run.record(math.nan, iterations=taken)
             break
         watch.answer(s.x if s.mean is None else s.mean, s.z.now.reshape(-1).copy())
-        stat = residual(s.x, s.D, problem.X, 1.0) / max(1.0, float(abs(s.D).max()))
+        stat = stationarity(s.x, s.D, problem.X)
         watch.record(stat, iterations=taken, fun=loss)
         watch.keep(loop.state())
     if run.status is Status.MAXITER:

@@ -483,3 +483,8 @@ def residual(v, grad, region, unit):
     if region.whole:
         return float(abs(grad).max())
     return float(abs(v - forward(v, grad, region, unit)).max()) / unit
+
+
+def stationarity(x, grad, region):
+    """Return the largest entry of the projected gradient, relative to the gradient's."""
+    return residual(x, grad, region, 1.0) / max(1.0, float(abs(grad).max()))

@@ -9,7 +9,7 @@ from .._core.validation import check_choice
 from . import _curvature as linear
 from ._checkpoint import carried
 from ._curvature import Curvature
-from ._descent import Descent, Pairs, residual
+from ._descent import Descent, Pairs, stationarity
 from ._driver import solve
 from ._envelope import UnboundedError, scales
 
@@ -182,7 +182,7 @@ def _rounds(problem, watch, options, values):
         err = 2 * _norm(better.grad - loose.grad)
         watch.answer(
             better.x, better.y, y_sigma=better.y, z=better.y, jac=better.grad, jac_err=err,
-            optimality=stationarity(problem, better.x, better.grad),
+            optimality=stationarity(better.x, better.grad, problem.X),
             lower_residual=(better.residual, better.residual),
         )  # fmt: skip
         if run.status is not None or run.late:
@@ -230,7 +230,7 @@ def descend(values, watch, tol, half_done=None):
         descent = Descent(None, values.point.x, problem.X, unit=1.0, memory=pairs)
         descent.restore(half_done["descent"]).fun = psi
     while True:
-        stat = stationarity(problem, descent.v, descent.grad)
+        stat = stationarity(descent.v, descent.grad, problem.X)
         values.accuracy = min(max(tol, stat), 2 * values.accuracy)
         if stat <= tol or run.late or not descent.step():
             return
@@ -245,11 +245,6 @@ def descend(values, watch, tol, half_done=None):
 def _copied(pairs):
     """Return the state of pairs, apart from what they go on changing."""
     return carried(pairs.state(), lambda a: a.copy())
-
-
-def stationarity(problem, x, grad):
-    """Return the largest entry of the projected gradient, relative to the gradient's."""
-    return residual(x, grad, problem.X, 1.0) / max(1.0, float(abs(grad).max()))
 
 
 class Value(NamedTuple):

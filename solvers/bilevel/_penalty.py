@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from .._core.result import Status
 from .._core.validation import check_choice, check_count, check_positive
-from ._descent import Descent, Pairs, residual
+from ._descent import Descent, Pairs, stationarity
 from ._driver import solve
 from ._envelope import Envelope, UnboundedError, combine, errors, ladder, norm, weights
 from ._loops import LOOPS
@@ -335,7 +335,7 @@ class Continuation:
         env.gain = min(max(e.gain, 1.0), 1e3)
         grad, err = e.of(order)
         size = max(1.0, norm(grad))
-        stat = stationarity(self.problem, self.x, grad)
+        stat = stationarity(self.x, grad, self.problem.X)
         return Measured(stat, e.first / size, err / size, e.solves / size, point, e)
 
     def _descend(self, known, goal, order, half_done=None):
@@ -373,7 +373,7 @@ class Continuation:
                 ).restore(half_done["descent"])
                 descent.fun, half_done = psi, None
             while True:
-                stat = stationarity(problem, descent.v, descent.grad)
+                stat = stationarity(descent.v, descent.grad, problem.X)
                 env.accuracy = min(max(self.tol, stat), 2 * env.accuracy)
                 if stat <= goal or self.monitor.late:
                     return
@@ -469,11 +469,6 @@ class Continuation:
         self.watch.answer(self.x, z, y_sigma=z, z=z, g_z=g.value, lower_residual=(off, off))
 
 
-def stationarity(problem, x, d):
-    """Return the largest entry of the projected hyper-gradient, relative to its largest entry."""
-    return residual(x, d, problem.X, 1.0) / max(1.0, float(abs(d).max()))
-
-
 def _keep(problem, env, watch, point, e, order):
     """Make the point the answer, with a solution of the lower level; return bounds of psi."""
     one, half, *_ = point.sides
@@ -485,7 +480,7 @@ def _keep(problem, env, watch, point, e, order):
         y, at_y = point.z, point.g
     watch.answer(
         point.x, y, y_sigma=one.y, z=point.z, psi_lower=lower, jac=grad,
-        jac_err=err, optimality=stationarity(problem, point.x, grad), sigma=one.sigma,
+        jac_err=err, optimality=stationarity(point.x, grad, problem.X), sigma=one.sigma,
         g_z=point.g.value, lower_residual=(env.residual(y, at_y.gy), point.residual),
     )  # fmt: skip
     return problem.upper.look(point.x, y).value, lower

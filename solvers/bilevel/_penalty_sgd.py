@@ -11,7 +11,7 @@ from .._core.result import Status
 from .._core.validation import check_choice, check_count, check_flag, check_positive, describe
 from . import _stochastic as steps
 from ._checkpoint import carried
-from ._descent import residual
+from ._descent import residual, stationarity
 from ._driver import solve
 from ._envelope import Envelope, errors, scales
 from ._fused import Fused
@@ -247,7 +247,7 @@ def descend(problem, watch, options):
             run.record(math.nan, iterations=taken)
             break
         watch.answer(*loop.answer)
-        stat = residual(s.x, s.D, problem.X, 1.0) / max(1.0, float(abs(s.D).max()))
+        stat = stationarity(s.x, s.D, problem.X)
         watch.record(stat, iterations=taken, fun=loss, sigma=loop.rate(loop.k - 1).sigma)
         watch.keep(loop.state())
     if run.status is Status.MAXITER:

@@ -6,8 +6,9 @@ from typing import ClassVar, NamedTuple
 from .._core.result import Status
 from .._core.validation import check_choice, check_count, check_memory, check_positive
 from ._curvature import Curvature
+from ._descent import stationarity
 from ._driver import solve
-from ._implicit import Value, Values, _norm, bounded, descend, stationarity
+from ._implicit import Value, Values, _norm, bounded, descend
 
 MODES = ("reverse", "forward")
 
@@ -166,7 +167,7 @@ def _rounds(problem, watch, options, values):
         lower = values.lower(point.x)
         watch.answer(
             point.x, lower.v, y_sigma=point.y, z=lower.v, jac=point.grad, jac_err=values.error,
-            optimality=stationarity(problem, point.x, point.grad),
+            optimality=stationarity(point.x, point.grad, problem.X),
             lower_residual=(lower.residual(), lower.residual()),
         )  # fmt: skip
         if run.status is not None or run.late:
