@@ -1,49 +1,66 @@
-"""One penalty for each of many features of sparse data: seconds and peak memory in all.
+"""One penalty for each of many words of text-like data: seconds and peak memory in all.
 
 Run from the repository's root::
 
     python -m benchmarks.large_bilevel --n 1000000
 
-Every row has `--entries` features at random, the first ones more often; a tenth of the features
-matter, and half as many samples validate. The peak, as the operating system reports it, is that of
-interpreter, libraries, data, solve and certificate together.
+There are as many words as documents, about `--entries` of them in each; `--informative` of them
+decide the labels together with as much noise. Half as many documents validate. The peak, as the
+operating system reports it, is that of interpreter, libraries, data, solve and certificate
+together; the data are drawn by another process.
 """
 
 import argparse
+import multiprocessing
 import resource
 import sys
+import tempfile
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 
-from solvers import bilevel
+from solvers import bilevel, datasets
 
 
-def samples(rng, n, p, entries, w):
-    """Return compressed rows and their noisy signs."""
-    cols = (p * rng.random((n, entries), dtype=np.float32) ** 2).astype(np.int32)
-    cols = np.sort(cols.clip(0, p - 1), axis=1).ravel()
-    values = rng.standard_normal(n * entries, dtype=np.float32).astype(float)
-    X = sp.csr_array((values, cols, np.arange(0, n * entries + 1, entries)), shape=(n, p))
-    return X, np.where(X @ w + 2.0 * rng.standard_normal(n) > 0, 1.0, -1.0)
+def draw(folder, n, options):
+    """Write the documents and their labels to files."""
+    X, t, _ = datasets.text_like(
+        n + n // 2, n, density=options.entries / n, informative=options.informative, noise=1.0,
+        classes=True, rng=0,
+    )  # fmt: skip
+    X = X.tocsr()
+    sp.save_npz(folder / "train", X[:n], compressed=False)
+    sp.save_npz(folder / "valid", X[n:], compressed=False)
+    np.save(folder / "labels", t)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n", type=int, default=1_000_000, help="samples, and features")
-    parser.add_argument("--entries", type=int, default=50, help="features of a sample")
+    parser.add_argument("--n", type=int, default=1_000_000, help="documents, and words")
+    parser.add_argument("--entries", type=int, default=50, help="words of a document")
+    parser.add_argument("--informative", type=int, default=5000)
     parser.add_argument("--tol", type=float, default=1e-4)
     parser.add_argument("--time-limit", type=float, default=900.0)
     options = parser.parse_args()
-    rng, n = np.random.default_rng(0), options.n
-    w = rng.standard_normal(n) * (rng.random(n) < 0.1)
-    X, t = samples(rng, n, n, options.entries, w)
-    Xv, tv = samples(rng, n // 2, n, options.entries, w)
-    problem = bilevel.problems.LogisticHPO(X, t, Xv, tv)
-    # A penalty that weighs as much as the samples of an average feature.
-    x0 = np.full(n, np.log(options.entries / n))
+    n = options.n
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        child = multiprocessing.get_context("spawn").Process(
+            target=draw, args=(folder, n, options)
+        )
+        child.start()
+        child.join()
+        A, Av = (sp.load_npz(folder / f"{part}.npz") for part in ("train", "valid"))
+        t = np.load(folder / "labels.npy")
+    problem = bilevel.problems.LogisticHPO(A, t[:n], Av, t[n:])
+    # A penalty that weighs about as much as the documents of an average word: their entries have
+    # squares of 1 / entries, in the mean over documents 1 / n for each word.
+    x0 = np.full(n, -np.log(n))
+    # Where the estimators look for penalties.
+    X = bilevel.box(np.log(0.01 / n), np.log(1e3))
 
     def show(state):
         sys.stdout.write(f"{state.nit}: {state.fun:.6f}, {time.perf_counter() - start:.0f} s\n")
@@ -53,7 +70,7 @@ def main():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         res = bilevel.penalty(
-            problem, x0=x0, tol=options.tol, time_limit=options.time_limit, callback=show,
+            problem, x0=x0, X=X, tol=options.tol, time_limit=options.time_limit, callback=show,
         )  # fmt: skip
     seconds = time.perf_counter() - start
     # In KiB on Linux, in bytes on macOS.

@@ -271,9 +271,11 @@ class Continuation:
     def _confirm(self, expected):
         """Measure where something is known already; again and better if it does not agree."""
         last = expected.err <= 3 * self.tol
-        wanted = min(expected.first, 0.3 * self.env.accuracy)
+        wanted = 0.3 * self.env.accuracy
         now = self._measure(_CLEAR * min(expected.stat, expected.err) if last else wanted)
-        if now.err > max(self.tol, (1 if last else 5) * expected.err):
+        missed = now.err > max(self.tol, (1 if last else 5) * expected.err)
+        # Where x is clearly not stationary yet, that is all there is to know.
+        if missed and now.err > _CLEAR * now.stat:
             theta = self.env.theta
             self._sharpen()
             now = self._measure(_CLEAR * expected.err)

@@ -4,12 +4,15 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.ndimage import zoom
+from sklearn.datasets import load_digits
 
 import solvers
 from solvers import bilevel
 from solvers._core.monitor import Monitor
 from solvers._core.result import Status
 from solvers.bilevel._envelope import Envelope
+from solvers.bilevel._penalty import Continuation
 from solvers.bilevel._problem import pose
 from tests.bilevel.oracles import Quadratic, Ridge
 
@@ -233,6 +236,31 @@ def test_psi_sigma_in_the_history_is_a_lower_bound():
     res = solve(q, callback=lambda intermediate_result: points.append(intermediate_result.x))
     values = [q.psi(x)[0] for x in points]
     assert (res.history["psi_lower"] <= np.array(values) * (1 + 1e-3)).all()
+
+
+def test_no_accuracy_is_bought_where_x_is_far_from_stationary(monkeypatch):
+    # Enlarged digits, of which half have a wrong label: the lower level is ill-conditioned.
+    images, t = load_digits(return_X_y=True)
+    X = zoom(images[:700].reshape(-1, 8, 8) / 16, (1, 2, 2), order=1).reshape(700, -1)
+    wrong = np.random.default_rng(3).random(600) < 0.5
+    labels = np.where(wrong, (t[:600] + 1) % 10, t[:600])
+    X = np.c_[X, np.ones(700)]
+    problem = bilevel.problems.HyperCleaning(X[:600], labels, X[600:], t[600:700])
+    measured, measure = [], Continuation._measure
+
+    def counted(self, *args):
+        measured.append(self.sigma)
+        return measure(self, *args)
+
+    def leave(intermediate_result):
+        raise InterruptedError
+
+    monkeypatch.setattr(Continuation, "_measure", counted)
+    with pytest.raises(InterruptedError):
+        bilevel.penalty(problem, tol=1e-8, callback=leave)
+    # Once with the penalty that decides.
+    assert len(set(measured)) > 1
+    assert measured.count(measured[-1]) == 1
 
 
 @pytest.mark.parametrize("seed", range(4))
