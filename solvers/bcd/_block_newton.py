@@ -11,10 +11,18 @@ import numpy as np
 from .. import losses
 from .._core import threads
 from .._core.result import Status
-from ._block_model import is_small
+from ._block_model import MatrixModel, is_small
 from ._block_part import Part
 from ._block_state import State
-from ._blocks import any_of, distances, penalty_sum, solve_model, take
+from ._blocks import (
+    any_of,
+    distances,
+    is_separable,
+    penalty_sum,
+    solve_model,
+    solve_separable,
+    take,
+)
 from ._driver import Answer
 from ._measure import Measure
 
@@ -162,7 +170,9 @@ def _descend(state, working, eps, watch):
             S = part.whole_features(S)
         model = part.model(problem, state.z, state.r, g, S)
         tol = goal if exact else max(0.3 * goal, 0.05 * violation * min(1.0, violation / first))
-        step, dc, steps = solve_model(be, model, w[S], take(be, blocks, S), 0.5 * tol)
+        alone = isinstance(model, MatrixModel) and is_separable(be, blocks)
+        solve_it = solve_separable if alone else solve_model
+        step, dc, steps = solve_it(be, model, w[S], take(be, blocks, S), 0.5 * tol)
         d = xp.zeros_like(w)
         d[S] = step
         watch.n_newton += steps

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import penalties
 from ._groups import HUGE, norms, owners
+from ._l1qp import l1qp
 
 # Newton steps on a support before blocks are swept again, and how many more a small one may have
 # for each of its coefficients.
@@ -154,6 +156,29 @@ def solve_model(be, model, w, blocks, tol, *, newton=True, rounds=100, sweeps=No
                 break
         sweeps = max(3, model.sweeps(support))
     return *model.end(w, before), steps
+
+
+def is_separable(be, blocks):
+    """Tell whether coefficients are penalised one by one, some of them with a kink."""
+    return not _has_norms(be, blocks) and be.host((blocks.l1 > 0.0).any())
+
+
+def solve_separable(be, model, w, blocks, tol):
+    """Do as `solve_model`, for a model that is a matrix and a penalty that `is_separable`.
+
+    Single coefficients need no blocks: factors of one support serve those near it.
+    """
+    H, g, x, l1, ridge = (
+        np.array(be.host(v), np.float64) for v in (model.H, model.g, w, blocks.l1, blocks.ridge)
+    )
+    S = np.flatnonzero(H.diagonal() > 0.0)
+    if S.size < x.size:
+        H, g = H[np.ix_(S, S)], g[S]
+    v = x[S]
+    penalty = penalties.bind(penalties.ElasticBox(l1[S], ridge[S]), S.size, np.float64)
+    _, steps = l1qp(H, g, v, penalty, tol=tol)
+    x[S] = v
+    return *model.end(be.xp.asarray(x), w), steps
 
 
 def _newton_step(be, model, w, blocks, wanted):

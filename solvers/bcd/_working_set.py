@@ -19,6 +19,13 @@ from ._rounds import Report, work_in_rounds
 _CONSTANT = 1e-13
 # Fewest columns that are looked for at a time, and passes that their Gram matrix may cost.
 _LEAST, _PASSES = 10, 2.0
+# Columns that may come in early: they nearly violate the optimality conditions, see `survey`.
+_NEAR = -0.3
+# What a round costs besides passes over the data, in operations.
+_ROUND = 1e6
+# From which product of densities on sparse columns are multiplied as dense ones, unless these take
+# so many bytes.
+_CROWDED, _LARGE = 0.05, 2.5e8
 # A whole Gram matrix of so many products takes no longer than the rounds that it saves.
 _ALL = 1e8
 # Rounds without a new column or half the error after which rounding errors are in the way.
@@ -254,19 +261,21 @@ class _WorkingSet:
         squares, xp, be = self.squares, self.xp, self.be
         x = squares.x
         scores = squares.scores
-        scores[self.where] = 0.0
+        scores[self.where] = -1.0
         wanted = (x != squares.start) | squares.free
         scores = xp.where(wanted & ~self.inside & (squares.L > 0.0), np.inf, scores)
-        found, kept, nonzero, outside = be.host(
+        found, near, kept, nonzero, outside = be.host(
             (scores > 0.0).sum(),
+            (scores > _NEAR).sum(),
             (scores == np.inf).sum(),
             (x != 0.0).sum(),
             xp.where(self.inside, 0.0, squares.violations).max(),
         )
         self.outside = outside
-        count = min(found, max(self.first, nonzero // 2, kept))
-        if not count:
+        if not found:
             return
+        # Steps of these move others that are near: as many of them may save a round.
+        count = min(near, 2 * found, max(self.first, nonzero // 2, kept))
         new = xp.argpartition(-scores, count - 1)[:count]
         if self.sparse and not kept:
             new = self._affordable(new[xp.argsort(-scores[new])])
@@ -275,7 +284,7 @@ class _WorkingSet:
     def _affordable(self, new):
         """Return the first columns, as many as have a Gram matrix that costs a few passes."""
         starts, n = self.squares.problem.design.X.indptr, self.squares.root.size
-        old = (starts[self.where + 1] - starts[self.where]).sum(dtype=np.float64)
+        old = self._entries(self.where)
         mine = (starts[new + 1] - starts[new]).cumsum(dtype=np.float64)
         cost = mine * (old + mine) / n
         many = self.be.host((cost <= _PASSES * self.squares.problem.design.size).sum())
@@ -319,16 +328,31 @@ class _WorkingSet:
         return self.rows[:total] @ fresh.T
 
     def _sparse(self, new):
-        squares, X = self.squares, self.squares.problem.design.X
-        cross = self.xp.empty((self.size, new.size))
-        first = self.size - new.size
-        squares.kernels.gram_csc(
-            X.indptr, X.indices, X.data, squares.problem.s, self.where, first, cross
-        )
+        squares, design = self.squares, self.squares.problem.design
+        X, first = design.X, self.size - new.size
+        if self._crowded(new):
+            columns = squares.root[:, None] * design.columns(self.where).toarray()
+            cross = columns.T @ columns[:, first:]
+        else:
+            cross = self.xp.empty((self.size, new.size))
+            squares.kernels.gram_csc(
+                X.indptr, X.indices, X.data, squares.problem.s, self.where, first, cross
+            )
         if squares.problem.fit_intercept:
             mean = squares.mean
             cross -= squares.total * mean[self.where][:, None] * mean[new]
         return cross
+
+    def _crowded(self, new):
+        """Tell whether sparse columns, those in play and new ones, are better multiplied dense."""
+        n = self.squares.root.size
+        some, all_ = (self._entries(where) / (n * where.size) for where in (new, self.where))
+        return some * all_ > _CROWDED and 8 * n * self.size <= _LARGE
+
+    def _entries(self, where):
+        """Return the number of entries of sparse columns."""
+        starts = self.squares.problem.design.X.indptr
+        return self.be.host((starts[where + 1] - starts[where]).sum(dtype=np.float64))
 
     def predict(self, x):
         """Return ``sqrt(s) X x``, centred where there is an intercept."""
@@ -352,9 +376,13 @@ class _WorkingSet:
         )
         goal = tol * squares.scale
         if squares.has_gap:
-            goal /= max(float(abs(w) @ unit), 1e-300)
+            # Until a round has moved them, coefficients are as large as the objective allows.
+            size = float(abs(w) @ unit) or squares.scale / max(squares.top, 1e-300)
+            goal /= max(size, 1e-300)
         # More accuracy than the outside has is lost, but where it is cheap it may save a round.
-        few = 3 * self.size < squares.root.size
+        nonzero = np.count_nonzero(w)
+        step = 50 * nonzero**2 + 6 * nonzero * self.size
+        few = step < _ROUND + squares.problem.design.size
         goal = 0.3 * goal if few else max(0.1 * self.outside, 0.3 * goal)
         goal = min(goal, 0.1 * squares.worst)
         self.factor.G = self.G

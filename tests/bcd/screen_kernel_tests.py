@@ -88,7 +88,9 @@ class ScreenKernelTests:
         scores, violations, steepness = [], [], []
         for j, (x, slope, bend, size) in enumerate(rows):
             d = prox(exact, x - slope / bend, 1.0 / bend, j) - x if bend else 0.0
-            scores.append(0.5 * bend * d * d)
+            pulls = [-slope if hi[j] > x else 0.0, slope if lo[j] < x else 0.0]
+            share = max(0.0, *pulls) / alpha[j] if alpha[j] else 0.0
+            scores.append(0.5 * bend * d * d if d else share - 1.0)
             violations.append(distance(exact, x, slope, j) / size)
             sides = [-slope if hi[j] == np.inf else 0.0, slope if lo[j] == -np.inf else 0.0]
             linear = alpha[j] > 0 and ridge[j] == 0

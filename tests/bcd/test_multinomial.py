@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from solvers import ConvergenceWarning, bcd, penalties
+from solvers._core.backend import get_backend
 from solvers.bcd import _block_model
 from tests.bcd.oracles import Model, elastic, grouped
 
@@ -187,6 +188,22 @@ def test_a_model_with_a_free_column_and_one_without_any_penalty():
     none = bcd.multinomial(X, y, 0.0, tol=1e-8)
     assert none.success
     assert none.fun == pytest.approx(Model(X, y, "multinomial", elastic()).solve(2000)[2])
+
+
+def test_second_derivatives_of_sparse_columns_are_those_of_the_formula(rng):
+    n, p, C = 30, 12, 3
+    X = rng.standard_normal((n, p)) * (rng.random((n, p)) < 0.3)
+    s, Q = rng.random(n), rng.dirichlet(np.ones(C), n)
+    # In any order, and of some columns not all classes.
+    S = rng.permutation(p * C)[:20]
+    place = np.full((p, C), -1)
+    place.reshape(-1)[S] = np.arange(20)
+    bend = Q[:, :, None] * np.eye(C) - Q[:, :, None] * Q[:, None, :]
+    want = np.einsum("i,ij,ikl,im->jkml", s, X, bend, X).reshape(p * C, p * C)[np.ix_(S, S)]
+    H, rows = np.zeros((20, 20)), sp.csr_array(X)
+    kernels = get_backend("numpy").kernels("solvers.bcd", "newton")
+    kernels.softmax_gram(rows.indptr, rows.indices, rows.data, s, Q, place, H)
+    np.testing.assert_allclose(H, want, atol=1e-14)
 
 
 def test_warm_starts_and_callbacks():

@@ -89,3 +89,43 @@ def weighted_gram(ptr, idx, val, D, place, first, H):
     for b in range(first, m):
         for a in range(b):
             H[b, a] = H[a, b]
+
+
+@kernel(fastmath=EXACT)
+def softmax_gram(ptr, idx, val, s, Q, place, H):
+    """Add second derivatives of softmax losses to H, for a matrix in compressed rows.
+
+    Parameters
+    ----------
+    ptr, idx, val : array
+        The matrix (n, p).
+    s : array, shape (n,)
+        Weights of the rows.
+    Q : array, shape (n, C)
+        Probabilities of the classes.
+    place : array of int, shape (p, C)
+        The row of H that belongs to a column and a class; -1 leaves it out.
+    H : array, shape (m, m)
+        ``H_ab += sum_i s_i x_ia x_ib (Q_ik [k = l] - Q_ik Q_il)`` for a of class k, b of class l.
+    """
+    m, C = H.shape[0], Q.shape[1]
+    places, values, shares = np.empty(m, np.int64), np.empty(m), np.empty(m)
+    for i in range(ptr.size - 1):
+        count = 0
+        for k in range(C):
+            first = count
+            for q in range(ptr[i], ptr[i + 1]):
+                a = place[idx[q], k]
+                if a >= 0:
+                    places[count], values[count] = a, val[q]
+                    shares[count] = val[q] * Q[i, k]
+                    b, both = a, s[i] * shares[count]
+                    for f in range(first, count + 1):
+                        H[b, places[f]] += both * values[f]
+                    for f in range(count + 1):
+                        H[b, places[f]] -= both * shares[f]
+                    count += 1
+    # Each pair was added to on one side of the diagonal or on the other.
+    for b in range(m):
+        for a in range(b):
+            H[a, b] = H[b, a] = H[a, b] + H[b, a]

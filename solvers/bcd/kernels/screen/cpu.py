@@ -11,6 +11,8 @@ from ...._core.kernels.rules import distance, prox
 _TILE = 64
 # Columns whose sums fit there.
 _STRIP = 1024
+# Entries by rows that fit the second-level cache.
+_VISITED = 32768
 
 
 @kernel(fastmath=EXACT)
@@ -18,15 +20,21 @@ def survey(penalty, w, g, L, unit, scores, violations, steepness):
     """Look at every coefficient once.
 
     Sets `scores` to what a proximal step gains at least (where it starts from a kink or a bound,
-    the GS-q score), `violations` to the distances of -g from the subdifferential in multiples of
-    `unit`, and `steepness` to how many units wide the dual constraint of a coefficient would have
-    to be; 0 where it has none.
+    the GS-q score), or where it does not move, to -1 plus the share of the penalty's slope at a
+    kink that -g reaches, `violations` to the distances of -g from the subdifferential in multiples
+    of `unit`, and `steepness` to how many units wide the dual constraint of a coefficient would
+    have to be; 0 where it has none.
     """
     for j in range(w.size):
-        scores[j] = 0.0
+        d = 0.0
         if L[j] > 0.0:
             d = prox(penalty, w[j] - g[j] / L[j], 1.0 / L[j], j) - w[j]
-            scores[j] = 0.5 * L[j] * d * d
+        scores[j] = 0.5 * L[j] * d * d
+        if d == 0.0:
+            pull = -g[j] if penalty.hi[j] > w[j] else 0.0
+            if penalty.lo[j] < w[j]:
+                pull = max(pull, g[j])
+            scores[j] = pull / penalty.alpha[j] - 1.0 if pull > 0.0 < penalty.alpha[j] else -1.0
         violations[j] = distance(penalty, w[j], g[j], j) / unit[j]
         # Only a penalty that grows linearly for ever has a conjugate that is infinite somewhere.
         steep = 0.0
@@ -130,16 +138,31 @@ def gram_csc(starts, rows, values, s, where, first, out):
             begins[rows[e] + 2] += 1
     for i in range(n):
         begins[i + 2] += begins[i + 1]
-    columns = np.empty(begins[n + 1], np.int64)
+    columns = np.empty(begins[n + 1], np.int32)
     entries = np.empty(begins[n + 1])
     for k in range(first, total):
         for e in range(starts[where[k]], starts[where[k] + 1]):
             i = rows[e]
             columns[begins[i + 1]], entries[begins[i + 1]] = k - first, s[i] * values[e]
             begins[i + 1] += 1
-    out[:] = 0.0
+    # All columns pass over so many rows at a time that what they visit stays in a cache.
+    strip = max(n * _VISITED // max(columns.size, 1), 1)
+    place = np.empty(total, np.int64)
     for k in range(total):
-        line = out[k]
-        for e in range(starts[where[k]], starts[where[k] + 1]):
-            for o in range(begins[rows[e]], begins[rows[e] + 1]):
-                line[columns[o]] += values[e] * entries[o]
+        place[k] = starts[where[k]]
+    out[:] = 0.0
+    for low in range(0, n, strip):
+        for k in range(total):
+            e, end, line = place[k], starts[where[k] + 1], out[k]
+            # Of two new columns' products, which are symmetric, one.
+            last = k - first if k >= first else total
+            while e < end and rows[e] < low + strip:
+                for o in range(begins[rows[e]], begins[rows[e] + 1]):
+                    if columns[o] > last:
+                        break
+                    line[columns[o]] += values[e] * entries[o]
+                e += 1
+            place[k] = e
+    for k in range(first, total):
+        for o in range(first, k):
+            out[o, k - first] = out[k, o - first]

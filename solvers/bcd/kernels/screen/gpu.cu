@@ -15,7 +15,13 @@ __global__ void survey(const T* alpha, const T* ridge, const T* lo, const T* hi,
     const double l = L[j], x = w[j], slope = g[j];
     double d = 0.0;
     if (l > 0.0) d = penalty.prox(x - slope / l, 1.0 / l, j) - x;
-    scores[j] = 0.5 * l * d * d;
+    double score = 0.5 * l * d * d;
+    if (d == 0.0) {
+      double pull = hi[j] > x ? -slope : 0.0;
+      if (lo[j] < x) pull = vmax(pull, slope);
+      score = pull > 0.0 && alpha[j] > 0 ? pull / alpha[j] - 1.0 : -1.0;
+    }
+    scores[j] = score;
     violations[j] = penalty.distance(x, slope, j) / unit[j];
     // Only a penalty that grows linearly for ever has a conjugate that is infinite somewhere.
     double steep = 0.0;
