@@ -298,7 +298,7 @@ def _scale(case):
     A loss whose least value is not zero, such as that of counts, is measured from there.
     """
     start = case.penalty.start
-    z = case.data.predict(start, case.xp.zeros(case.problem.zeros()[1].shape))
+    z = case.data.predict(start, case.xp.zeros(case.problem.no_intercept().shape))
     floor = -case.loss.sum(case.loss.conjugate(case.xp.zeros(z.shape)))
     least = _EPS * case.loss.sum(case.loss.value(case.xp.zeros(z.shape)))
     z = z + case.best_intercept(z)

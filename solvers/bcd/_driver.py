@@ -230,7 +230,7 @@ def check_start(problem, x0):
     if x0 is None:
         return None
     io, xp = problem.io, problem.xp
-    _, c = problem.zeros()
+    c = problem.no_intercept()
     if hasattr(x0, "x"):
         if getattr(x0, "intercept", None) is not None and problem.fit_intercept:
             given = Ingest(dtype=io.dtype, intercept=x0.intercept)["intercept"]

@@ -62,7 +62,7 @@ class Point:
 
     def _cold(self):
         problem, x = self.problem, self.start
-        c = problem.zeros()[1]
+        c = problem.no_intercept()
         if self.be.host((x != 0).any()):
             return c, problem.predict(x, c)
         return c, self.xp.zeros(problem.y.shape, problem.dtype)

@@ -114,7 +114,7 @@ class Homotopy:
         """Return the best intercept."""
         problem = self.problem
         if not problem.fit_intercept:
-            return problem.zeros()[1]
+            return problem.no_intercept()
         return self.xp.asarray(self.level - self.mean @ self.x, problem.dtype)
 
     def step(self, target):

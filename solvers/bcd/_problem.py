@@ -203,7 +203,11 @@ class GLM(Posed):
         w = xp.zeros(self.size, self.dtype)
         if self.bound is not None and "lo" in self.bound._fields:
             w = xp.clip(w, self.bound.lo, self.bound.hi)
-        return w, xp.zeros(self.n_classes if self.multinomial else (), self.dtype)
+        return w, self.no_intercept()
+
+    def no_intercept(self):
+        """Return an intercept of zero: a scalar, or one for each class."""
+        return self.xp.zeros(self.n_classes if self.multinomial else (), self.dtype)
 
 
 @dataclass(frozen=True)
@@ -275,7 +279,11 @@ class Quadratic(Posed):
         x = xp.zeros(self.size, self.dtype)
         if "lo" in self.bound._fields:
             x = xp.clip(x, self.bound.lo, self.bound.hi)
-        return x, xp.zeros((), self.dtype)
+        return x, self.no_intercept()
+
+    def no_intercept(self):
+        """Return an intercept of zero, a scalar."""
+        return self.xp.zeros((), self.dtype)
 
 
 class Problem:

@@ -14,9 +14,13 @@ from .._core.backend import get_backend
 from .._core.result import Status
 from ._glm_point import Point
 from ._l1qp import Factor, l1qp
-from ._rounds import work_in_rounds
+from ._rounds import steps_are_dear, work_in_rounds
 from ._small_qp import face_step, has_slopes, penalised_qp
 
+# Fewest coefficients that are looked for at a time.
+_LEAST = 10
+# Coefficients whose gradient is this share of one that moves them may come in early.
+_CLOSE = 0.7
 # Newton steps on one working set before the next look at all coefficients.
 _STEPS = 20
 # A second derivative serves on while a weighted mean of the curvatures has changed by less.
@@ -26,9 +30,8 @@ _NEAR = 1.02
 # The density from which sparse columns are multiplied as dense ones, unless that takes so many
 # bytes.
 _DENSE, _LARGE = 0.1, 1e9
-# What a round costs besides passes over the data, in operations, and the fall of the violation
-# that is enough for a round where steps cost more.
-_ROUND, _FALL = 2e6, 0.01
+# The fall of the violation that is enough for a round where steps cost more than a round.
+_FALL = 0.01
 # What rounding may hide of a change, in units of it.
 _HIDDEN = 16.0
 
@@ -50,11 +53,11 @@ class _NewtonSet:
 
     def __init__(self, point):
         self.point, self.be, self.xp = point, point.be, point.xp
-        n, p = point.problem.design.shape
-        self.first = min(max(10, min(n, p) // 20), 100)
+        p = point.problem.design.shape[1]
+        self.first = max(_LEAST, int((2 * p) ** 0.5))
         self.where = self.xp.zeros(0, np.int64)
         self.inside = self.xp.zeros(p, bool)
-        self.columns, self.outside = None, 0.0
+        self.columns, self.outside, self.settled = None, 0.0, False
         self.model, self.damping = None, 0.0
 
     @property
@@ -65,24 +68,30 @@ class _NewtonSet:
     def grow(self):
         """Take in the coefficients that promise most, by the GS-q rule."""
         point, xp = self.point, self.xp
-        scores = xp.where(self.inside, 0.0, self._scores())
+        scores = xp.where(self.inside, 0.0, self._scores(point.g))
         away = (point.x != point.start) & ~self.inside & (point.L > 0.0)
         scores = xp.where(away, np.inf, scores)
         found, kept, nonzero = self.be.host(
             (scores > 0.0).sum(), away.sum(), (point.x != 0.0).sum()
         )
         count = min(found, max(self.first, nonzero, kept))
+        self.settled = not count
         if count:
-            best = xp.argpartition(-scores, min(count, scores.size - 1))[:count]
-            self._add(xp.sort(best))
+            self._add(_largest(xp, scores, count))
+        if 0 < count < self.first:
+            # Steps of these move others that are near: as many of them may save a round.
+            scores = xp.where(self.inside, 0.0, self._scores(point.g / _CLOSE))
+            count = min(count, self.be.host((scores > 0.0).sum()))
+            if count:
+                self._add(_largest(xp, scores, count))
         self.outside = self.be.host(xp.where(self.inside, 0.0, point.violation).max())
 
-    def _scores(self):
+    def _scores(self, g):
         point, xp = self.point, self.xp
         if not math.isfinite(point.M):
             return point.violation
-        scores = xp.empty_like(point.g)
-        point.problem.kernels.prox_scores(point.penalty, point.x, point.g, point.L, scores)
+        scores = xp.empty_like(g)
+        point.problem.kernels.prox_scores(point.penalty, point.x, g, point.L, scores)
         # Rounding may hide what a small violation is worth.
         return xp.maximum(scores, 1e-30 * point.violation)
 
@@ -162,8 +171,7 @@ class _NewtonSet:
         # those in play before it is known that they are the right ones.
         design, columns = point.problem.design, self.columns
         entries = columns.nnz if self._sparse else columns.size
-        step = 50 * np.count_nonzero(self.w) ** 2 + 6 * entries
-        if step > _ROUND + design.size:
+        if not self.settled and steps_are_dear(np.count_nonzero(self.w), entries, design):
             enough = max(enough, _FALL * worst)
         return max(enough, goal)
 
@@ -368,6 +376,11 @@ class _NewtonSet:
         S = self.xp.asarray(S)
         h = self.columns[:, S].T @ D if self._sparse else self.columns[S] @ D
         return np.asarray(self.be.host(h), np.float64)
+
+
+def _largest(xp, scores, count):
+    """Return the places of the largest scores, ascending."""
+    return xp.sort(xp.argpartition(-scores, min(count, scores.size - 1))[:count])
 
 
 class _Model:

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+# What a round costs besides passes over the data, in operations.
+_ROUND = 1e6
+
 
 class Report(NamedTuple):
     """How good a point is, as far as the solver knows."""
@@ -9,6 +12,21 @@ class Report(NamedTuple):
     fun: float
     value: float
     gap: float
+
+
+def steps_are_dear(nonzero, entries, design):
+    """Tell whether Newton steps on coefficients in play cost more than a look at all of them.
+
+    Parameters
+    ----------
+    nonzero : int
+        How many coefficients are not zero: the size of Newton systems.
+    entries : int
+        What a sweep or a product goes through.
+    design : Design
+        All of the data.
+    """
+    return 50 * nonzero**2 + 6 * entries > _ROUND + design.size
 
 
 def work_in_rounds(point, work, report, watch):

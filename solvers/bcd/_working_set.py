@@ -13,7 +13,7 @@ from .. import penalties
 from .._core import threads
 from .._core.result import Status
 from ._l1qp import Factor, l1qp
-from ._rounds import Report, work_in_rounds
+from ._rounds import Report, steps_are_dear, work_in_rounds
 
 # A column whose variance is below this part of its square is a constant, up to rounding.
 _CONSTANT = 1e-13
@@ -21,8 +21,6 @@ _CONSTANT = 1e-13
 _LEAST, _PASSES = 10, 2.0
 # Columns that may come in early: they nearly violate the optimality conditions, see `survey`.
 _NEAR = -0.3
-# What a round costs besides passes over the data, in operations.
-_ROUND = 1e6
 # From which product of densities on sparse columns are multiplied as dense ones, unless these take
 # so many bytes.
 _CROWDED, _LARGE = 0.05, 2.5e8
@@ -135,7 +133,7 @@ class _Squares:
         """Return the best intercept."""
         problem = self.problem
         if not problem.fit_intercept:
-            return problem.zeros()[1]
+            return problem.no_intercept()
         return self.xp.asarray(self.level - self.mean @ self.x, problem.dtype)
 
     def move(self, x, work=None):
@@ -381,9 +379,8 @@ class _WorkingSet:
             goal /= max(size, 1e-300)
         # More accuracy than the outside has is lost, but where it is cheap it may save a round.
         nonzero = np.count_nonzero(w)
-        step = 50 * nonzero**2 + 6 * nonzero * self.size
-        few = step < _ROUND + squares.problem.design.size
-        goal = 0.3 * goal if few else max(0.1 * self.outside, 0.3 * goal)
+        dear = steps_are_dear(nonzero, nonzero * self.size, squares.problem.design)
+        goal = max(0.1 * self.outside, 0.3 * goal) if dear else 0.3 * goal
         goal = min(goal, 0.1 * squares.worst)
         self.factor.G = self.G
         # Threads gain nothing in small factorisations, and wait for each other.
