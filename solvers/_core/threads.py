@@ -158,23 +158,33 @@ class _Blas:
 
     def enter(self, n_threads):
         with _process.lock:
+            known = len(self._found) == len(_present_blas())
+            as_before = known and self._wanted[-1:] == [n_threads]
             self._wanted.append(n_threads)
-            self._set(n_threads)
+            # The libraries take their time to be told what they know.
+            if not as_before:
+                self._set(n_threads)
 
     def leave(self, n_threads):
         with _process.lock:
             self._wanted.remove(n_threads)
             if self._wanted:
-                self._set(self._wanted[-1])
+                if self._wanted[-1] != n_threads:
+                    self._set(self._wanted[-1])
                 return
             for library, count in self._found.values():
                 library.set_num_threads(count)
             self._found.clear()
 
     def _set(self, n_threads):
-        for library in _blas_libraries("scipy.linalg" in sys.modules):
-            _, count = self._found.setdefault(library.filepath, (library, library.num_threads))
-            library.set_num_threads(min(n_threads, count))
+        for library in _present_blas():
+            if library.filepath not in self._found:
+                self._found[library.filepath] = library, library.num_threads
+            library.set_num_threads(min(n_threads, self._found[library.filepath][1]))
+
+
+def _present_blas():
+    return _blas_libraries("scipy.linalg" in sys.modules)
 
 
 @functools.cache

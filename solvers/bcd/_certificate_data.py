@@ -47,6 +47,8 @@ class Data:
         """Return ``X W``, W (p,) or (p, m), most of whose rows may be zero."""
         xp, p = self.xp, self.X.shape[1]
         used = xp.flatnonzero(W.any(axis=1) if W.ndim == 2 else W)
+        if self.sparse and W.ndim == 1 and used.size <= _FEW * p:
+            return self._gathered(W, used)
         if self.sparse and used.size and self.X.nnz < _BLOCK:
             return self.X @ W
         share = _FEW if self.sparse or self.X.flags.f_contiguous else _VERY_FEW
@@ -59,6 +61,17 @@ class Data:
             some = used[k : k + width]
             z += self.X[:, some] @ W[some]
         return z
+
+    def _gathered(self, w, used):
+        """Return ``X w`` for compressed columns, from the entries of those that are used."""
+        xp, X = self.xp, self.X
+        starts = X.indptr[used]
+        counts = X.indptr[used + 1] - starts
+        ends = xp.cumsum(counts)
+        total = self.be.host(ends[-1]) if used.size else 0
+        places = xp.repeat(starts - ends + counts, counts) + xp.arange(total)
+        values = X.data[places] * xp.repeat(w[used], counts)
+        return xp.bincount(X.indices[places], values, minlength=X.shape[0])
 
     def pull(self, r):
         """Return ``X^T r``, r (n,) or (n, m)."""

@@ -43,9 +43,7 @@ class Point:
         """Go to a first point, and find what values are relative to."""
         problem, host = self.problem, self.be.host
         self._at(self.start, *self._cold())
-        # Gradient and curvatures of the cold start, in one pass.
-        s = problem.s.astype(np.float64)
-        square, _, g = problem.design.moments(s, self.r / s)
+        square, g = self._cold_sums()
         self.L = self.xp.where(square > 0.0, self.M * square, 0.0)
         self.g = g.astype(problem.dtype)
         loss = host(problem.loss_sum(self.z))
@@ -59,6 +57,21 @@ class Point:
             self._at(x, c, problem.predict(x, c))
             self.g = problem.design.rdot(self.r)
         return self._measure()
+
+    def _cold_sums(self):
+        """Return the columns' sums of squares, and the gradient of the cold start."""
+        problem, xp = self.problem, self.xp
+        if not isinstance(problem.loss, losses.Logistic) or self.be.host((self.start != 0).any()):
+            s = problem.s.astype(np.float64)
+            square, _, g = problem.design.moments(s, self.r / s)
+            return square, g
+        # Labels are -1 and 1 and predictions equal: slopes are a + b y, and no pass is needed.
+        square, mean, cross = problem.moments
+        y, z = xp.asarray([-1.0, 1.0]), xp.full(2, self.be.host(self.z[0]))
+        slopes = xp.empty(2)
+        problem.kernels.loss_slopes(losses.bind(problem.loss), y, z, xp.ones(2), slopes)
+        low, high = self.be.host(slopes).tolist()
+        return square, 0.5 * (low + high) * mean + 0.5 * (high - low) * cross
 
     def _cold(self):
         problem, x = self.problem, self.start

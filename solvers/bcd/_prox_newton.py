@@ -30,6 +30,8 @@ _NEAR = 1.02
 # The density from which sparse columns are multiplied as dense ones, unless that takes so many
 # bytes.
 _DENSE, _LARGE = 0.1, 1e9
+# The share of the violation outside, and of a penalty weight, that is enough for a round.
+_SHARE = 0.3
 # The fall of the violation that is enough for a round where steps cost more than a round.
 _FALL = 0.01
 # What rounding may hide of a change, in units of it.
@@ -161,12 +163,12 @@ class _NewtonSet:
     def _goal(self, tol, worst):
         """Return the violation on the working set that is small enough for now."""
         point = self.point
-        goal, enough = 0.3 * tol * point.scale, 0.1 * self.outside
+        goal, enough = 0.3 * tol * point.scale, _SHARE * self.outside
         if point.has_gap:
             # A violation v costs v / alpha of the objective.
             alpha = float(self.penalty.alpha.max())
             goal *= (alpha or 1.0) / point.scale
-            enough = min(enough, 0.1 * alpha or math.inf)
+            enough = min(enough, _SHARE * alpha or math.inf)
         # Where steps cost as much as a look at all coefficients, there is no need to finish with
         # those in play before it is known that they are the right ones.
         design, columns = point.problem.design, self.columns

@@ -68,6 +68,14 @@ class ScreenKernelTests:
         gram = exact.T @ (s[:, None] * exact[:, first:])
         assert_allclose(be.host(cross).reshape(cross.shape), gram, rtol=1e-9, atol=1e-12)
 
+    def test_many_entries_are_multiplied_strip_by_strip(self, be, kernels, rng):
+        X = rng.normal(size=(700, 90)) * (rng.random((700, 90)) < 0.9)
+        s, where = rng.random(700), rng.permutation(90)
+        cross = be.xp.empty((90, 60))
+        kernels.gram_csc(*self.csc(be, X), be.xp.asarray(s), be.xp.asarray(where), 30, cross)
+        exact = X[:, where].T @ (s[:, None] * X[:, where[30:]])
+        assert_allclose(be.host(cross).reshape(cross.shape), exact, rtol=1e-9, atol=1e-11)
+
     @pytest.mark.parametrize("p", [1, 33, 1000])
     def test_a_survey_sees_scores_violations_and_dual_constraints(
         self, be, kernels, rng, p, dtype

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 
 import solvers
-from solvers import bcd, penalties
+from solvers import bcd, datasets, penalties
 from solvers.bcd import _working_set
 
 LAYOUTS = {
@@ -263,6 +263,16 @@ def test_the_run_tells_what_it_did(data):
     assert res.used["selection"] == "gsq"
     assert res.history["block"][-1] == res.active_set.size
     assert res.history["value"][-1] <= 1e-8
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_columns_that_nearly_violate_save_a_round(sparse):
+    problem = (datasets.text_like if sparse else datasets.autoregressive)(400, 4000, rng=0)
+    alpha = 0.5 * threshold(problem.X, problem.y)
+    res = bcd.lasso(problem.X, problem.y, alpha)
+    assert res.success
+    assert res.nit == 1
+    assert res.support.size < res.active_set.size <= 100
 
 
 def test_an_early_end_says_so(data):
