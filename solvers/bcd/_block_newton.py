@@ -147,7 +147,17 @@ def _inner_goal(state, working, eps):
     outside = xp.where(working, 0.0, state.distance).max()
     inside, outside, size = state.be.host(inside, outside, abs(state.w).sum())
     goal = max(0.1 * outside, 0.3 * eps / max(size, 1e-300))
+    if _is_smooth(state):
+        # A gradient g leaves the gap |g|^2 / (2 ridge).
+        ridge, number = state.be.host(state.blocks.ridge.min()), state.blocks.number
+        goal = max(goal, (0.6 * eps * ridge / number) ** 0.5)
     return min(goal, 0.1 * inside) if inside > 0.0 else goal
+
+
+def _is_smooth(state):
+    """Tell whether the penalty has no kinks."""
+    blocks = state.blocks
+    return not state.be.host((blocks.l1 > 0.0).any() | (blocks.l2 > 0.0).any())
 
 
 def _descend(state, working, eps, watch):
@@ -157,7 +167,9 @@ def _descend(state, working, eps, watch):
     exact = isinstance(problem.loss, losses.Squared)
     part = Part(state, state.where(working))
     blocks, w = take(be, state.blocks, part.where), state.w[part.where]
-    first, best, idle = None, np.inf, 0
+    first, before, best, idle = None, np.inf, np.inf, 0
+    # Conjugate gradients are the quicker way for a penalty without kinks, while they get on.
+    by_columns = not exact and _is_smooth(state)
     for _ in range(_STEPS):
         g = part.gradient(state.r)
         violation = be.host(distances(be, blocks, w, g).max())
@@ -165,11 +177,15 @@ def _descend(state, working, eps, watch):
         best, idle = min(best, violation), 0 if violation < 0.9 * best else idle + 1
         if violation <= goal or idle >= _IDLE or watch.run.late:
             break
-        S = xp.arange(w.size) if exact else _near(be, blocks, w, g)
+        by_columns, before = by_columns and violation < 0.5 * before, violation
+        S = xp.arange(w.size) if exact or by_columns else _near(be, blocks, w, g)
         if not is_small(state.z.shape[0], S.size):
             S = part.whole_features(S)
-        model = part.model(problem, state.z, state.r, g, S)
-        tol = goal if exact else max(0.3 * goal, 0.05 * violation * min(1.0, violation / first))
+        if by_columns:
+            model, share = part.column_model(problem, state.z, state.r, S), 0.3
+        else:
+            model, share = part.model(problem, state.z, state.r, g, S), 0.05
+        tol = goal if exact else max(0.3 * goal, share * violation * min(1.0, violation / first))
         alone = isinstance(model, MatrixModel) and is_separable(be, blocks)
         solve_it = solve_separable if alone else solve_model
         step, dc, steps = solve_it(be, model, w[S], take(be, blocks, S), 0.5 * tol)
