@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks import common as suite
 from benchmarks.common import seconds_if_certified
-from benchmarks.peers import bcd, bcd_kin, bcd_logistic, bcd_path
+from benchmarks.peers import bcd, bcd_kin, bcd_logistic, bcd_multinomial, bcd_path
 
 FIRST_CALL = """
 import time
@@ -54,7 +54,7 @@ class _Passes(_Solve):
 class Squares(_Passes):
     """The lasso, at a share of the largest penalty."""
 
-    params = (list(bcd.CASES), [0.5, 0.1, 0.02])
+    params = (list(bcd.CASES), [0.5, 0.1, 0.02, 0.005])
     param_names = ("case", "ratio")
 
     def setup(self, case, ratio):
@@ -73,6 +73,19 @@ class Logistic(_Passes):
         X, y, _ = bcd_logistic.CASES[case]()
         alpha = ratio * bcd_logistic.Classes.largest(X, y)
         self.ours = bcd_logistic.Ours(bcd_logistic.Classes(X, y, alpha))
+        self.ours.prepare(self.ours.cap)
+
+
+class Multinomial(_Passes):
+    """Several classes, at a share of the largest penalty."""
+
+    params = (list(bcd_multinomial.CASES), bcd_multinomial.PENALTIES, [0.1, 0.02])
+    param_names = ("case", "penalty", "ratio")
+
+    def setup(self, case, penalty, ratio):
+        X, y = bcd_multinomial.CASES[case]()
+        alpha = ratio * bcd_multinomial.largest(X, y, penalty)
+        self.ours = bcd_multinomial.Ours(bcd_multinomial.Multi(X, y, alpha, penalty))
         self.ours.prepare(self.ours.cap)
 
 

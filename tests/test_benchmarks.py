@@ -15,6 +15,7 @@ from benchmarks.peers import (
     bcd,
     bcd_kin,
     bcd_logistic,
+    bcd_multinomial,
     bcd_path,
     common,
     completion,
@@ -375,12 +376,15 @@ def test_the_suite_times_what_is_certified(monkeypatch):
     small = {"small": lambda: datasets.autoregressive(50, 20, informative=5, classes=True, rng=0)}
     monkeypatch.setattr(bcd, "CASES", small)
     monkeypatch.setattr(bcd_logistic, "CASES", small)
+    few = {"small": lambda: bcd_multinomial.planted(60, 20, 3)}
+    monkeypatch.setattr(bcd_multinomial, "CASES", few)
     monkeypatch.setattr(bcd_path, "EPS", {"small": 0.1})
     monkeypatch.setattr(bcd_path, "NUMBER", 5)
     monkeypatch.setattr(bcd_kin, "CASES", {"small": lambda: bcd_kin.nonnegative(100, 80)})
     for suite, place in (
         (bench_bcd.Squares(), ("small", 0.1)),
         (bench_bcd.Logistic(), ("small", 0.1)),
+        (bench_bcd.Multinomial(), ("small", "row", 0.1)),
         (bench_bcd.Path(), ("small",)),
         (bench_bcd.Kin(), ("small",)),
     ):
