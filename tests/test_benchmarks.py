@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.sparse.linalg
+import scipy.special
 
 from benchmarks import bench_bcd, bench_bilevel, bench_relu, paper_ot
 from benchmarks.common import marginal_error, plan_from_potentials, seconds_if_certified
@@ -347,6 +348,30 @@ def test_a_path_is_as_good_as_its_worst_point():
     problem = bcd_path.Path(X, y, alphas)
     assert problem.error(good) < 1e-9
     assert problem.error([good[0], good[0]]) == bcd.Squares(X, y, alphas[1]).error(good[0]) > 1e-3
+
+
+@pytest.mark.parametrize("penalty", bcd_multinomial.PENALTIES)
+def test_several_classes_are_judged_by_a_gap(penalty):
+    X, y = bcd_multinomial.planted(60, 20, 3)
+    alpha = 0.3 * bcd_multinomial.largest(X, y, penalty)
+    problem, W = bcd_multinomial.Multi(X, y, alpha, penalty), np.zeros((20, 3))
+    if penalty == "l2":
+        z = lambda w: X @ w.reshape(20, 3)  # noqa: E731
+        W = scipy.optimize.minimize(
+            lambda w: (
+                (scipy.special.logsumexp(z(w), axis=1) - z(w)[np.arange(60), y]).mean()
+                + 0.5 * alpha * w @ w
+            ),
+            W.ravel(),
+            tol=1e-10,
+        ).x.reshape(20, 3)
+        assert problem.error(W) < 1e-7
+    else:
+        # From the largest weight on, nothing is the best answer.
+        assert problem._replace(alpha=alpha / 0.3).error(W) < 1e-12
+    worse = W + 0.1
+    assert problem.error(worse) > 1e-3
+    assert problem.error(worse) == pytest.approx(problem.certified(worse), rel=0.05)
 
 
 def test_bounds_groups_and_graphs_are_judged_by_their_own_conditions():
