@@ -252,7 +252,9 @@ class Search:
         if basis.forbidden > DUST:
             # No plan yet, but none of the numbers that a history holds may be infinite.
             return np.finfo(np.float64).max
-        return max(upper - self._lower, 0.0) / scale if scale else 0.0
+        # Two sums that agree by chance do not prove more than rounding lets them.
+        hidden = np.finfo(np.float64).eps * (abs(upper) + abs(self._lower))
+        return (max(upper - self._lower, 0.0) + hidden) / scale if scale else 0.0
 
     def _cost_of(self, tail, head):
         """Return the costs of some edges, on the host."""

@@ -570,3 +570,13 @@ def test_annealing_that_breaks_down_does_no_harm(monkeypatch):
     res = emd(a, b, C)
     assert res.success
     check(res, a, b, C)
+
+
+def test_no_gap_is_known_to_be_zero():
+    # Of many small problems, the sums of some agree to the last bit.
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        a, b = rng.dirichlet(np.ones(5), 2)
+        with pytest.warns(ConvergenceWarning, match="maxiter"):
+            res = emd(a, b, rng.random((5, 5)), gap=1e-300, maxiter=1)
+        assert res.status == Status.MAXITER
