@@ -26,7 +26,7 @@ class Part:
         self.kind = state.order[where] % self.C
         self.columns = _gather(problem.design, state.features[where][:: self.C])
         self.column = self.xp.arange(where.size) // self.C
-        self._by_row = None
+        self._rows = None
 
     def predict(self, w):
         """Return the predictions of the coefficients."""
@@ -91,39 +91,38 @@ class Part:
         xp, s, kind = self.xp, problem.s, self.kind[S]
         q = probabilities(problem, r)
         A = self.columns[:, self.column[S]]
-        H = self._softmax_gram(problem, A, q, S)
+        # Row by row no product with zero is made, and nothing sparse is allocated.
+        by_rows = hasattr(A, "nnz") and problem.be.name == "numpy"
+        if problem.fit_intercept or not by_rows:
+            B = _scaled(A, xp.sqrt(s)[:, None] * q[:, kind])
+        H = self._by_rows(problem, q, S) if by_rows else self._by_products(A, B, s, q, S)
         if not problem.fit_intercept:
             return MatrixModel(problem.be, H, g[S])
-        B = _scaled(A, xp.sqrt(s)[:, None] * q[:, kind])
         cross = -(B.T @ (xp.sqrt(s)[:, None] * q))
         cross[xp.arange(S.size), kind] += _column_sums(A, s[:, None] * q[:, kind])
         inverse = inverse_of_classes(xp, s, q)
         return MatrixModel(problem.be, H, g[S], cross, inverse, r.sum(axis=0))
 
-    def _softmax_gram(self, problem, A, q, S):
-        """Return second derivatives by the entries S, whose columns are A."""
-        xp, s, kind = self.xp, problem.s, self.kind[S]
-        if hasattr(A, "nnz") and problem.be.name == "numpy":
-            # Row by row no product with zero is made, and nothing sparse is allocated.
-            place = np.full((self.columns.shape[1], self.C), -1)
-            place[self.column[S], kind] = np.arange(S.size)
-            H = np.zeros((S.size, S.size))
-            kernels = problem.be.kernels("solvers.bcd", "newton")
-            kernels.softmax_gram(*self._rows(), s, q, place, H)
-            return H
-        B = _scaled(A, xp.sqrt(s)[:, None] * q[:, kind])
+    def _by_rows(self, problem, q, S):
+        """Return second derivatives by the entries S of sparse columns."""
+        if self._rows is None:
+            rows = self.columns.tocsr()
+            self._rows = rows.indptr, rows.indices, rows.data
+        place = np.full((self.columns.shape[1], self.C), -1)
+        place[self.column[S], self.kind[S]] = np.arange(S.size)
+        H = np.zeros((S.size, S.size))
+        kernels = problem.be.kernels("solvers.bcd", "newton")
+        kernels.softmax_gram(*self._rows, problem.s, q, place, H)
+        return H
+
+    def _by_products(self, A, B, s, q, S):
+        """Return second derivatives by the entries S, from their columns, plain and weighted."""
+        xp, kind = self.xp, self.kind[S]
         H = -_dot(B.T, B)
         for k in range(self.C):
             of = xp.flatnonzero(kind == k)
             H[xp.ix_(of, of)] += _gram(A[:, of], s * q[:, k])
         return H
-
-    def _rows(self):
-        """Return the columns by rows."""
-        if self._by_row is None:
-            rows = self.columns.tocsr()
-            self._by_row = rows.indptr, rows.indices, rows.data
-        return self._by_row
 
     def column_model(self, problem, z, r, S):
         """Return the model by columns; S holds whole features."""

@@ -14,11 +14,9 @@ from .._core.backend import get_backend
 from .._core.result import Status
 from ._glm_point import Point
 from ._l1qp import Factor, l1qp
-from ._rounds import steps_are_dear, work_in_rounds
+from ._rounds import first_number, steps_are_dear, work_in_rounds
 from ._small_qp import face_step, has_slopes, penalised_qp
 
-# Fewest coefficients that are looked for at a time.
-_LEAST = 10
 # Coefficients whose gradient is this share of one that moves them may come in early.
 _CLOSE = 0.7
 # Newton steps on one working set before the next look at all coefficients.
@@ -56,7 +54,7 @@ class _NewtonSet:
     def __init__(self, point):
         self.point, self.be, self.xp = point, point.be, point.xp
         p = point.problem.design.shape[1]
-        self.first = max(_LEAST, int((2 * p) ** 0.5))
+        self.first = first_number(p)
         self.where = self.xp.zeros(0, np.int64)
         self.inside = self.xp.zeros(p, bool)
         self.columns, self.outside, self.settled = None, 0.0, False

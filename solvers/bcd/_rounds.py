@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+# Fewest coefficients that are looked for at a time.
+LEAST = 10
 # What a round costs besides passes over the data, in operations.
 _ROUND = 1e6
 
@@ -12,6 +14,11 @@ class Report(NamedTuple):
     fun: float
     value: float
     gap: float
+
+
+def first_number(p):
+    """Return how many of p coefficients a first working set takes in at most."""
+    return max(LEAST, int((2 * p) ** 0.5))
 
 
 def steps_are_dear(nonzero, entries, design):

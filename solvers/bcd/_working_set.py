@@ -13,12 +13,12 @@ from .. import penalties
 from .._core import threads
 from .._core.result import Status
 from ._l1qp import Factor, l1qp
-from ._rounds import Report, steps_are_dear, work_in_rounds
+from ._rounds import LEAST, Report, first_number, steps_are_dear, work_in_rounds
 
 # A column whose variance is below this part of its square is a constant, up to rounding.
 _CONSTANT = 1e-13
-# Fewest columns that are looked for at a time, and passes that their Gram matrix may cost.
-_LEAST, _PASSES = 10, 2.0
+# Passes that the Gram matrix of new columns may cost.
+_PASSES = 2.0
 # Columns that may come in early: they nearly violate the optimality conditions, see `survey`.
 _NEAR = -0.3
 # From which product of densities on sparse columns are multiplied as dense ones, unless these take
@@ -221,7 +221,7 @@ class _WorkingSet:
     def __init__(self, squares):
         self.squares, self.be, self.xp = squares, squares.be, squares.xp
         n, p = squares.problem.design.shape
-        self.first = max(_LEAST, int((2 * p) ** 0.5))
+        self.first = first_number(p)
         if not squares.problem.design.sparse and n * p * p <= _ALL:
             self.first = p
         self.where = self.xp.zeros(0, np.int64)
@@ -286,7 +286,7 @@ class _WorkingSet:
         mine = (starts[new + 1] - starts[new]).cumsum(dtype=np.float64)
         cost = mine * (old + mine) / n
         many = self.be.host((cost <= _PASSES * self.squares.problem.design.size).sum())
-        return new[: max(many, _LEAST)]
+        return new[: max(many, LEAST)]
 
     def expect(self, steepness):
         """Take in coefficients that are likely to violate the optimality conditions soon.

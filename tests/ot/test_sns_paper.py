@@ -57,11 +57,11 @@ def test_random_assignments_at_the_papers_regularisation_take_the_papers_number_
 
 def test_steps_with_the_whole_hessian_converge_quadratically(rng):
     a, b, C = oracles.cloud_problem(rng, 12, 15)
-    # Below that tolerance the line search sees rounding errors of the dual in place of gains.
-    res, _ = plans(a, b, C / C.max(), 0.2, n_sinkhorn=1, sparsity=1.0, tol_inner=1e-12, tol=1e-5)
+    res, _ = plans(a, b, C / C.max(), 0.2, n_sinkhorn=1, sparsity=1.0, tol_inner=1e-12, tol=1e-8)
     errors = res.history["marginal_error"]
-    assert errors.size >= 4
-    assert np.all(errors[1:] <= 3 * errors[:-1] ** 2)
+    assert 4 <= errors.size <= 5
+    # Where squares are below the tolerance, rounding errors of the dual hide what a step gains.
+    assert np.all(errors[1:] <= np.maximum(3 * errors[:-1] ** 2, 1e-8))
 
 
 def test_the_dual_rises_with_every_accepted_step(rng):
